@@ -1,0 +1,97 @@
+# From a fresh clone every target needs Python 3.11 or newer, make and a package index; each
+# installs what it needs into .venv. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+MINIMUM := 3, 11
+FITS := import sys, venv, ensurepip; sys.exit(sys.version_info < ($(MINIMUM)))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(FITS)' 2>/dev/null && echo "$$python" && break; done)
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+CONFIG ?= etc/pipecat-bridge.toml
+ARGS ?=
+
+# NumPy works on 20 ms at a time here: threads of its own only get in the way.
+export OPENBLAS_NUM_THREADS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: $(INSTALLED) ## carry a spoken call between a caller and a real bot, offline; recording in demo/
+	@$(BIN)/pipecat-bridge demo $(ARGS)
+
+.PHONY: run
+run: $(INSTALLED) ## the daemon with its own runner, in the foreground (CONFIG=etc/...)
+	@$(BIN)/twistd --nodaemon --pidfile= pipecat-bridge --config $(CONFIG) $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED) ## all tests, under pytest (ARGS="-k name")
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: trial
+trial: $(INSTALLED) ## the unit tests under Twisted's trial
+	@$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests.unit
+
+.PHONY: asterisk
+asterisk: ## install a real Asterisk into .asterisk (Debian, root)
+	@scripts/asterisk.sh
+
+.PHONY: test-asterisk
+test-asterisk: $(INSTALLED) asterisk ## the tests against a real Asterisk (Debian, root)
+	@$(BIN)/python -m pytest tests/asterisk $(ARGS)
+
+.PHONY: lint
+lint: $(INSTALLED) ## style, formatting and layers
+	@failed=0; for check in "ruff check" "ruff format --check" lint-imports; do \
+		$(BIN)/$$check || failed=1; done; exit $$failed
+
+.PHONY: types
+types: $(INSTALLED) ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: dead-code
+dead-code: $(INSTALLED) ## what nothing but a test uses
+	@$(BIN)/vulture
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## the tests with branch coverage; pages in htmlcov/
+	@# Coverage's tracer allocates, so what counts allocations is left out.
+	@$(BIN)/coverage run -m pytest -k "not MemoryTests" $(ARGS)
+	@$(BIN)/coverage html --quiet
+	@$(BIN)/coverage report
+
+.PHONY: bench
+bench: $(INSTALLED) ## the benchmarks (ARGS="--help")
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: proto
+proto: $(INSTALLED) ## generate the protobuf code from proto/frames.proto
+	@$(BIN)/python scripts/proto.py
+
+.PHONY: proto-check
+proto-check: $(INSTALLED) ## fail when the protobuf code is not what proto/frames.proto gives
+	@$(BIN)/python scripts/proto.py --check
+
+.PHONY: wheel-smoke
+wheel-smoke: $(INSTALLED) ## build the wheel, install it alone, start it, stop it
+	@$(BIN)/python scripts/wheel_smoke.py $(ARGS)
+
+.PHONY: venv
+venv: $(INSTALLED) ## set up .venv with all that the other targets need
+
+.PHONY: clean
+clean: ## remove what the other targets made, .venv included
+	@rm -rf .venv build dist demo htmlcov .coverage *.egg-info .*_cache .hypothesis _trial_temp*
+	@find . -name __pycache__ -prune -exec rm -rf {} + -o -name dropin.cache -exec rm -f {} +
+
+$(INSTALLED): setup.cfg pyproject.toml scripts/install.sh
+	@scripts/install.sh "$(PYTHON)" .venv "bot,demo,dev"
+	@touch $@

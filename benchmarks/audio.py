@@ -1,0 +1,140 @@
+"""What resampling costs: `python -m benchmarks.audio`.
+
+Each row is one path and one length of chunk. Times are processor time, the best of several
+repeats, since other work on the machine can only add to them. Memory is the peak of one call,
+its result included.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import statistics
+import time
+import timeit
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import soxr
+from numpy.lib.stride_tricks import sliding_window_view
+
+from pipecat_bridge.audio import g711
+from pipecat_bridge.audio.polyphase import Polyphase
+from pipecat_bridge.audio.resample import make_resampler
+
+PATHS = (
+    (8000, 16000, 20), (16000, 8000, 20), (16000, 8000, 40), (24000, 8000, 20), (24000, 8000, 40),
+    (24000, 16000, 40), (8000, 24000, 20), (48000, 8000, 20), (22050, 8000, 20), (44100, 16000, 20),
+)  # fmt: skip
+
+Process = Callable[[bytes], bytes]
+
+
+class Unpooled:
+    """The same filter and arithmetic as FirResampler, with new arrays for every step of a chunk.
+
+    Takes chunks that are a whole number of blocks.
+    """
+
+    def __init__(self, rate_in: int, rate_out: int) -> None:
+        common = np.gcd(rate_in, rate_out)
+        self._shared = Polyphase(int(rate_out // common), int(rate_in // common))
+        self._history = np.zeros(self._shared.history, np.int16)
+
+    def process(self, pcm: bytes) -> bytes:
+        shared = self._shared
+        samples = np.concatenate([self._history, np.frombuffer(pcm, np.int16)])
+        self._history = samples[-shared.history :].copy()
+        width = shared.matrix.shape[-2]
+        windows = sliding_window_view(samples[shared.down - 1 :], width)[:: shared.block]
+        sums = windows.astype(np.float64) @ shared.matrix
+        return np.clip(np.rint(sums), -32768, 32767).astype(np.int16).tobytes()
+
+
+def soxr_stream(rate_in: int, rate_out: int) -> Process:
+    return make_resampler(rate_in, rate_out, "soxr").process
+
+
+def soxr_one_shot(rate_in: int, rate_out: int) -> Process:
+    def process(pcm: bytes) -> bytes:
+        samples = np.frombuffer(pcm, np.int16)
+        return bytes(soxr.resample(samples, rate_in, rate_out, "HQ").data)
+
+    return process
+
+
+def unpooled(rate_in: int, rate_out: int, count: int) -> Process | None:
+    resampler = Unpooled(rate_in, rate_out)
+    shared = resampler._shared
+    if shared.matrix.ndim > 2 or count % shared.block:
+        return None
+    process = resampler.process
+    pcm = np.random.default_rng(1).integers(-9000, 9000, count).astype(np.int16).tobytes()
+    fir = make_resampler(rate_in, rate_out)
+    assert [process(pcm), process(pcm)] == [fir.process(pcm), fir.process(pcm)]
+    return process
+
+
+def microseconds(process: Process, pcm: bytes) -> float:
+    """Return the processor time of one call, at its best."""
+    count, call = 500, partial(process, pcm)
+    call()
+    return min(timeit.repeat(call, timer=time.process_time, number=count, repeat=40)) / count * 1e6
+
+
+def peak_bytes(process: Process, pcm: bytes) -> float:
+    peaks = []
+    tracemalloc.start()
+    for _ in range(50):
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        process(pcm)
+        peaks.append(tracemalloc.get_traced_memory()[1] - before)
+    tracemalloc.stop()
+    return statistics.median(peaks)
+
+
+def resampling() -> None:
+    print("us a chunk; bytes at the peak of one call, of which `result` is what it returns\n")
+    print("| path | chunk | delay | fir | without pool | soxr stream | soxr one-shot "
+          "| bytes: fir | without pool | result |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    noise = np.random.default_rng(1)
+    for rate_in, rate_out, milliseconds in PATHS:
+        count = rate_in * milliseconds // 1000
+        pcm = noise.integers(-9000, 9000, count).astype(np.int16).tobytes()
+        fir = make_resampler(rate_in, rate_out)
+        naive = unpooled(rate_in, rate_out, count)
+        result = len(fir.process(pcm))
+        cells = [
+            f"{rate_in} -> {rate_out}",
+            f"{milliseconds} ms",
+            f"{fir.delay * 1000:.2f} ms",
+            f"{microseconds(fir.process, pcm):.1f}",
+            f"{microseconds(naive, pcm):.1f}" if naive else "",
+            f"{microseconds(soxr_stream(rate_in, rate_out), pcm):.1f}",
+            f"{microseconds(soxr_one_shot(rate_in, rate_out), pcm):.1f}",
+            f"{peak_bytes(fir.process, pcm):.0f}",
+            f"{peak_bytes(naive, pcm):.0f}" if naive else "",
+            f"{result}",
+        ]
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def companding() -> None:
+    print("\n| G.711, 20 ms | us |\n|---|---|")
+    for codec in g711.CODECS:
+        for name, convert, data in (
+            ("decode", g711.decode, bytes(range(160))),
+            ("encode", g711.encode, bytes(320)),
+        ):
+            print(f"| {codec} {name} | {microseconds(partial(convert, codec), data):.1f} |")
+
+
+if __name__ == "__main__":
+    resampling()
+    companding()

@@ -1,0 +1,1 @@
+"""The phone side: AudioSocket over TCP, and the 20 ms clock."""

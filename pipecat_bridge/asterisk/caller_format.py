@@ -1,0 +1,70 @@
+"""What the bytes of kind 0x10 are: its number says 8 kHz linear, and that is not always true.
+
+`Dial(AudioSocket/...)` without `c(slin)` sends the caller's codec as it is under 0x10, and releases
+before 20.17 / 22.7 send 16 kHz of `c(slin16)` under it as well. Nothing on the wire says which;
+the length of the frames and their pace do.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipecat_bridge.audio import g711
+
+G711_BYTES = 160
+SLIN16_BYTES = 640
+FRAMES = 10
+"""Frames that are looked at before a decision: 0.2 s."""
+
+Codec = Literal["linear", "g711", "slin16"]
+
+
+class CallerFormat:
+    """Turns payloads of kind 0x10 into linear PCM.
+
+    Frames whose length leaves a doubt are kept until the pace has settled it, then returned all at
+    once; a frame of any other length settles it for linear at 8 kHz.
+    """
+
+    __slots__ = ("_first", "_g711", "_held", "codec")
+
+    def __init__(self, g711_codec: str) -> None:
+        self._g711 = g711_codec
+        self._held: list[bytes] = []
+        self._first = 0.0
+        self.codec: Codec | None = None
+
+    @property
+    def rate(self) -> int:
+        """Samples per second of what `convert` returns."""
+        return 16000 if self.codec == "slin16" else 8000
+
+    def convert(self, payload: bytes, now: float) -> list[bytes]:
+        """PCM for one payload that came at `now` seconds; an empty list while undecided."""
+        if self.codec is None:
+            return self._undecided(payload, now)
+        return [self._decode(payload)]
+
+    def _decode(self, payload: bytes) -> bytes:
+        return g711.decode(self._g711, payload) if self.codec == "g711" else payload
+
+    def _undecided(self, payload: bytes, now: float) -> list[bytes]:
+        held = self._held
+        if not held:
+            self._first = now
+        held.append(payload)
+        if len(payload) not in (G711_BYTES, SLIN16_BYTES) or len(payload) != len(held[0]):
+            self.codec = "linear"
+        elif len(held) == FRAMES:
+            self.codec = _by_pace(len(payload), (now - self._first) / (FRAMES - 1))
+        else:
+            return []
+        self._held = []
+        return [self._decode(each) for each in held]
+
+
+def _by_pace(size: int, spacing: float) -> Codec:
+    """160 bytes are 10 ms linear or 20 ms G.711; 640 are 40 ms at 8 kHz or 20 ms at 16 kHz."""
+    if size == G711_BYTES:
+        return "g711" if spacing > 0.015 else "linear"
+    return "slin16" if spacing < 0.03 else "linear"

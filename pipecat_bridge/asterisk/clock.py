@@ -1,0 +1,117 @@
+"""The 20 ms clock of all calls: absolute deadlines, spread over the frame.
+
+Asterisk passes on what it gets when it gets it, with no buffer of its own, so the pace of the
+frames toward the caller is the pace of this clock. A sleep after each frame would lose the time
+that the frame's own work takes; deadlines here are multiples of 20 ms from one origin instead.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+FRAME = 0.02
+"""Seconds between two frames of a call (res_audiosocket.c sends and expects 20 ms frames)."""
+
+SLOTS = 10
+"""Groups of calls that tick together, 2 ms apart, so that hundreds of calls are not one burst."""
+
+CATCH_UP = 3
+"""Missed frames that are made good after a stall, at half the spacing; more are skipped.
+
+A phone's jitter buffer takes two or three frames that come closer together. More would only build
+up a lead in Asterisk that cannot be taken back.
+"""
+
+_EARLY = 0.0005  # Timers of the loop and the monotonic clock differ by less; saves an idle turn.
+
+Tick = Callable[[], None]
+
+
+class _Slot:
+    __slots__ = ("due", "next", "ticks")
+
+    def __init__(self) -> None:
+        self.ticks: list[Tick] = []
+        self.due = 0.0  # the frame's place on the absolute grid
+        self.next = 0.0  # when it runs: `due`, or later while catching up
+
+
+class FrameClock:
+    """Calls each member's tick every 20 ms.
+
+    `now` is a monotonic clock in seconds; a step of the wall clock must not disturb the audio.
+    `skipped` counts ticks that were given up after long stalls, summed over members.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorTime, now: Callable[[], float] = time.monotonic) -> None:
+        self._reactor = reactor
+        self._now = now
+        self._origin = now()
+        self._slots = [_Slot() for _ in range(SLOTS)]
+        self._members: dict[Tick, _Slot] = {}
+        self._timer: IDelayedCall | None = None
+        self._wake_at = 0.0
+        self.skipped = 0
+
+    def add(self, tick: Tick) -> None:
+        """Call `tick` every 20 ms from now on, for the first time within 20 ms."""
+        index = min(range(SLOTS), key=lambda number: len(self._slots[number].ticks))
+        slot = self._slots[index]
+        if not slot.ticks:
+            phase = self._origin + index * FRAME / SLOTS
+            frames = (self._now() - phase) // FRAME + 1
+            slot.due = slot.next = phase + frames * FRAME
+        slot.ticks.append(tick)
+        self._members[tick] = slot
+        self._schedule()
+
+    def remove(self, tick: Tick) -> None:
+        """Call `tick` no more; unknown ones are ignored."""
+        slot = self._members.pop(tick, None)
+        if slot is not None:
+            # A new list: this may be called from within the slot's own round.
+            slot.ticks = [other for other in slot.ticks if other != tick]
+            self._schedule()
+
+    def _schedule(self) -> None:
+        times = [slot.next for slot in self._slots if slot.ticks]
+        if not times:
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+            self._timer = None
+            return
+        wake_at = min(times)
+        if self._timer is not None and self._timer.active():
+            if self._wake_at == wake_at:
+                return
+            self._timer.cancel()
+        self._wake_at = wake_at
+        self._timer = self._reactor.callLater(max(0.0, wake_at - self._now()), self._wake)
+
+    def _wake(self) -> None:
+        for slot in self._slots:
+            if slot.ticks and slot.next <= self._now() + _EARLY:
+                self._run(slot)
+        self._schedule()
+
+    def _run(self, slot: _Slot) -> None:
+        for tick in slot.ticks:
+            if tick not in self._members:
+                continue  # removed by a tick of this round
+            try:
+                tick()
+            except Exception:  # noqa: BLE001 - one call's fault must not stop the others' clock
+                self._log.failure("a call's tick failed")
+        now = self._now()
+        slot.due += FRAME
+        missed = int((now - slot.due) / FRAME) - CATCH_UP
+        if missed > 0:
+            slot.due += missed * FRAME
+            self.skipped += missed * len(slot.ticks)
+        slot.next = max(slot.due, now + FRAME / 2) if now > slot.due else slot.due

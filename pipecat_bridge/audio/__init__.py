@@ -1,0 +1,1 @@
+"""Samples to samples: no network, no clock, no Twisted."""

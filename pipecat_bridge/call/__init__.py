@@ -1,0 +1,1 @@
+"""What a call is, from the first byte to its outcome; no sockets."""

@@ -1,0 +1,70 @@
+"""A call as data: what the API shows, while it runs and after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pipecat_bridge.call.call import Call
+
+
+def summary(call: Call) -> dict[str, Any]:
+    """The call in a few fields."""
+    return {
+        "id": call.call_id,
+        "state": call.state.value,
+        "outcome": call.outcome.value if call.outcome else None,
+        "reason": call.reason,
+        "created_at": call.created_at,
+        "initialized_at": call.initialized_at,
+        "ended_at": call.ended_at,
+        "metadata": call.metadata,
+    }
+
+
+def record(call: Call) -> dict[str, Any]:
+    """The call with its counters and its events."""
+    return {
+        **summary(call),
+        "peer": call.phone.peer,
+        "stats": stats(call),
+        "events": [msgspec.to_builtins(event) for event in call.kept],
+    }
+
+
+def stats(call: Call) -> dict[str, Any]:
+    """The call's counters; delays are those that the bridge adds, filters included."""
+    phone, playout = call.phone.stats, call.playout.stats
+    link, queue = call.bot.link.stats, call.bot.link.queue_stats
+    filter_ms = link.filter_delay * 1000
+    mean_wait = queue.wait_sum / queue.sent if queue.sent else 0.0
+    return {
+        "caller_frames": phone.frames_in,
+        "caller_frames_filled": phone.filled_frames,
+        "caller_frames_odd": phone.odd_frames,
+        "caller_frames_dropped": queue.dropped,
+        "caller_queue_max": queue.depth_max,
+        "caller_queued": call.bot.link.queued,
+        "caller_delay_ms": _delay(filter_ms, mean_wait, queue.wait_max),
+        "bot_frames": link.frames_in,
+        "bot_frames_bad": link.bad_frames,
+        "bot_frames_played": playout.frames_played,
+        "bot_queued_ms": round(call.playout.depth * 1000),
+        "bot_queue_max_ms": playout.depth_max_ms,
+        "bot_delay_ms": _delay(playout.filter_ms, playout.delay_mean, playout.delay_max),
+        "phone_frames": phone.frames_out,
+        "phone_frames_skipped": phone.frames_skipped,
+        "prebuffer_ms": round(playout.prebuffer_ms),
+        "underruns": playout.underruns,
+        "underrun_ms": round(playout.underrun_ms),
+        "interruptions": link.interruptions,
+        "flushed_ms": playout.flushed_ms,
+    }
+
+
+def _delay(filter_ms: float, mean: float, longest: float) -> dict[str, float]:
+    return {
+        "mean": round(filter_ms + mean * 1000, 2),
+        "max": round(filter_ms + longest * 1000, 2),
+    }

@@ -1,0 +1,162 @@
+"""``pipecat-bridge``: the commands for people. The daemon itself is ``twistd pipecat-bridge``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from uuid import UUID, uuid4
+
+from pipecat_bridge import __version__
+from pipecat_bridge.wire.audiosocket import AUDIO_KINDS
+
+DEFAULT_ADDRESS = ("127.0.0.1", 9092)
+
+
+class Command(NamedTuple):
+    """A subcommand: what it is called, what it does, its arguments, and its body.
+
+    `run` takes the parsed arguments and returns the exit status; it imports what it needs.
+    """
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; the exit status."""
+    parser = argparse.ArgumentParser(prog="pipecat-bridge", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        one = commands.add_parser(command.name, help=command.help, description=command.help)
+        command.add_arguments(one)
+        one.set_defaults(run=command.run)
+    chosen = parser.parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = chosen.run
+    return run(chosen)
+
+
+def _call_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "address",
+        nargs="?",
+        type=_address,
+        default=DEFAULT_ADDRESS,
+        metavar="HOST:PORT",
+        help="where an AudioSocket server listens (default: 127.0.0.1:9092)",
+    )
+    parser.add_argument("--uuid", type=UUID, help="the call's UUID (default: a new one)")
+    parser.add_argument("--wav", type=Path, help="what the caller says, a PCM WAV file of any rate")
+    parser.add_argument("--out", type=Path, help="write a stereo WAV file: left caller, right bot")
+    parser.add_argument(
+        "--rate",
+        type=int,
+        default=8000,
+        choices=sorted(AUDIO_KINDS),
+        help="samples per second on the line (default: 8000)",
+    )
+    parser.add_argument(
+        "--duration",
+        type=_seconds,
+        metavar="SECONDS",
+        help="hang up after this time (default: 5 s after the end of the WAV file, "
+        "10 s without one)",
+    )
+
+
+def _call(arguments: argparse.Namespace) -> int:
+    from pipecat_bridge.phone.call import CallOptions, run
+
+    host, port = arguments.address
+    options = CallOptions(
+        host,
+        port,
+        arguments.uuid or uuid4(),
+        arguments.rate,
+        arguments.wav,
+        arguments.out,
+        arguments.duration,
+    )
+    return run(options)
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo"),
+        metavar="FOLDER",
+        help="where the recording, the picture and the figures go (default: ./demo)",
+    )
+    parser.add_argument(
+        "--rate",
+        type=int,
+        default=8000,
+        choices=[8000, 16000],
+        help="samples per second on the line (default: 8000)",
+    )
+    parser.add_argument("--script", type=Path, help="what is said (default: the packaged script)")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from pipecat_bridge.phone.demo import run
+
+    return run(arguments.out, arguments.rate, arguments.script)
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="a configuration file")
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from pipecat_bridge import config
+
+    try:
+        config.load(arguments.config)
+    except config.ConfigError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    print(f"{arguments.config} is good")
+    return 0
+
+
+def _no_arguments(_: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _version(_: argparse.Namespace) -> int:
+    print(__version__)
+    return 0
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is no address, expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, expected seconds above 0")
+    return seconds
+
+
+COMMANDS = (
+    Command("call", "place a call with a WAV file as the caller", _call_arguments, _call),
+    Command("demo", "start a bridge and carry one spoken call", _demo_arguments, _demo),
+    Command("check", "say whether a configuration is good", _check_arguments, _check),
+    Command("version", "print the version", _no_arguments, _version),
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Every option, its type and its default. Data only: `config` reads, `service` hands out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+Seconds = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+Bytes = Annotated[int, Meta(ge=1024)]
+
+Mode = Literal["embedded", "dialback"]
+BotRate = Literal[8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
+ResamplerKind = Literal["fir", "soxr"]
+
+
+class AudioSocketOptions(Struct, frozen=True):
+    """`[audiosocket]`: where Asterisk connects."""
+
+    listen: str = "tcp:9092:interface=127.0.0.1"
+    allow: list[str] = field(default_factory=list)
+    handshake_timeout: Positive = 5.0
+    g711: Literal["ulaw", "alaw"] = "ulaw"
+
+
+class RunnerOptions(Struct, frozen=True):
+    """`[runner]`: who starts the bots, and how."""
+
+    mode: Mode = "embedded"
+    url: str = "http://127.0.0.1:8000"
+    listen: str = "tcp:8001:interface=127.0.0.1"
+    dialback_url: str = ""
+    require_token: bool = False
+    request_timeout: Positive = 30.0
+    connect_timeout: Positive = 10.0
+    ready_timeout: Seconds = 1.0
+    max_requests: AtLeastOne = 50
+    max_idle_connections: AtLeastOne = 100
+    max_idle_per_host: AtLeastOne = 10
+    idle_timeout: Positive = 90.0
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+class EmbeddedOptions(Struct, frozen=True):
+    """`[embedded]`: the runner that comes with the bridge."""
+
+    arguments: list[str] = field(default_factory=list)
+    start_timeout: Positive = 60.0
+    stop_timeout: Positive = 5.0
+    restart_delay: Positive = 0.5
+    max_restart_delay: Positive = 30.0
+
+
+class WebSocketOptions(Struct, frozen=True):
+    """`[websocket]`: the sockets that bots dial."""
+
+    read_buffer: Bytes = 65536
+    write_buffer: Bytes = 65536
+    unsent_limit: Bytes = 1280
+    max_frame: Bytes = 1048576
+    max_message: Bytes = 4194304
+    handshake_timeout: Positive = 5.0
+    close_timeout: Positive = 1.0
+    ping_interval: Positive = 10.0
+    ping_timeout: Positive = 20.0
+
+
+class CallerAudioOptions(Struct, frozen=True):
+    """`[caller_audio]`: from the phone toward the bot."""
+
+    sample_rate: BotRate = 16000
+    queue_frames: AtLeastOne = 150
+    push_timeout: Seconds = 0.05
+    drop: Literal["oldest", "newest"] = "oldest"
+    in_flight: Positive = 0.5
+    catch_up: Positive = 1.0
+    keep_before_ready: Seconds = 0.5
+    hold_after: Positive = 0.1
+    resampler: ResamplerKind = "fir"
+
+
+class BotAudioOptions(Struct, frozen=True):
+    """`[bot_audio]`: from the bot toward the phone."""
+
+    prebuffer: Seconds = 0.04
+    max_prebuffer: Seconds = 0.2
+    max_queue: Positive = 60.0
+    resampler: ResamplerKind = "fir"
+
+
+class CallOptions(Struct, frozen=True):
+    """`[calls]`: how many, how long."""
+
+    max_calls: Count = 0
+    max_duration: Seconds = 0.0
+    prepared_ttl: Positive = 60.0
+    keep_ended: Count = 200
+    drain_timeout: Seconds = 30.0
+
+
+class ApiOptions(Struct, frozen=True):
+    """`[api]`: HTTP API and metrics."""
+
+    listen: str = "tcp:8080:interface=127.0.0.1"
+
+
+class Options(Struct, frozen=True):
+    """All sections of the configuration."""
+
+    audiosocket: AudioSocketOptions = field(default_factory=AudioSocketOptions)
+    runner: RunnerOptions = field(default_factory=RunnerOptions)
+    embedded: EmbeddedOptions = field(default_factory=EmbeddedOptions)
+    websocket: WebSocketOptions = field(default_factory=WebSocketOptions)
+    caller_audio: CallerAudioOptions = field(default_factory=CallerAudioOptions)
+    bot_audio: BotAudioOptions = field(default_factory=BotAudioOptions)
+    calls: CallOptions = field(default_factory=CallOptions)
+    api: ApiOptions = field(default_factory=ApiOptions)

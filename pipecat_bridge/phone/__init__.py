@@ -1,0 +1,1 @@
+"""A soft phone on AudioSocket, for demonstrations and tests of a line."""

@@ -1,0 +1,140 @@
+"""``pipecat-bridge call``: one call with a WAV file as the caller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from twisted.internet import error
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
+from twisted.internet.task import react
+
+from pipecat_bridge.phone.measure import own_lateness, pace_of
+from pipecat_bridge.phone.microphone import Microphone
+from pipecat_bridge.phone.recording import Recording
+from pipecat_bridge.phone.softphone import Ending, How, SoftPhone
+from pipecat_bridge.phone.speech import spans
+from pipecat_bridge.phone.wav import WavError, at_rate, read_wav, write_wav
+
+CONNECT_SECONDS: Final = 5.0
+# How long the caller listens after the last sample of the WAV file.
+LINGER_SECONDS: Final = 5.0
+
+
+class CallOptions(NamedTuple):
+    """What to call, with what; `seconds` None: the length of the WAV file and some more."""
+
+    host: str
+    port: int
+    call_id: UUID
+    rate: int
+    wav: Path | None = None
+    out: Path | None = None
+    seconds: float | None = None
+
+
+class CallError(Exception):
+    """The call did not go through; the text says why in one sentence."""
+
+
+async def dial(reactor: Any, host: str, port: int, phone: SoftPhone) -> Ending:
+    """Connect `phone`, wait for the end of the call. Raises `CallError` without a connection."""
+    try:
+        endpoint = HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS)
+        await connectProtocol(endpoint, phone)
+    except error.ConnectionRefusedError:
+        text = f"no call: nothing listens on {host}:{port} (connection refused)"
+        raise CallError(text) from None
+    except error.DNSLookupError:
+        raise CallError(f"no call: there is no host with the name {host!r}") from None
+    except (error.ConnectError, error.TimeoutError) as problem:
+        raise CallError(f"no call: {host}:{port} cannot be reached: {problem}") from None
+    return await phone.finished
+
+
+async def place_call(reactor: Any, options: CallOptions) -> str:
+    """Place the call and write the recording; one sentence that sums it up."""
+    microphone, seconds = _prepared(options)
+    recording = Recording(options.rate)
+    phone = SoftPhone(
+        options.call_id,
+        microphone,
+        recording,
+        reactor,
+        time.monotonic,
+        on_tick=lambda at: phone.hang_up() if at >= seconds else None,
+    )
+    ending = await dial(reactor, options.host, options.port, phone)
+    return _outcome(options, recording, ending)
+
+
+def run(options: CallOptions, say: Callable[[str], None] = print) -> int:
+    """Place the call under the reactor; the exit status."""
+    return run_under_reactor(lambda reactor: place_call(reactor, options), say)
+
+
+def run_under_reactor(task: Callable[[Any], Any], say: Callable[[str], None]) -> int:
+    """Run a coroutine function that returns a sentence; 1 when it raised a `CallError`."""
+    status = 0
+
+    async def main(reactor: Any) -> None:
+        nonlocal status
+        try:
+            say(await task(reactor))
+        except CallError as problem:
+            say(str(problem))
+            status = 1
+
+    def start(reactor: Any) -> Deferred[None]:
+        return ensureDeferred(main(reactor))
+
+    try:
+        react(start)
+    except SystemExit as end:
+        return status or int(end.code or 0)
+
+
+def _prepared(options: CallOptions) -> tuple[Microphone, float]:
+    """The microphone with the WAV file in it, and how long the call may last."""
+    microphone = Microphone()
+    seconds = 2 * LINGER_SECONDS
+    if options.wav is not None:
+        try:
+            samples, rate = read_wav(options.wav)
+            samples = at_rate(samples, rate, options.rate)
+        except (WavError, ValueError) as problem:
+            raise CallError(f"no call: {problem}") from problem
+        microphone.say(samples)
+        seconds = samples.size / options.rate + LINGER_SECONDS
+    return microphone, seconds if options.seconds is None else options.seconds
+
+
+def _outcome(options: CallOptions, recording: Recording, ending: Ending) -> str:
+    timeline = recording.timeline()
+    if options.out is not None:
+        try:
+            write_wav(options.out, [timeline.caller, timeline.bot], options.rate)
+        except OSError as problem:
+            text = f"the recording cannot be written to {options.out}: {problem.strerror}"
+            raise CallError(text) from problem
+    if ending.how is How.FAULT:
+        text = f"the call was ended as Asterisk would after {ending.at:.1f} s: {ending.detail}"
+        raise CallError(text)
+    if not recording.chunks:
+        text = f"the call was accepted, but no audio came back in {ending.at:.1f} s"
+        raise CallError(f"{text} ({ending.how.value})")
+    if ending.how is How.LOST:
+        raise CallError(f"the connection was lost after {ending.at:.1f} s: {ending.detail}")
+    pace = pace_of(recording, timeline)
+    spoken = sum(one.seconds for one in spans(timeline.bot, timeline.rate))
+    heard = f"{spoken:.1f} s of sound" if spoken else "only silence"
+    kept = f"; the recording is in {options.out}" if options.out else ""
+    return (
+        f"The call went through: {ending.at:.1f} s, {heard} heard, {pace.messages} messages, "
+        f"{pace.missing} missing, at most {pace.latest * 1000:.1f} ms late "
+        f"(the phone itself {own_lateness(recording) * 1000:.1f} ms), {ending.how.value}{kept}."
+    )

@@ -1,0 +1,194 @@
+"""A bridge of one's own: the daemon as a subprocess, on free ports of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import treq
+from treq.client import HTTPClient
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, ResponseFailed
+
+READY_SECONDS: Final = 90.0
+POLL_SECONDS: Final = 0.25
+REPORT_SECONDS: Final = 2.0
+REQUEST_SECONDS: Final = 5.0
+# After SIGTERM the daemon drains; what is left after this is killed.
+STOP_SECONDS: Final = 15.0
+TAIL_LINES: Final = 8
+
+_TWISTD: Final = "from twisted.scripts.twistd import run; run()"
+
+
+class DaemonError(Exception):
+    """The daemon did not start, or ended; the text says how, with its last lines of log."""
+
+
+class Ports(NamedTuple):
+    """The three ports of a daemon."""
+
+    phone: int
+    runner: int
+    api: int
+
+
+def free_ports() -> Ports:
+    """Three ports of the loopback interface that nothing listens on now."""
+    sockets = [socket.socket() for _ in Ports._fields]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return Ports(*(one.getsockname()[1] for one in sockets))
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def configuration(ports: Ports) -> str:
+    """A configuration file with the embedded runner and these ports."""
+    endpoints = (f"tcp:{port}:interface=127.0.0.1" for port in ports)
+    phone, runner, api = endpoints
+    return (
+        f'[audiosocket]\nlisten = "{phone}"\n\n'
+        f'[runner]\nmode = "embedded"\nlisten = "{runner}"\n\n'
+        f'[api]\nlisten = "{api}"\n'
+    )
+
+
+def command_line(config: Path) -> list[str]:
+    """The command that runs the daemon in the foreground, with this interpreter."""
+    return [
+        sys.executable,
+        "-c",
+        _TWISTD,
+        "-n",
+        "--pidfile=",
+        "pipecat-bridge",
+        "--config",
+        str(config),
+    ]
+
+
+class Daemon:
+    """A process that serves the API on `api_port`; its output goes to the file `log`.
+
+    `command` is what to run. `start`, then `ready`; `stop` at the end in any case.
+    """
+
+    def __init__(self, reactor: Any, command: list[str], api_port: int, log: Path) -> None:
+        self._reactor = reactor
+        self._command = command
+        self._base = f"http://127.0.0.1:{api_port}"
+        self._client = HTTPClient(Agent(reactor, connectTimeout=REQUEST_SECONDS))
+        self._log = log
+        self._process = _Process(log)
+
+    def start(self) -> None:
+        """Run the process; a second call would run a second one."""
+        arguments = [part.encode() for part in self._command]
+        # What a shell has set for another daemon is not meant for this one.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PIPECAT_BRIDGE_")}
+        self._reactor.spawnProcess(self._process, arguments[0], arguments, env=environment)
+
+    async def ready(self, report: Callable[[str], None]) -> None:
+        """Return when ``/readyz`` answers 200; `report` is told now and then what it waits for.
+
+        Raises `DaemonError` when the process ends, or is not ready in 90 s.
+        """
+        start = self._reactor.seconds()
+        reported = 0.0
+        while True:
+            reason = await self._not_ready()
+            waited = self._reactor.seconds() - start
+            if self._process.over is not None:
+                raise DaemonError(
+                    f"the bridge ended before it was ready ({self._process.over}){self._tail()}"
+                )
+            if not reason:
+                return
+            if waited > READY_SECONDS:
+                raise DaemonError(
+                    f"the bridge was not ready after {READY_SECONDS:g} s: {reason}{self._tail()}"
+                )
+            if waited - reported >= REPORT_SECONDS:
+                reported = waited
+                report(f"waiting for the bridge, {waited:.0f} s: {reason}")
+            await deferLater(self._reactor, POLL_SECONDS)
+
+    async def get(self, path: str) -> Any:
+        """The JSON that the API answers to `path`, or None when it does not answer 200."""
+        try:
+            answer = await self._client.get(self._base + path, timeout=REQUEST_SECONDS)
+            body = await treq.json_content(answer)
+        except (error.ConnectError, error.TimeoutError, ResponseFailed, ValueError):
+            return None
+        return body if answer.code == 200 else None
+
+    async def stop(self) -> None:
+        """End the process: SIGTERM, and SIGKILL when that is not enough."""
+        await self._process.stop(self._reactor)
+
+    def stop_now(self) -> Deferred[None]:
+        """`stop`, for the reactor's shutdown."""
+        return Deferred.fromCoroutine(self.stop())
+
+    async def _not_ready(self) -> str:
+        """Why the daemon is not ready; empty when it is."""
+        try:
+            answer = await self._client.get(self._base + "/readyz", timeout=REQUEST_SECONDS)
+            text = await treq.text_content(answer)
+        except (error.ConnectError, error.TimeoutError, ResponseFailed):
+            return "its API does not answer yet"
+        return "" if answer.code == 200 else " ".join(text.split())[:200] or f"{answer.code}"
+
+    def _tail(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return "\n".join([f"; the end of {self._log}:", *(f"  {line}" for line in lines)])
+
+
+class _Process(ProcessProtocol):
+    """Writes the output of the process to a file, and knows when it is over."""
+
+    def __init__(self, log: Path) -> None:
+        self.over: str | None = None
+        self._file = log.open("wb")
+        self._ended: Deferred[None] = Deferred()
+        self._killer: IDelayedCall | None = None
+
+    def outReceived(self, data: bytes) -> None:
+        self._file.write(data)
+        self._file.flush()
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self.over = reason.getErrorMessage()
+        self._file.close()
+        if self._killer is not None and self._killer.active():
+            self._killer.cancel()
+        self._ended.callback(None)
+
+    async def stop(self, reactor: Any) -> None:
+        if self.over is not None or self.transport is None:
+            self._file.close()
+            return
+        if self._killer is None:
+            self._signal("TERM")
+            self._killer = reactor.callLater(STOP_SECONDS, self._signal, "KILL")
+        await self._ended
+
+    def _signal(self, name: str) -> None:
+        if self.transport is not None:
+            with suppress(error.ProcessExitedAlready):
+                self.transport.signalProcess(name)

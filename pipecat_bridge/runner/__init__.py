@@ -1,0 +1,1 @@
+"""The bot side: the runner over HTTP, the bot over WebSocket."""

@@ -1,0 +1,146 @@
+"""The caller's audio on its way to a bot that may be slow: bounded, and never late for good."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+CAUGHT_UP = 5
+"""Frames, 0.1 s, that are kept when a bot that reads too slowly is brought back to the present."""
+
+
+@dataclass(slots=True)
+class QueueStats:
+    """Counters in frames, waits in seconds."""
+
+    sent: int = 0
+    dropped: int = 0
+    depth_max: int = 0
+    wait_sum: float = 0.0
+    wait_max: float = 0.0
+
+
+class CallerQueue:
+    """Sends frames at once while the bot takes them, keeps at most `bound` while it does not.
+
+    A frame that finds the queue full waits up to `push_timeout` seconds for room; then the oldest
+    frame of the queue is dropped for it, or with `drop="newest"` itself. A bot that reads, but
+    slower than the caller speaks, would stay behind for ever: when the queue has not run empty
+    within `catch_up` seconds of sending, all but the last 0.1 s of it is dropped.
+
+    `send(frame)` passes a frame on; `blocked()` says that the bot takes none now, and whoever
+    knows that it does again calls `drain`. `in_flight()` are frames that were sent and not yet
+    read: they count against the bound, which is on what is late anywhere.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        send: Callable[[bytes], None],
+        blocked: Callable[[], bool],
+        in_flight: Callable[[], int] = lambda: 0,
+        bound: int = 150,
+        push_timeout: float = 0.05,
+        drop: Literal["oldest", "newest"] = "oldest",
+        catch_up: float = 1.0,
+    ) -> None:
+        self._clock = clock
+        self._send = send
+        self._blocked = blocked
+        self._in_flight = in_flight
+        self._bound = bound
+        self._push_timeout = push_timeout
+        self._drop = drop
+        self._catch_up = catch_up
+        self._frames: deque[tuple[float, bytes]] = deque()
+        self._waiting: deque[tuple[float, bytes]] = deque()  # for room in the queue
+        self._timer: IDelayedCall | None = None
+        self._behind_since: float | None = None
+        self.stats = QueueStats()
+
+    @property
+    def depth(self) -> int:
+        """Frames that wait, those that wait for room included."""
+        return len(self._frames) + len(self._waiting)
+
+    def push(self, frame: bytes) -> None:
+        """Send `frame`, or queue it behind those that wait already."""
+        if not self._frames and not self._blocked():
+            self.stats.sent += 1
+            self._send(frame)
+            return
+        entry = (self._clock.seconds(), frame)
+        if self._has_room():
+            self._frames.append(entry)
+        else:
+            self._waiting.append(entry)
+            self._start_timer()
+        self.stats.depth_max = max(self.stats.depth_max, self.depth)
+
+    def drain(self) -> None:
+        """The bot takes frames again: send what waits, oldest first."""
+        now = self._clock.seconds()
+        if self._frames and not self._blocked():
+            self._keep_up(now)
+        while self._frames and not self._blocked():
+            self._send_oldest(now)
+        while self._waiting and self._has_room():
+            self._frames.append(self._waiting.popleft())
+        if not self._waiting:
+            self._stop_timer()
+        if not self._frames:
+            self._behind_since = None
+
+    def clear(self) -> None:
+        """Forget everything; nothing is counted as dropped."""
+        self._frames.clear()
+        self._waiting.clear()
+        self._stop_timer()
+
+    def _has_room(self) -> bool:
+        return len(self._frames) + self._in_flight() < self._bound
+
+    def _send_oldest(self, now: float) -> None:
+        arrived, frame = self._frames.popleft()
+        wait = now - arrived
+        self.stats.sent += 1
+        self.stats.wait_sum += wait
+        self.stats.wait_max = max(self.stats.wait_max, wait)
+        self._send(frame)
+
+    def _keep_up(self, now: float) -> None:
+        if self._behind_since is None:
+            self._behind_since = now
+        elif now - self._behind_since > self._catch_up:
+            self._frames.extend(self._waiting)
+            self._waiting.clear()
+            while len(self._frames) > CAUGHT_UP:
+                self._frames.popleft()
+                self.stats.dropped += 1
+            self._behind_since = None
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            due = self._waiting[0][0] + self._push_timeout - self._clock.seconds()
+            self._timer = self._clock.callLater(max(0.0, due), self._timed_out)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        newest = self._waiting.popleft()
+        if self._drop == "oldest":
+            self._frames.append(newest)
+            self._frames.popleft()
+        self.stats.dropped += 1
+        if self._waiting:
+            self._start_timer()

@@ -1,0 +1,262 @@
+"""Wires everything: `makeService` builds all and starts nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.base import ReactorBase
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.logger import Logger
+from twisted.python.usage import Options as UsageOptions
+from twisted.python.usage import UsageError
+from twisted.web.client import Agent
+
+from pipecat_bridge import config
+from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
+from pipecat_bridge.asterisk.server import AudioSocketFactory
+from pipecat_bridge.call.events import EventLog, Events
+from pipecat_bridge.call.registry import Calls
+from pipecat_bridge.listener import Listener
+from pipecat_bridge.options import Options as BridgeOptions
+from pipecat_bridge.runner.client import RunnerClient, connection_pool
+from pipecat_bridge.runner.dialback import DialBack, FixedAddress, RunnerAddress
+from pipecat_bridge.runner.embedded import EmbeddedRunner, missing_extra
+from pipecat_bridge.runner.websocket import BotSocketFactory
+from pipecat_bridge.web.api import api_site
+from pipecat_bridge.web.metrics import CallCollector, registry
+
+STOP_GRACE = 2.0
+"""Seconds that hangups, closing handshakes and /stop have to go out when the daemon ends."""
+
+
+class Options(UsageOptions):
+    """Command line of `twistd pipecat-bridge`."""
+
+    optParameters = [  # noqa: RUF012 - Twisted reads it from the class
+        ["config", "c", None, "configuration file (TOML)"],
+    ]
+    optFlags = [["check", None, "say whether the configuration is good, and end"]]  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self["set"] = []
+
+    def opt_set(self, text: str) -> None:
+        """Set one option: section.key=value; may be repeated, and overrides file and environment"""
+        self["set"].append(text)
+
+    opt_s = opt_set
+
+    def postOptions(self) -> None:
+        try:
+            self["options"] = config.load(self["config"], os.environ, self["set"])
+        except config.ConfigError as error:
+            raise UsageError(str(error)) from None
+        if self["check"]:
+            print(f"{self['config'] or 'configuration'}: good")
+            sys.exit(0)
+
+
+class Bridge(MultiService):
+    """The daemon: its parts, and how it ends."""
+
+    _log = Logger(namespace="pipecat_bridge")
+
+    def __init__(self, options: BridgeOptions, reactor: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.reactor = reactor
+        self.events = Events()
+        self.events.subscribe(EventLog())
+        self.clock = FrameClock(reactor)
+        self.door = BotSocketFactory(reactor, options.websocket, options.runner.require_token)
+        self.embedded: EmbeddedRunner | None = None
+        self.runner = self._runner()
+        self.calls = Calls(self.runner, self.events, reactor, options.calls, options.bot_audio)
+        self.phones = AudioSocketFactory(self._connection, options.audiosocket.allow)
+        listen = options.audiosocket.listen
+        self.phone_listener = Listener(reactor, listen, self.phones)
+        self.bot_listener = Listener(reactor, options.runner.listen, self.door)
+        self.api_listener = Listener(reactor, options.api.listen, self._site())
+        for service in (self.bot_listener, self.api_listener, self.phone_listener):
+            service.setServiceParent(self)
+
+    def _runner(self) -> DialBack:
+        options = self.options.runner
+        self.pool = connection_pool(self.reactor, options)
+        agent = Agent(self.reactor, connectTimeout=options.request_timeout, pool=self.pool)
+        client = RunnerClient(self.reactor, agent, options)
+        address: RunnerAddress = FixedAddress(options.url)
+        if options.mode == "embedded":
+            address = self.embedded = EmbeddedRunner(self.reactor, self.options.embedded)
+            EmbeddedService(self.embedded).setServiceParent(self)
+        return DialBack(
+            self.reactor,
+            client,
+            address,
+            self.door,
+            self._dialback_url,
+            options,
+            self.options.caller_audio,
+            time.monotonic,
+        )
+
+    def _dialback_url(self) -> str:
+        """Where runners dial back: as configured, or the port that is listened on."""
+        if self.options.runner.dialback_url:
+            return self.options.runner.dialback_url
+        assert self.bot_listener.port is not None
+        host: Any = self.bot_listener.port.getHost()
+        name = "127.0.0.1" if host.host in ("0.0.0.0", "::") else host.host
+        return f"ws://[{name}]:{host.port}" if ":" in name else f"ws://{name}:{host.port}"
+
+    def _connection(self) -> AudioSocketConnection:
+        options = self.options.audiosocket
+        line = LineOptions(
+            options.handshake_timeout, self.options.caller_audio.hold_after, options.g711
+        )
+        return AudioSocketConnection(self.calls, self.clock, self.reactor, line)
+
+    def _site(self) -> Any:
+        extra: dict[str, tuple[str, Callable[[], int]]] = {
+            "ticks_skipped": (
+                "Frames that were given up after the daemon had stalled",
+                lambda: self.clock.skipped,
+            ),
+            "phones_refused": (
+                "AudioSocket connections from networks that are not allowed",
+                lambda: self.phones.refused,
+            ),
+            "bot_sockets_refused": ("WebSockets that were refused", lambda: self.door.refused),
+        }
+        if self.embedded is not None:
+            embedded = self.embedded
+            extra["runner_restarts"] = (
+                "Restarts of the embedded runner",
+                lambda: embedded.restarts,
+            )
+        metrics = registry(CallCollector(self.calls, extra))
+        return api_site(
+            self.calls, lambda: Deferred.fromCoroutine(self.runner.reachable()), metrics
+        )
+
+    def startService(self) -> None:
+        super().startService()
+        # The reactor sets its own handlers when it starts.
+        self.reactor.callWhenRunning(self._handle_signals)
+        runner = self.options.runner
+        self._log.info(
+            "AudioSocket on {phones}, API on {api}, runner mode {mode}",
+            phones=_place(self.phone_listener),
+            api=_place(self.api_listener),
+            mode=runner.mode,
+        )
+        if runner.mode != "embedded" and not runner.dialback_url and not _local(runner.url):
+            self._log.warn(
+                "the runner {url} is on another machine and is told to dial {dialback}: set"
+                " [runner] dialback_url to what it can reach, and listen to let it in",
+                url=runner.url,
+                dialback=self._dialback_url(),
+            )
+
+    def _handle_signals(self) -> None:
+        """SIGTERM ends in good order, with exit status 0; SIGHUP does not end the daemon."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: self.reactor.callFromThread(self._terminate))
+            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._ignore_hup))
+
+    def _terminate(self) -> None:
+        self._log.info("SIGTERM: ending")
+        if self.running:
+            self.reactor.stop()
+
+    def _ignore_hup(self) -> None:
+        self._log.info("SIGHUP ignored: the configuration is read at the start only")
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Drain: no new calls, those that run may end within the deadline, then the rest."""
+        self.calls.drain()
+        yield self.phone_listener.stopService()
+        timeout = self.options.calls.drain_timeout
+        running = len(self.calls.running)
+        if running:
+            self._log.info(
+                "draining: {running} calls may go on for {timeout:g} s",
+                running=running,
+                timeout=timeout,
+            )
+        yield self._within(timeout, self.calls.idle())
+        self.calls.stop_all()
+        yield self._within(
+            STOP_GRACE, gatherResults([self.runner.stopping.idle(), self.phones.open.idle()])
+        )
+        yield self.pool.closeCachedConnections()
+        yield super().stopService()
+
+    def _within(self, seconds: float, waiting: Deferred[Any]) -> Deferred[Any]:
+        waiting.addTimeout(max(seconds, 0.001), self.reactor)
+        return waiting.addErrback(lambda _: None)
+
+
+class EmbeddedService(Service):
+    """The embedded runner's life, with the daemon's."""
+
+    def __init__(self, runner: EmbeddedRunner) -> None:
+        self._runner = runner
+
+    def startService(self) -> None:
+        super().startService()
+        self._runner.start()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return self._runner.stop()
+
+
+def _place(listener: Listener) -> str:
+    if listener.port is None:
+        return listener.description
+    host: Any = listener.port.getHost()
+    return f"{host.host}:{host.port}" if hasattr(host, "port") else str(host)
+
+
+def _local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def use_monotonic_time(reactor: Any) -> None:
+    """Take the reactor's timers off the wall clock, which a time server may step.
+
+    Twisted counts all timeouts by `reactor.seconds`, which is `time.time`: a step back by an hour
+    would stop every timer, and with them the audio, for an hour.
+    """
+    if isinstance(reactor, ReactorBase) and not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
+
+
+def makeService(usage: Options, reactor: Any = None) -> Bridge:
+    """The daemon, built from its options; called by twistd."""
+    if reactor is None:
+        from twisted.internet import reactor as default_reactor
+
+        reactor = default_reactor
+    options: BridgeOptions = usage["options"]
+    if options.runner.mode == "embedded" and (missing := missing_extra()):
+        sys.exit(missing)
+    use_monotonic_time(reactor)
+    return Bridge(options, reactor)

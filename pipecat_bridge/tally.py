@@ -1,0 +1,33 @@
+"""Counts what is under way, and tells when nothing is."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+
+
+class Tally:
+    """`enter` and `leave` count; `idle` fires at zero."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._waiting: list[Deferred[None]] = []
+
+    def enter(self) -> None:
+        """One more."""
+        self.count += 1
+
+    def leave(self) -> None:
+        """One less."""
+        self.count -= 1
+        if self.count == 0:
+            waiting, self._waiting = self._waiting, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    def idle(self) -> Deferred[None]:
+        """Fires when nothing is under way; may be cancelled."""
+        if self.count == 0:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred(self._waiting.remove)
+        self._waiting.append(deferred)
+        return deferred

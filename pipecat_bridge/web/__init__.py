@@ -1,0 +1,1 @@
+"""Shows calls and steers them: HTTP API and metrics."""

@@ -1,0 +1,1 @@
+"""Bytes to typed messages and back: no network, no clock, no Twisted."""

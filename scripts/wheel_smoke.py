@@ -1,0 +1,265 @@
+#!/usr/bin/env python3
+"""Builds the sdist and the wheel, installs the wheel alone, and runs it as an operator would.
+
+Run it with a Python that has the package `build`. Every step prints one line; the first that is
+not as expected ends the run with status 1 and what the daemon said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import venv
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PLUGIN = "twisted/plugins/pipecat_bridge_plugin.py"
+START_WITHIN = 20.0
+STOP_WITHIN = 10.0
+# Both of Twisted's commands; twistd is told to stay in the foreground and to write no pid file.
+COMMANDS = (("twistd", "-n", "--pidfile="), ("twist",))
+
+
+class SmokeError(Exception):
+    """Something is not as it should be; the text says what."""
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        try:
+            smoke(work)
+        except SmokeError as wrong:
+            print(f"wheel-smoke: {wrong}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def smoke(work: Path) -> None:
+    wheel, sdist = build(work / "dist")
+    check_contents(wheel, sdist)
+    step(f"{wheel.name} holds the package, its data and the plugin, and nothing else")
+    installed = Installed(work, wheel)
+    step("the wheel alone is installed, and pip check is content")
+    installed.check_commands()
+    step("twistd and twist list the plugin; pipecat-bridge tells its version")
+    for command in COMMANDS:
+        installed.check_life(command)
+        step(f"{command[0]}: started, /healthz answered 200, SIGTERM, exit status 0")
+        installed.check_taken_port(command)
+        step(f"{command[0]}: a port that is taken ended the start with status 1")
+        installed.check_without_bot(command)
+        step(f"{command[0]}: embedded mode without the bot extra ended the start in one sentence")
+
+
+def step(text: str) -> None:
+    print(f"  ok  {text}", flush=True)
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    """Wheel and sdist; the wheel is built from the sdist, so both are tried."""
+    run([sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)])
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return wheel, sdist
+
+
+def check_contents(wheel: Path, sdist: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    expect_same(wheel.name, names, source_files() | {PLUGIN})
+    with tarfile.open(sdist) as tar:
+        shipped = {name.partition("/")[2] for name in tar.getnames()}
+    needed = source_files() | {PLUGIN, "setup.cfg", "LICENSE", "README.md", "proto/frames.proto"}
+    if missing := needed - shipped:
+        raise SmokeError(f"{sdist.name} lacks {sorted(missing)}")
+
+
+def source_files() -> set[str]:
+    """All of the package as it stands in the project; what tools leave behind is left out."""
+    files = (path for path in (ROOT / "pipecat_bridge").rglob("*") if path.is_file())
+    return {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+
+
+def expect_same(what: str, found: set[str], expected: set[str]) -> None:
+    if missing := expected - found:
+        raise SmokeError(f"{what} lacks {sorted(missing)}")
+    if extra := found - expected:
+        raise SmokeError(f"{what} should not hold {sorted(extra)}")
+
+
+class Installed:
+    """A fresh environment with the wheel and what it depends on, no extra."""
+
+    def __init__(self, work: Path, wheel: Path) -> None:
+        self._work = work
+        self._bin = work / "env" / "bin"
+        venv.create(work / "env", with_pip=True)
+        pip = [str(self._bin / "python"), "-m", "pip", "--disable-pip-version-check"]
+        run([*pip, "install", "--quiet", str(wheel)])
+        run([*pip, "check"])
+
+    def check_commands(self) -> None:
+        for command in ("twistd", "twist"):
+            if "pipecat-bridge" not in self._run(command, "--help"):
+                raise SmokeError(f"{command} --help does not list pipecat-bridge")
+        wanted = "import importlib.metadata as m; print(m.version('pipecat-bridge'))"
+        version = self._run("python", "-c", wanted).strip()
+        if version not in self._run("pipecat-bridge", "version"):
+            raise SmokeError(f"pipecat-bridge version does not print {version}")
+
+    def check_life(self, command: tuple[str, ...]) -> None:
+        """Start, a healthy answer, SIGTERM, a clean end."""
+        ports = free_ports(3)
+        config = self._config("dialback", *ports)
+        with self._daemon(command, config) as daemon:
+            daemon.wait_for_health(ports[2])
+            daemon.process.send_signal(signal.SIGTERM)
+            daemon.expect_exit(0, STOP_WITHIN)
+
+    def check_taken_port(self, command: tuple[str, ...]) -> None:
+        for taken, name in enumerate(("audiosocket", "runner", "api")):
+            ports = free_ports(3)
+            config = self._config("dialback", *ports)
+            with listening(ports[taken]), self._daemon(command, config) as daemon:
+                daemon.expect_exit(1, START_WITHIN)
+                daemon.expect_said(str(ports[taken]), f"the taken port of [{name}]")
+
+    def check_without_bot(self, command: tuple[str, ...]) -> None:
+        config = self._config("embedded", *free_ports(3))
+        with self._daemon(command, config) as daemon:
+            daemon.expect_exit(1, START_WITHIN)
+            daemon.expect_said("pipecat-bridge[bot]", "the extra")
+            daemon.expect_said("url", "the other way out")
+            if "Traceback" in daemon.said():
+                raise SmokeError(
+                    f"embedded mode without the extra ends in a traceback:\n{daemon.said()}"
+                )
+
+    def _config(self, mode: str, phone: int, runner: int, api: int) -> Path:
+        config = self._work / "smoke.toml"
+        config.write_text(
+            f"""\
+[audiosocket]
+listen = "tcp:{phone}:interface=127.0.0.1"
+[runner]
+mode = "{mode}"
+url = "http://127.0.0.1:1"
+listen = "tcp:{runner}:interface=127.0.0.1"
+[api]
+listen = "tcp:{api}:interface=127.0.0.1"
+"""
+        )
+        return config
+
+    def _run(self, command: str, *arguments: str) -> str:
+        return run([str(self._bin / command), *arguments], self._work)
+
+    @contextlib.contextmanager
+    def _daemon(self, command: tuple[str, ...], config: Path) -> Iterator[Daemon]:
+        arguments = [*command[1:], "pipecat-bridge", "--config", str(config)]
+        log = self._work / "daemon.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [self._bin / command[0], *arguments],
+                cwd=self._work,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield Daemon(process, log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+class Daemon:
+    """A daemon that was started, and what it has said so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    def said(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait_for_health(self, port: int) -> None:
+        deadline = time.monotonic() + START_WITHIN
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise SmokeError(
+                    f"ended at the start, status {self.process.returncode}:\n{self.said()}"
+                )
+            if status_of(f"http://127.0.0.1:{port}/healthz") == 200:
+                return
+            time.sleep(0.1)
+        raise SmokeError(f"/healthz did not answer 200 within {START_WITHIN:g} s:\n{self.said()}")
+
+    def expect_exit(self, status: int, within: float) -> None:
+        try:
+            found = self.process.wait(within)
+        except subprocess.TimeoutExpired:
+            raise SmokeError(f"did not end within {within:g} s:\n{self.said()}") from None
+        if found != status:
+            raise SmokeError(f"exit status {found}, expected {status}:\n{self.said()}")
+
+    def expect_said(self, text: str, what: str) -> None:
+        if text not in self.said():
+            raise SmokeError(f"the output does not name {what} ({text}):\n{self.said()}")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody holds just now: bound together, so all different, and let go again."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+@contextlib.contextmanager
+def listening(port: int) -> Iterator[None]:
+    with socket.create_server(("127.0.0.1", port)):
+        yield
+
+
+def status_of(url: str) -> int | None:
+    """The HTTP status, or None when nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+def run(command: list[str], folder: Path | None = None) -> str:
+    """Its output; SmokeError with all of it when it fails."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise SmokeError(f"{' '.join(command)} ended with status {done.returncode}:\n{done.stdout}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""What a recording has of a signal: where, how well, and with which holes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.asterisk.sound import Signal
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`heard` held against `said`."""
+
+    delay: float
+    """Seconds from `said` to `heard`, fractions of a sample included."""
+    correlation: float
+    """Over the whole of `said`, after the delay was taken out; 1 is the same signal."""
+    snr: float
+    """dB, after delay and gain were taken out."""
+    jumps: tuple[tuple[float, float], ...]
+    """(second in `said`, seconds of shift) of each place from where on the signal comes earlier or later."""
+    gaps: tuple[tuple[float, float], ...]
+    """(second in `said`, length) of each stretch that is silent in `heard` and not in `said`."""
+
+    def __str__(self) -> str:
+        return (
+            f"delay {1000 * self.delay:.2f} ms, correlation {self.correlation:.6f}, SNR {self.snr:.1f} dB, "
+            f"{len(self.gaps)} gaps, {len(self.jumps)} jumps"
+        )
+
+
+def compare(said: Signal, heard: Signal, rate: int) -> Comparison:
+    """Find `said` in `heard`, both at `rate`; `heard` may begin earlier and end later.
+
+    Raises ValueError when there is nothing in one of them.
+    """
+    if not said.any() or not heard.any():
+        raise ValueError(f"silence: peak said {np.ptp(said):.4f}, peak heard {np.ptp(heard):.4f}")
+    lag = _fractional_lag(said, heard)
+    found = _shifted(heard, lag, len(said))
+    gain = float(said @ found) / float(said @ said)
+    noise = found - gain * said
+    correlation = float(said @ found) / float(np.linalg.norm(said) * np.linalg.norm(found))
+    power = gain * gain * float(said @ said)
+    snr = 10 * float(np.log10(power / max(float(noise @ noise), 1e-20)))
+    return Comparison(
+        delay=lag / rate,
+        correlation=correlation,
+        snr=snr,
+        jumps=_jumps(said, heard, lag, rate),
+        gaps=_gaps(gain * said, found, rate),
+    )
+
+
+def _correlate(said: Signal, heard: Signal) -> Signal:
+    """Correlation at lags 0 .. len(heard)-1, then the negative lags from the end."""
+    size = 1 << (len(said) + len(heard) - 1).bit_length()
+    return np.fft.irfft(np.fft.rfft(heard, size) * np.conj(np.fft.rfft(said, size)), size)
+
+
+def _fractional_lag(said: Signal, heard: Signal) -> float:
+    """The lag of the highest correlation, to a hundredth of a sample."""
+    curve = _correlate(said, heard)
+    best = int(np.argmax(curve))
+    whole = best if best < len(heard) else best - len(curve)
+    steps = np.linspace(-1.0, 1.0, 201)
+    near = np.take(curve, np.arange(best - 32, best + 33), mode="wrap")
+    values = [float(near @ np.sinc(np.arange(-32, 33) - step)) for step in steps]
+    return whole + float(steps[int(np.argmax(values))])
+
+
+def _shifted(heard: Signal, lag: float, count: int) -> Signal:
+    """`count` samples of `heard` from `lag` on, between samples where need be; zeros outside of it."""
+    whole = int(np.floor(lag))
+    margin = 64
+    padded = np.pad(heard, (max(0, margin - whole), margin + max(0, whole + count + margin - len(heard))))
+    start = max(whole, margin) - margin if whole >= margin else 0
+    part = padded[start : start + count + 2 * margin]
+    spectrum = np.fft.rfft(part)
+    turn = np.exp(2j * np.pi * np.arange(len(spectrum)) * (lag - whole) / len(part))
+    return np.asarray(np.fft.irfft(spectrum * turn, len(part))[margin : margin + count])
+
+
+def _jumps(said: Signal, heard: Signal, lag: float, rate: int) -> tuple[tuple[float, float], ...]:
+    """Where a window of 200 ms is no longer at the lag of the one before.
+
+    A voice repeats itself, so a window is looked for elsewhere only when it is not where it should be.
+    """
+    window, reach = rate // 5, rate // 4
+    jumps: list[tuple[float, float]] = []
+    last = lag
+    for start in range(0, len(said) - window + 1, window // 2):
+        part = said[start : start + window]
+        if _level(part) < 0.01 or _alike(part, _shifted(heard, last + start, window)) > 0.98:
+            continue
+        around = _shifted(heard, round(last) + start - reach, window + 2 * reach)
+        here = _fractional_lag(part, around) - reach + round(last)
+        if abs(here - last) > 1.0 and _alike(part, _shifted(heard, here + start, window)) > 0.98:
+            jumps.append((start / rate, (here - last) / rate))
+            last = here
+    return tuple(jumps)
+
+
+def _level(part: Signal) -> float:
+    return float(np.sqrt(np.mean(part**2)))
+
+
+def _alike(one: Signal, other: Signal) -> float:
+    scale = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float(one @ other) / scale if scale else 0.0
+
+
+def _gaps(said: Signal, found: Signal, rate: int) -> tuple[tuple[float, float], ...]:
+    """Stretches of 5 ms and more in which `said` is loud and `found` is 30 dB below it."""
+    block = rate // 200
+    count = len(said) // block
+    levels = [np.sqrt(np.mean(x[: count * block].reshape(count, block) ** 2, axis=1)) for x in (said, found)]
+    missing = (levels[0] > 0.005) & (levels[1] < levels[0] / 31.6)
+    edges = np.flatnonzero(np.diff(np.concatenate(([0], missing.astype(np.int8), [0]))))
+    return tuple(
+        (float(start * block / rate), float((stop - start) * block / rate))
+        for start, stop in zip(edges[::2], edges[1::2], strict=True)
+    )

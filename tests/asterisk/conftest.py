@@ -1,0 +1,84 @@
+"""One Asterisk, one daemon and one runner for the whole suite."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+
+from tests.asterisk.bridge import Bridge
+from tests.asterisk.pbx import Pbx
+from tests.doubles.runner import RunnerDouble
+
+T = TypeVar("T")
+
+
+async def use_bridge(pbx: Pbx, bridge: Bridge) -> None:
+    """Let the dialplan's globals name this daemon."""
+    for name, value in {"PIPECAT_BRIDGE": bridge.phones, "PIPECAT_API": bridge.api}.items():
+        await pbx.ami.action("Setvar", Variable=name, Value=value)
+
+
+def wait(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; fixtures of the whole session cannot be coroutines themselves."""
+    result: T = pytest_twisted.blockon(Deferred.fromCoroutine(coroutine))
+    return result
+
+
+@pytest.fixture(scope="session")
+def runner() -> Iterator[RunnerDouble]:
+    """A dial-back runner whose bots are silent unless a test says otherwise."""
+    double = RunnerDouble(reactor)
+    wait(double.listen())
+    yield double
+    wait(double.shut())
+
+
+@pytest.fixture(scope="session")
+def bridge(runner: RunnerDouble) -> Iterator[Bridge]:
+    """The daemon."""
+    daemon = Bridge(runner.url)
+    wait(daemon.start())
+    yield daemon
+    wait(daemon.stop())
+
+
+@pytest.fixture(scope="session")
+def pbx(bridge: Bridge) -> Iterator[Pbx]:
+    """Asterisk with the daemon in its dialplan."""
+    asterisk = Pbx.prepare()
+    try:
+        wait(asterisk.start())
+        wait(use_bridge(asterisk, bridge))
+        yield asterisk
+    finally:
+        wait(asterisk.stop())
+
+
+_MEASURED: list[tuple[str, str]] = []
+
+
+class Measurements:
+    """Figures for docs/asterisk.md, printed at the end of the run."""
+
+    def add(self, what: str, value: object) -> None:
+        """Keep one line of the table."""
+        _MEASURED.append((what, str(value)))
+
+
+@pytest.fixture(scope="session")
+def measured() -> Measurements:
+    """Where tests put what they measured."""
+    return Measurements()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    if _MEASURED:
+        terminalreporter.section("measured")
+    for what, value in _MEASURED:
+        terminalreporter.write_line(f"{what}: {value}")

@@ -1,0 +1,110 @@
+"""What a caller says goes through Asterisk, the daemon and an echo bot, and comes back the same."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tests.asterisk import sound
+from tests.asterisk.bridge import Bridge
+from tests.asterisk.caller import call
+from tests.asterisk.calls import APPLICATION, CHANNEL, no_channels
+from tests.asterisk.compare import Comparison, compare
+from tests.asterisk.conftest import Measurements, wait
+from tests.asterisk.pbx import Pbx
+from tests.doubles.runner import RunnerDouble
+
+TEXT = "Good morning. I would like to know when you are open on Saturday, and where I can find you."
+
+
+class Line(NamedTuple):
+    """A way through Asterisk: the extension, the caller's rate, the channel driver's format."""
+
+    extension: str
+    rate: int
+    audio_format: str
+
+
+LINES = {
+    "application": Line(APPLICATION, 8000, "slin"),
+    "application, wideband caller": Line(APPLICATION, 16000, "slin"),
+    "c(slin)": Line(CHANNEL, 8000, "slin"),
+    "c(slin16)": Line(CHANNEL, 16000, "slin16"),
+    "c(slin16), narrowband caller": Line(CHANNEL, 8000, "slin16"),
+    "c(slin24)": Line(CHANNEL, 24000, "slin24"),
+    "c(slin48)": Line(CHANNEL, 48000, "slin48"),
+}
+
+
+class Echo(NamedTuple):
+    """What came of one call."""
+
+    comparison: Comparison
+    caller_delay: float
+    bot_delay: float
+    record: dict[str, object]
+
+
+def _signal(line: Line) -> sound.Signal:
+    """A second for the bot to come, speech, then noise with syllables, then a second for the echo."""
+    narrow = 8000 in (line.rate, 8000 if line.audio_format == "slin" else 0)
+    band = 3300.0 if narrow else 6500.0
+    speech = sound.speech(TEXT, line.rate, band)
+    noise = sound.speech_like(3.0, line.rate, band=band)
+    return np.concatenate(
+        [sound.silence(1.0, line.rate), speech, noise, sound.silence(1.0, line.rate)]
+    )
+
+
+@pytest.fixture(scope="module")
+def echoes(pbx: Pbx, bridge: Bridge, runner: RunnerDouble) -> dict[str, Echo]:
+    """All lines at once: one call on each."""
+    return wait(_echoes(pbx, bridge, runner))
+
+
+async def _echoes(pbx: Pbx, bridge: Bridge, runner: RunnerDouble) -> dict[str, Echo]:
+    runner.bot_options = {"echo": True}
+    sounds = {
+        name: sound.write(pbx.folder / "takes", f"echo-{number}", line.rate, _signal(line))
+        for number, (name, line) in enumerate(LINES.items())
+    }
+    callers = {
+        name: await call(
+            pbx, line.extension, sounds[name], line.rate, f"PIPECAT_FORMAT={line.audio_format}"
+        )
+        for name, line in LINES.items()
+    }
+    ids = {name: await caller.variable("PIPECAT_CALL") for name, caller in callers.items()}
+    for caller in callers.values():
+        await caller.ended()
+    results = {}
+    for name, caller in callers.items():
+        record = await bridge.outcome(ids[name])
+        stats = record["stats"]
+        results[name] = Echo(
+            compare(caller.said(), caller.heard(), caller.rate),
+            stats["caller_delay_ms"]["mean"],
+            stats["bot_delay_ms"]["mean"],
+            record,
+        )
+    await no_channels(pbx)
+    return results
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_it_comes_back_as_it_was_said(
+    name: str, echoes: dict[str, Echo], measured: Measurements
+) -> None:
+    """The same signal, without a hole and without a jump."""
+    echo = echoes[name]
+    measured.add(f"echo {name}", echo.comparison)
+    measured.add(
+        f"echo {name}, added by the bridge",
+        f"{echo.caller_delay} ms to the bot, {echo.bot_delay} ms to the caller",
+    )
+    assert echo.comparison.correlation >= 0.999, (echo.comparison, echo.record)
+    assert not echo.comparison.gaps
+    assert not echo.comparison.jumps
+    assert echo.record["outcome"] == "caller-hangup"

@@ -1,0 +1,173 @@
+"""Every way in which a call ends, and where the dialplan goes from there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+
+from tests.asterisk import sound
+from tests.asterisk.bridge import Bridge
+from tests.asterisk.caller import Caller, call
+from tests.asterisk.calls import DRIVERS, bot_of, no_channels
+from tests.asterisk.pbx import Pbx, free_port
+from tests.doubles.runner import RunnerDouble
+
+AFTER = "pipecat-after"
+FALLBACK = "pipecat-fallback"
+
+
+@pytest.fixture(scope="module")
+def quiet(pbx: Pbx) -> Path:
+    """A caller who says nothing for a minute."""
+    return sound.write(pbx.folder / "takes", "quiet-60", 8000, sound.silence(60, 8000))
+
+
+@pytest_twisted.async_yield_fixture
+async def own_bridge(runner: RunnerDouble) -> AsyncIterator[Bridge]:
+    """A daemon that a test may stop."""
+    daemon = Bridge(runner.url, {"calls": {"drain_timeout": 2.0}})
+    await daemon.start()
+    yield daemon
+    await daemon.stop()
+
+
+def _through(bridge: Bridge) -> list[str]:
+    """Variables that lead one call to this daemon."""
+    return [f"PIPECAT_BRIDGE={bridge.phones}", f"PIPECAT_API={bridge.api}"]
+
+
+def _contexts(caller: Caller) -> list[str]:
+    return list(dict.fromkeys(context for context, _, _ in caller.path()))
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest_twisted.ensureDeferred
+async def test_the_caller_hangs_up(
+    driver: str, quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """The runner is told once, and nothing is left."""
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000)
+    call_id = await caller.variable("PIPECAT_CALL")
+    bot = await bot_of(runner, call_id)
+    await caller.hang_up()
+    await caller.ended()
+    assert (await bridge.outcome(call_id))["outcome"] == "caller-hangup"
+    await runner.until(lambda: any(r.args.get("id") == call_id for r in runner.asked("/stop")))
+    assert [r.args["id"] for r in runner.asked("/stop")].count(call_id) == 1
+    await bot.until(lambda: not bot.sockets)
+    await no_channels(pbx)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest_twisted.ensureDeferred
+async def test_the_bot_hangs_up_and_the_dialplan_goes_on(
+    driver: str, quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """What the bot said last is heard first; then the next priority."""
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000)
+    call_id = await caller.variable("PIPECAT_CALL")
+    bot = await bot_of(runner, call_id)
+    words = sound.speech_like(1.0, 16000)
+    bot.burst(sound.pcm(words), 16000)
+    bot.close()
+    await caller.ended()
+    record = await bridge.outcome(call_id)
+    assert record["outcome"] == "completed"
+    assert record["stats"]["bot_frames_played"] >= 50
+    assert AFTER in _contexts(caller)
+    assert await caller.variable("PIPECAT_OUTCOME") == "completed"
+    assert FALLBACK not in _contexts(caller)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest_twisted.ensureDeferred
+async def test_the_call_is_stopped_over_the_api(
+    driver: str, quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """The dialplan goes on as after any other end."""
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000)
+    call_id = await caller.variable("PIPECAT_CALL")
+    await bot_of(runner, call_id)
+    status, answer = await bridge.request("POST", f"/v1/calls/{call_id}/stop")
+    assert status in (200, 202), answer
+    await caller.ended()
+    assert (await bridge.outcome(call_id))["outcome"] == "stopped"
+    assert AFTER in _contexts(caller)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest_twisted.ensureDeferred
+async def test_the_daemon_is_stopped_in_mid_call(
+    driver: str, quiet: Path, pbx: Pbx, own_bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """The call ends at the deadline of the drain, cleanly, and someone else takes it."""
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *_through(own_bridge))
+    await bot_of(runner, await caller.variable("PIPECAT_CALL"))
+    await own_bridge.terminate()
+    await caller.application("Queue")
+    assert FALLBACK in _contexts(caller)
+    await caller.hang_up()
+    await caller.ended()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest_twisted.ensureDeferred
+async def test_the_daemon_is_killed_and_the_fallback_takes_the_call(
+    driver: str, quiet: Path, pbx: Pbx, own_bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """Whether the kernel closes with FIN or RST."""
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *_through(own_bridge))
+    await bot_of(runner, await caller.variable("PIPECAT_CALL"))
+    await own_bridge.kill()
+    await caller.application("Queue")
+    assert FALLBACK in _contexts(caller)
+    await caller.hang_up()
+    await caller.ended()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest_twisted.ensureDeferred
+async def test_the_runner_is_down(driver: str, quiet: Path, pbx: Pbx) -> None:
+    """The daemon gives the call back, and the fallback takes it."""
+    daemon = Bridge(f"http://127.0.0.1:{free_port()}")
+    await daemon.start()
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *_through(daemon))
+    await caller.application("Queue")
+    assert await caller.variable("PIPECAT_OUTCOME") == "runner-failed"
+    await caller.hang_up()
+    await caller.ended()
+    await daemon.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_is_there() -> None:
+    """No daemon at all: each extension reaches the fallback.
+
+    In an Asterisk of its own: 22.10 closes the socket of a refused connection twice, and may so
+    close one of another call.
+    """
+    pbx = Pbx.prepare()
+    try:
+        await pbx.start()
+        nobody = f"127.0.0.1:{free_port()}"
+        quiet = sound.write(pbx.folder / "takes", "quiet", 8000, sound.silence(10, 8000))
+        settings = [f"PIPECAT_BRIDGE={nobody}", f"PIPECAT_API=http://{nobody}"]
+        for extension in ("602", "603", "604", "605"):
+            caller = await call(pbx, f"{extension}@pipecat", quiet, 8000, *settings)
+            await caller.application("Queue")
+            assert FALLBACK in _contexts(caller)
+            tried = {application for _, _, application in caller.path()}
+            asked_first = extension in ("602", "604")
+            assert bool(tried & {"TryExec", "Dial", "AudioSocket"}) is not asked_first
+            await caller.hang_up()
+            await caller.ended()
+    finally:
+        await pbx.stop()

@@ -1,0 +1,62 @@
+"""Checks that hold for whole groups of tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import pytest_twisted
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.process import reapProcessHandlers
+
+reactor: Any = _reactor
+
+# What a test closed in its last turn is gone within a few turns of the reactor; a leak stays, and
+# is given this long before it counts.
+_SETTLE_TURNS = 200
+_TURN = 0.005
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_in_the_reactor(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails an end-to-end test that leaves a timer, a socket or a process behind."""
+    if "e2e" not in request.path.parts:
+        yield
+        return
+    before = _in_reactor()
+    yield
+    for _ in range(_SETTLE_TURNS):
+        if not _in_reactor() - before:
+            return
+        pytest_twisted.blockon(_next_turn())
+    left = _in_reactor() - before
+    lines = (f"  {count} x {what}" for what, count in sorted(left.items()))
+    pytest.fail("left in the reactor:\n" + "\n".join(lines), pytrace=False)
+
+
+def _in_reactor() -> Counter[str]:
+    """What the reactor holds now; the same kind of thing has the same name."""
+    internal = reactor._internalReaders  # the waker and such: the reactor's own
+    selectables = {*reactor.getReaders(), *reactor.getWriters()} - internal
+    held = Counter(_selectable(each) for each in selectables)
+    held.update(f"delayed call of {_name(call.func)}" for call in reactor.getDelayedCalls())
+    held.update(f"process {pid}" for pid in reapProcessHandlers)
+    return held
+
+
+def _selectable(each: Any) -> str:
+    owner = getattr(each, "protocol", None) or getattr(each, "factory", None)
+    return f"{type(each).__qualname__} of {type(owner).__qualname__}"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+def _next_turn() -> Deferred[None]:
+    turn: Deferred[None] = Deferred()
+    reactor.callLater(_TURN, turn.callback, None)
+    return turn

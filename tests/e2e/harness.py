@@ -1,0 +1,97 @@
+"""A whole daemon in the test's own process, between a strict Asterisk and a runner double."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import treq
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.web.client import Agent
+
+from pipecat_bridge import config
+from pipecat_bridge.service import Bridge
+from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
+from tests.doubles.bot import BotDouble
+from tests.doubles.runner import RunnerDouble
+
+reactor: Any = _reactor
+
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+
+
+def sleep(seconds: float) -> Deferred[None]:
+    """Let the real clock run; for what is about time itself."""
+    deferred: Deferred[None] = Deferred()
+    reactor.callLater(seconds, deferred.callback, None)
+    return deferred
+
+
+class Line:
+    """The daemon and its runner; places calls."""
+
+    def __init__(self, bridge: Bridge, runner: RunnerDouble) -> None:
+        self.bridge = bridge
+        self.runner = runner
+
+    async def dial(self, **options: Any) -> StrictAsterisk:
+        """A call from a strict Asterisk; its audio is not started yet."""
+        return await connect_asterisk(reactor, _port(self.bridge.phone_listener), **options)
+
+    async def talk(self, **options: Any) -> tuple[StrictAsterisk, BotDouble]:
+        """A call whose bot is there and ready."""
+        phone = await self.dial(**options)
+        call_id = str(phone.call_id)
+        await self.runner.until(lambda: call_id in self.runner.bots)
+        bot = self.runner.bots[call_id]
+        await bot.until(lambda: bot.ready_sent)
+        return phone, bot
+
+    def record(self, phone: StrictAsterisk) -> dict[str, Any]:
+        """The call's record."""
+        return self.bridge.calls.record(str(phone.call_id))
+
+    async def ended(self, phone: StrictAsterisk) -> dict[str, Any]:
+        """The call's record, once its phone is gone and the daemon has forgotten it."""
+        if phone.ended is None:
+            await phone.lost
+        await self.bridge.calls.idle()
+        return self.record(phone)
+
+    async def api(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        """A request to the daemon's API: status and JSON."""
+        url = f"http://127.0.0.1:{_port(self.bridge.api_listener)}{path}"
+        response = await treq.request(
+            method, url, agent=Agent(reactor), persistent=False, **options
+        )
+        return response.code, await response.json()
+
+
+@asynccontextmanager
+async def line(*settings: str, **runner_options: Any) -> AsyncIterator[Line]:
+    """A daemon on free ports with `settings` (section.key=value), in front of a runner double."""
+    runner = RunnerDouble(reactor, **runner_options)
+    url = await runner.listen()
+    overrides = [
+        f"audiosocket.listen={LOOPBACK}",
+        f"runner.listen={LOOPBACK}",
+        f"api.listen={LOOPBACK}",
+        "runner.mode=dialback",
+        f"runner.url={url}",
+        "calls.drain_timeout=0",
+        *settings,
+    ]
+    bridge = Bridge(config.load(overrides=overrides), reactor)
+    bridge.startService()
+    try:
+        yield Line(bridge, runner)
+    finally:
+        await bridge.stopService()
+        await runner.shut()
+
+
+def _port(listener: Any) -> int:
+    port: int = listener.port.getHost().port
+    return port

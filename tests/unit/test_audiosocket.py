@@ -1,0 +1,196 @@
+"""AudioSocket framing: every kind, every split, everything that is not AudioSocket."""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pipecat_bridge.wire.audiosocket import (
+    AUDIO_KINDS,
+    AUDIO_RATES,
+    HANGUP,
+    DecodeError,
+    Decoder,
+    Kind,
+    Message,
+    audio_header,
+    encode,
+)
+
+# The table of the protocol, written out again: a wrong number in the module must not check itself.
+RATES = {
+    0x10: 8000,
+    0x11: 12000,
+    0x12: 16000,
+    0x13: 24000,
+    0x14: 32000,
+    0x15: 44100,
+    0x16: 48000,
+    0x17: 96000,
+    0x18: 192000,
+}
+HALF_A_SECOND = {kind: min(rate, 65534) for kind, rate in RATES.items()}
+EVERY_KIND = [
+    Message(0x01, bytes(range(16))),
+    Message(0x03, b"#"),
+    Message(0x00, b""),
+    Message(0xFF, b"\x01"),
+    *(Message(kind, bytes(range(1, 43))) for kind in RATES),
+]
+
+
+def raw(kind: int, payload: bytes = b"") -> bytes:
+    return struct.pack(">BH", kind, len(payload)) + payload
+
+
+def messages() -> st.SearchStrategy[Message]:
+    audio = st.builds(Message, st.sampled_from(sorted(RATES)), st.binary(max_size=700))
+    return st.one_of(audio, st.sampled_from(EVERY_KIND))
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:stop] for start, stop in pairwise(places)]
+
+
+class EncodeTests(SynchronousTestCase):
+    def test_known_bytes(self) -> None:
+        self.assertEqual(HANGUP, bytes.fromhex("000000"))
+        self.assertEqual(encode(Kind.HANGUP), HANGUP)
+        self.assertEqual(encode(Kind.DTMF, b"5"), bytes.fromhex("03000135"))
+        self.assertEqual(encode(0x10, bytes(320))[:4], bytes.fromhex("10014000"))
+        self.assertEqual(encode(0x12, bytes(640))[:3], bytes.fromhex("120280"))
+
+    def test_audio_header_is_that_of_encode(self) -> None:
+        for kind, rate in RATES.items():
+            for size in (2, 255, 256, 320, 65535):
+                with self.subTest(rate=rate, size=size):
+                    self.assertEqual(audio_header(rate, size), struct.pack(">BH", kind, size))
+
+    def test_tables(self) -> None:
+        self.assertEqual(AUDIO_RATES, RATES)
+        self.assertEqual(AUDIO_KINDS, {rate: kind for kind, rate in RATES.items()})
+
+    def test_payload_that_the_length_cannot_say(self) -> None:
+        self.assertEqual(len(encode(0x18, bytes(65535))), 65538)
+        with self.assertRaisesRegex(ValueError, "65536 bytes .*0x18, at most 65535"):
+            encode(0x18, bytes(65536))
+
+
+class DecodeTests(SynchronousTestCase):
+    def test_every_kind_whole_with_and_without_trailing_bytes(self) -> None:
+        for message in EVERY_KIND:
+            data = raw(*message)
+            for trailing in (b"", b"\x10", b"\x10\x01", b"\x10\x01\x40\x00"):
+                with self.subTest(message=message, trailing=trailing):
+                    self.assertEqual(Decoder().feed(data + trailing), [message])
+
+    def test_every_kind_at_every_split(self) -> None:
+        for message in EVERY_KIND:
+            data = raw(*message)
+            for cut in range(len(data)):
+                with self.subTest(message=message, cut=cut):
+                    decoder = Decoder()
+                    self.assertEqual(decoder.feed(data[:cut]), [])
+                    self.assertEqual(decoder.feed(data[cut:]), [message])
+
+    def test_byte_by_byte(self) -> None:
+        decoder = Decoder()
+        stream = b"".join(raw(*message) for message in EVERY_KIND)
+        got = [message for byte in stream for message in decoder.feed(bytes((byte,)))]
+        self.assertEqual(got, EVERY_KIND)
+
+    def test_all_in_one_read(self) -> None:
+        stream = b"".join(raw(*message) for message in EVERY_KIND)
+        self.assertEqual(Decoder().feed(stream), EVERY_KIND)
+
+    def test_trailing_bytes_are_kept_for_the_next_read(self) -> None:
+        decoder = Decoder()
+        first, second = raw(0x10, b"ab"), raw(0x10, b"cdef")
+        self.assertEqual(decoder.feed(first + second[:5]), [Message(0x10, b"ab")])
+        self.assertEqual(decoder.feed(b""), [])
+        self.assertEqual(decoder.feed(second[5:]), [Message(0x10, b"cdef")])
+
+    def test_odd_and_empty_audio_passes(self) -> None:
+        for size in (0, 1, 3, 321):
+            with self.subTest(size=size):
+                payload = bytes(size)
+                self.assertEqual(Decoder().feed(raw(0x10, payload)), [Message(0x10, payload)])
+
+    def test_longest_audio_of_each_kind(self) -> None:
+        for kind, size in HALF_A_SECOND.items():
+            with self.subTest(kind=kind):
+                self.assertEqual(len(Decoder().feed(raw(kind, bytes(size)))), 1)
+                with self.assertRaisesRegex(DecodeError, f"length of {size + 1}, .*0 to {size}"):
+                    Decoder().feed(struct.pack(">BH", kind, size + 1))
+
+    @given(st.lists(messages(), max_size=12), st.lists(st.integers(0, 10_000), max_size=12))
+    @settings(max_examples=200, deadline=None)
+    def test_round_trip_at_any_splits(self, sent: list[Message], cuts: list[int]) -> None:
+        stream = b"".join(encode(kind, payload) for kind, payload in sent)
+        decoder = Decoder()
+        got = [message for piece in pieces(stream, cuts) for message in decoder.feed(piece)]
+        self.assertEqual(got, sent)
+
+    @given(st.lists(st.binary(max_size=40), max_size=10))
+    @settings(max_examples=300, deadline=None)
+    def test_any_bytes_decode_or_are_refused(self, chunks: list[bytes]) -> None:
+        decoder, got = Decoder(), b""
+        stream = b"".join(chunks)
+        try:
+            for chunk in chunks:
+                got += b"".join(raw(*message) for message in decoder.feed(chunk))
+        except DecodeError as error:
+            got += b"".join(raw(*message) for message in error.messages)
+        self.assertTrue(stream.startswith(got))
+
+
+class WrongHeaderTests(SynchronousTestCase):
+    def test_every_unknown_kind_in_every_length(self) -> None:
+        known = {0x00, 0x01, 0x03, 0xFF, *RATES}
+        for kind in set(range(256)) - known:
+            for size in (0, 1, 16, 320, 65535):
+                with self.assertRaisesRegex(DecodeError, f"^kind 0x{kind:02x} is not one of"):
+                    Decoder().feed(struct.pack(">BH", kind, size))
+
+    def test_every_wrong_length_of_the_kinds_that_are_not_audio(self) -> None:
+        allowed = {0x00: {0}, 0x01: {16}, 0x03: {1}, 0xFF: set(range(17))}
+        for kind, sizes in allowed.items():
+            for size in [*range(40), 320, 65535]:
+                header = struct.pack(">BH", kind, size)
+                if size in sizes:
+                    self.assertEqual(len(Decoder().feed(header + bytes(size))), 1)
+                else:
+                    with self.assertRaisesRegex(DecodeError, f"0x{kind:02x} .*{size}, expected"):
+                        Decoder().feed(header)
+
+    def test_refused_as_soon_as_the_header_is_there(self) -> None:
+        decoder = Decoder()
+        self.assertEqual(decoder.feed(b"\x02"), [])
+        self.assertEqual(decoder.feed(b"\x00"), [])
+        with self.assertRaises(DecodeError):
+            decoder.feed(b"\x00")
+
+    def test_what_came_before_the_fault_is_not_lost(self) -> None:
+        good = [Message(0x10, b"ab"), Message(0x03, b"1")]
+        stream = b"".join(raw(*message) for message in good) + b"GET / HTTP/1.1\r\n"
+        with self.assertRaises(DecodeError) as caught:
+            Decoder().feed(stream)
+        self.assertEqual(caught.exception.messages, good)
+
+    def test_other_protocols_on_this_port(self) -> None:
+        # Not TLS, which begins like 769 bytes of 48 kHz audio: only the missing UUID tells.
+        for data in (b"GET / HTTP/1.1\r\n", b"OPTIONS sip:a SIP/2.0", b"SSH-2.0-x", b"PROXY TCP4 "):
+            with self.subTest(data=data), self.assertRaises(DecodeError):
+                Decoder().feed(data)
+
+    def test_nothing_is_decoded_after_a_fault(self) -> None:
+        decoder = Decoder()
+        with self.assertRaises(DecodeError):
+            decoder.feed(b"\x02\x00\x00" + raw(0x10, b"ab"))
+        with self.assertRaises(DecodeError):
+            decoder.feed(raw(0x10, b"ab"))
