@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_network
+from math import isinf
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
+from twisted.internet.endpoints import serverFromString
 
 from pipecat_bridge.options import Options
 
@@ -35,14 +39,15 @@ def load(
     settings = [*_from_file(path, problems), *_from_environment(environment or {})]
     settings += _from_overrides(overrides, problems)
     values: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str] = {}
     for setting in settings:
-        setting.apply(values, problems)
-    if problems:
-        raise ConfigError("\n".join(problems))
+        setting.apply(values, sources, problems)
     options = msgspec.convert(values, Options)
-    problems = _check(options)
+    for section, key, fault in _check(options):
+        name = f"[{section}] {key}"
+        problems.append(f"{sources.get(name, 'default')}: {name}{fault}")
     if problems:
-        raise ConfigError("\n".join(f"{path or 'configuration'}: {text}" for text in problems))
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
     return options
 
 
@@ -56,38 +61,48 @@ class _Setting:
         self.value = value
         self.text = text  # came as a string, whatever it means
 
-    def apply(self, values: dict[str, dict[str, Any]], problems: list[str]) -> None:
+    def apply(
+        self, values: dict[str, dict[str, Any]], sources: dict[str, str], problems: list[str]
+    ) -> None:
+        """Enter the value and where it came from, or what is wrong with it."""
         sections = get_type_hints(Options)
         shape = sections.get(self.section)
         if shape is None:
-            problems.append(
-                f"{self.source}: unknown section [{self.section}]" + _meant(self.section, sections)
-            )
+            meant = _meant(self.section, sections)
+            problems.append(f"{self.source}: unknown section [{self.section}]{meant}")
             return
         hints = get_type_hints(shape, include_extras=True)
         if self.key not in hints:
-            problems.append(
-                f"{self.source}: [{self.section}] unknown key {self.key}" + _meant(self.key, hints)
-            )
+            meant = _meant(self.key, hints)
+            problems.append(f"{self.source}: [{self.section}] unknown key {self.key}{meant}")
             return
+        name = f"[{self.section}] {self.key}"
         try:
             value = self._value(hints[self.key])
         except msgspec.ValidationError as error:
-            problems.append(
-                f"{self.source}: [{self.section}] {self.key} = {_shown(self.value)}:"
-                f" {_expected(hints[self.key], error)}"
-            )
+            expected = _expected(hints[self.key], error)
+            problems.append(f"{self.source}: {name} = {self._shown()}: {expected}")
             return
         values.setdefault(self.section, {})[self.key] = value
+        sources[name] = self.source
 
     def _value(self, hint: Any) -> Any:
         value = self.value
         if self.text and hint is not str:
             try:
-                value = tomllib.loads(f"value = {value}")["value"]
+                parsed = tomllib.loads(f"value = {value}")
+                value = parsed["value"] if len(parsed) == 1 else value
             except tomllib.TOMLDecodeError:
-                value = self.value
-        return msgspec.convert(value, hint)
+                pass
+        value = msgspec.convert(value, hint)
+        if isinstance(value, float) and isinf(value):
+            raise msgspec.ValidationError("expected a finite number")
+        return value
+
+    def _shown(self) -> str:
+        if self.key == "parameters":
+            return "..."  # the keys of speech services may be among them
+        return " ".join(self.value.split()) or '""' if self.text else _shown(self.value)
 
 
 def _from_file(path: str | Path | None, problems: list[str]) -> list[_Setting]:
@@ -99,12 +114,15 @@ def _from_file(path: str | Path | None, problems: list[str]) -> list[_Setting]:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    settings = []
+    settings, sections = [], get_type_hints(Options)
     for section, table in content.items():
         if isinstance(table, dict):
             settings += [_Setting(str(path), section, key, table[key], False) for key in table]
-            if not table and section not in get_type_hints(Options):
-                problems.append(f"{path}: unknown section [{section}]")
+            if not table and section not in sections:
+                meant = _meant(section, sections)
+                problems.append(f"{path}: unknown section [{section}]{meant}")
+        elif section in sections:
+            problems.append(f"{path}: {section} = ..: expected a table, [{section}]")
         else:
             problems.append(f"{path}: {section} stands outside of a [section]")
     return settings
@@ -131,28 +149,82 @@ def _from_overrides(overrides: Sequence[str], problems: list[str]) -> list[_Sett
     return settings
 
 
-def _check(options: Options) -> list[str]:
+Fault = tuple[str, str, str]
+"""Section, key, and what follows them in the sentence."""
+
+
+def _check(options: Options) -> Iterator[Fault]:
     """What the types do not say."""
-    problems = []
-    for network in options.audiosocket.allow:
+    for section, listen in (
+        ("audiosocket", options.audiosocket.listen),
+        ("runner", options.runner.listen),
+        ("api", options.api.listen),
+    ):
+        if fault := _endpoint_fault(listen):
+            yield section, "listen", f" = {_shown(listen)}: {fault}"
+    yield from _check_networks(options.audiosocket.allow)
+    yield from _check_runner(options)
+    most, least = options.bot_audio.max_prebuffer, options.bot_audio.prebuffer
+    if most < least:
+        yield (
+            "bot_audio",
+            "max_prebuffer",
+            f" = {most:g}: expected no less than prebuffer, {least:g}",
+        )
+
+
+def _check_networks(networks: Sequence[str]) -> Iterator[Fault]:
+    for network in networks:
         try:
             ip_network(network)
         except ValueError as error:
-            problems.append(
-                f'[audiosocket] allow: {error}, expected a network such as "10.0.0.0/8"'
-            )
-    for key, url, schemes in (
-        ("url", options.runner.url, ("http", "https")),
-        ("dialback_url", options.runner.dialback_url, ("ws", "wss")),
-    ):
-        parts = urlsplit(url)
-        if url and (parts.scheme not in schemes or not parts.netloc):
-            problems.append(
-                f'[runner] {key} = "{url}": expected a URL that begins with {schemes[0]}://'
-            )
-    if options.bot_audio.max_prebuffer < options.bot_audio.prebuffer:
-        problems.append("[bot_audio] max_prebuffer is less than prebuffer")
-    return problems
+            expected = 'expected a network such as "10.0.0.0/8"'
+            yield "audiosocket", "allow", f" = [{_shown(network)}]: {error}, {expected}"
+
+
+def _check_runner(options: Options) -> Iterator[Fault]:
+    runner = options.runner
+    if not _is_url(runner.url, "http", "https"):
+        yield (
+            "runner",
+            "url",
+            f" = {_shown(runner.url)}: expected a URL such as http://127.0.0.1:8000",
+        )
+    if runner.dialback_url and not _is_url(runner.dialback_url, "ws", "wss"):
+        found = _shown(runner.dialback_url)
+        yield "runner", "dialback_url", f" = {found}: expected a URL such as ws://10.0.0.1:8001"
+    elif not runner.dialback_url and runner.listen.startswith(_UNKNOWN_TO_DIAL):
+        yield "runner", "dialback_url", f" is empty: expected what reaches {_shown(runner.listen)}"
+    try:
+        json.dumps(runner.parameters, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        yield "runner", "parameters", f" = ...: expected what JSON can say, {error}"
+
+
+_UNKNOWN_TO_DIAL: Final = ("tls:", "ssl:", "unix:")
+"""Endpoints whose ws:// address does not follow from where they listen."""
+
+
+def _endpoint_fault(description: str) -> str:
+    expected = "expected an endpoint such as tcp:9092:interface=127.0.0.1"
+    if description.startswith(("systemd:", "haproxy:systemd:")):
+        return ""  # known to the service that systemd starts, and to no check by hand
+    try:
+        serverFromString(None, description)
+    except Exception as error:  # noqa: BLE001 - each kind of endpoint has its own
+        return f"{expected} ({str(error).strip('_') or type(error).__name__})"
+    port = re.match(r"(?:haproxy:)?(?:tcp|tcp6|ssl|tls):(-?\d+)", description)
+    if port and not 0 <= int(port[1]) <= 65535:
+        return f"{expected} (a port is 0 to 65535)"
+    return ""
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _meant(word: str, known: Mapping[str, Any]) -> str:
@@ -161,11 +233,27 @@ def _meant(word: str, known: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+_WORDS: Final = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "a string",
+    "array": "an array",
+    "object": "a table",
+}
 
 
 def _expected(hint: Any, error: msgspec.ValidationError) -> str:
     if get_origin(hint) is Literal:
         return f"expected one of {', '.join(_shown(choice) for choice in get_args(hint))}"
-    text = str(error).replace("`", "")
+    text = re.sub("|".join(rf"\b{word}\b" for word in _WORDS), _in_words, str(error))
+    text = text.replace("`", "")
     return text[0].lower() + text[1:]
+
+
+def _in_words(found: re.Match[str]) -> str:
+    return _WORDS[found[0]]

@@ -24,6 +24,7 @@ from pipecat_bridge import config
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
 from pipecat_bridge.asterisk.server import AudioSocketFactory
+from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call.events import EventLog, Events
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.listener import Listener
@@ -68,19 +69,26 @@ class Options(UsageOptions):
 
 
 class Bridge(MultiService):
-    """The daemon: its parts, and how it ends."""
+    """The daemon: its parts, and how it ends.
+
+    `now` is the monotonic clock of all audio, in seconds.
+    """
 
     _log = Logger(namespace="pipecat_bridge")
 
-    def __init__(self, options: BridgeOptions, reactor: Any) -> None:
+    def __init__(
+        self, options: BridgeOptions, reactor: Any, now: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__()
         self.options = options
         self.reactor = reactor
+        self._now = now
         self.events = Events()
         self.events.subscribe(EventLog())
-        self.clock = FrameClock(reactor)
+        self.clock = FrameClock(reactor, now)
         self.door = BotSocketFactory(reactor, options.websocket, options.runner.require_token)
         self.embedded: EmbeddedRunner | None = None
+        self._ending = False
         self.runner = self._runner()
         self.calls = Calls(self.runner, self.events, reactor, options.calls, options.bot_audio)
         self.phones = AudioSocketFactory(self._connection, options.audiosocket.allow)
@@ -108,7 +116,7 @@ class Bridge(MultiService):
             self._dialback_url,
             options,
             self.options.caller_audio,
-            time.monotonic,
+            self._now,
         )
 
     def _dialback_url(self) -> str:
@@ -125,7 +133,7 @@ class Bridge(MultiService):
         line = LineOptions(
             options.handshake_timeout, self.options.caller_audio.hold_after, options.g711
         )
-        return AudioSocketConnection(self.calls, self.clock, self.reactor, line)
+        return AudioSocketConnection(self.calls, self.clock, self.reactor, line, self._now)
 
     def _site(self) -> Any:
         extra: dict[str, tuple[str, Callable[[], int]]] = {
@@ -152,6 +160,7 @@ class Bridge(MultiService):
 
     def startService(self) -> None:
         super().startService()
+        prepare_filters(self.options)
         # The reactor sets its own handlers when it starts.
         self.reactor.callWhenRunning(self._handle_signals)
         runner = self.options.runner
@@ -170,14 +179,23 @@ class Bridge(MultiService):
             )
 
     def _handle_signals(self) -> None:
-        """SIGTERM ends in good order, with exit status 0; SIGHUP does not end the daemon."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self.reactor.callFromThread(self._terminate))
-            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._ignore_hup))
+        """SIGTERM and SIGINT end in good order, with exit status 0; SIGHUP does not end it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told_to_end)
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._ignore_hup))
 
-    def _terminate(self) -> None:
-        self._log.info("SIGTERM: ending")
-        if self.running:
+    def _told_to_end(self, number: int, frame: object) -> None:
+        self.reactor.callFromThread(self._terminate, signal.Signals(number).name)
+
+    def _terminate(self, name: str) -> None:
+        if self._ending:
+            self._log.info("{name} again: the calls are ended now", name=name)
+            self.calls.stop_all()
+        elif self.running:
+            self._ending = True
+            self._log.info("{name}: ending", name=name)
             self.reactor.stop()
 
     def _ignore_hup(self) -> None:
@@ -199,7 +217,10 @@ class Bridge(MultiService):
         yield self._within(timeout, self.calls.idle())
         self.calls.stop_all()
         yield self._within(
-            STOP_GRACE, gatherResults([self.runner.stopping.idle(), self.phones.open.idle()])
+            STOP_GRACE,
+            gatherResults(
+                [self.runner.stopping.idle(), self.phones.open.idle()], consumeErrors=True
+            ),
         )
         yield self.pool.closeCachedConnections()
         yield super().stopService()
@@ -237,6 +258,15 @@ def _local(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def prepare_filters(options: BridgeOptions) -> None:
+    """Design the usual filters now: the first call would wait some milliseconds for each."""
+    bot_rate = options.caller_audio.sample_rate
+    for phone_rate in (8000, 16000):
+        make_resampler(phone_rate, bot_rate, options.caller_audio.resampler)
+        for rate in {bot_rate, 24000}:
+            make_resampler(rate, phone_rate, options.bot_audio.resampler)
 
 
 def use_monotonic_time(reactor: Any) -> None:

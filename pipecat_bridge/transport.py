@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IPullProducer
+from twisted.internet.interfaces import IPullProducer, IPushProducer
 from zope.interface import implementer
 
 _TCP_NOTSENT_LOWAT = 25  # Linux, tcp(7); Python 3.11 has no name for it.
@@ -24,22 +24,25 @@ class EagerTransport:
 
     `congested` is true while bytes wait in user space; `on_drained` is called when the last of them
     went to the kernel. A transport without a plain TCP socket (in memory, TLS) is written to in
-    Twisted's way, and is never congested.
+    Twisted's way, and is congested from where Twisted pauses a producer until it resumes it.
     """
 
     def __init__(self, transport: Any, on_drained: Callable[[], None] = lambda: None) -> None:
         self._transport: Any = transport
         self._on_drained = on_drained
         self._socket = plain_socket(self._transport)
+        self._open = True
         self.congested = False
-        if self._socket is not None:
-            self._transport.registerProducer(_EmptySignal(self._emptied, self._gone), False)
+        signals = _BufferSignals(self._filled, self._emptied, self._gone)
+        self._transport.registerProducer(signals, self._socket is None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         """Send `data` now as far as the kernel takes it; queue the rest."""
+        if not self._open:
+            return
         if self._socket is None:
             self._transport.write(data)
         elif self.congested or not self._send(data):
@@ -47,15 +50,15 @@ class EagerTransport:
 
     def offer(self, data: bytes) -> bool:
         """Send `data` unless it would have to wait; False means that no byte of it will be sent."""
+        if self.congested or not self._open:
+            return False
         if self._socket is None:
             self._transport.write(data)
             return True
-        return not self.congested and self._send(data)
+        return self._send(data)
 
     def _send(self, data: bytes) -> bool:
         assert self._socket is not None
-        if self._transport.disconnecting or self._transport.disconnected:
-            return False
         try:
             sent = self._socket.send(data)
         except OSError:
@@ -73,28 +76,43 @@ class EagerTransport:
         """As `write`, for several pieces."""
         self.write(b"".join(data))
 
+    def _filled(self) -> None:
+        self.congested = True
+
     def _emptied(self) -> None:
         if self.congested:
             self.congested = False
             self._on_drained()
 
     def _gone(self) -> None:
-        self._socket = None
+        self._open = False
 
     def loseConnection(self) -> None:
         """Close when everything is sent."""
-        if self._socket is not None:
+        if self._open:
             # Twisted waits for a registered producer before it closes.
-            self._socket = None
+            self._open = False
             self._transport.unregisterProducer()
         self._transport.loseConnection()
 
+    def abortConnection(self) -> None:
+        """Close now; what waits is lost."""
+        self._open = False
+        self._transport.abortConnection()
 
-@implementer(IPullProducer)
-class _EmptySignal:
-    """Produces nothing: a pull producer is asked for more when Twisted's buffer has run empty."""
 
-    def __init__(self, emptied: Callable[[], None], gone: Callable[[], None]) -> None:
+@implementer(IPullProducer, IPushProducer)
+class _BufferSignals:
+    """Produces nothing, but hears what Twisted tells those who do.
+
+    A pull producer is asked for more when Twisted's buffer has run empty; a push producer is told
+    when the buffer is full, and then when it is empty again.
+    """
+
+    def __init__(
+        self, filled: Callable[[], None], emptied: Callable[[], None], gone: Callable[[], None]
+    ) -> None:
+        self.pauseProducing = filled
         self.resumeProducing = emptied
         self.stopProducing = gone
 
@@ -103,8 +121,20 @@ def plain_socket(transport: object) -> socket.socket | None:
     """The TCP socket under `transport`, unless TLS or something else stands between."""
     if isinstance(transport, tcp.Connection) and not transport.TLS:
         handle: socket.socket = transport.getHandle()
-        return handle
+        return handle if handle.family in (socket.AF_INET, socket.AF_INET6) else None
     return None
+
+
+def bound_send_buffer(transport: object, size: int) -> None:
+    """Let the kernel take `size` bytes (it keeps twice that, with its own overhead), and no delay.
+
+    By default it takes megabytes from a sender whose peer does not read: on loopback, 242 s of
+    8 kHz audio in frames of 20 ms were measured.
+    """
+    sock = plain_socket(transport)
+    if sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
 
 def set_buffers(transport: Any, read: int, write: int, unsent: int) -> None:

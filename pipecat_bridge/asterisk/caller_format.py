@@ -7,6 +7,8 @@ the length of the frames and their pace do.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from statistics import median
 from typing import Literal
 
 from pipecat_bridge.audio import g711
@@ -26,12 +28,12 @@ class CallerFormat:
     once; a frame of any other length settles it for linear at 8 kHz.
     """
 
-    __slots__ = ("_first", "_g711", "_held", "codec")
+    __slots__ = ("_g711", "_held", "_times", "codec")
 
     def __init__(self, g711_codec: str) -> None:
         self._g711 = g711_codec
         self._held: list[bytes] = []
-        self._first = 0.0
+        self._times: list[float] = []
         self.codec: Codec | None = None
 
     @property
@@ -50,21 +52,24 @@ class CallerFormat:
 
     def _undecided(self, payload: bytes, now: float) -> list[bytes]:
         held = self._held
-        if not held:
-            self._first = now
         held.append(payload)
+        self._times.append(now)
         if len(payload) not in (G711_BYTES, SLIN16_BYTES) or len(payload) != len(held[0]):
             self.codec = "linear"
         elif len(held) == FRAMES:
-            self.codec = _by_pace(len(payload), (now - self._first) / (FRAMES - 1))
+            self.codec = _by_pace(len(payload), self._times)
         else:
             return []
-        self._held = []
+        self._held, self._times = [], []
         return [self._decode(each) for each in held]
 
 
-def _by_pace(size: int, spacing: float) -> Codec:
-    """160 bytes are 10 ms linear or 20 ms G.711; 640 are 40 ms at 8 kHz or 20 ms at 16 kHz."""
+def _by_pace(size: int, times: list[float]) -> Codec:
+    """160 bytes are 10 ms linear or 20 ms G.711; 640 are 40 ms at 8 kHz or 20 ms at 16 kHz.
+
+    The median, since one frame that was late, or a caller put on hold meanwhile, must not decide.
+    """
+    spacing = median(after - before for before, after in pairwise(times))
     if size == G711_BYTES:
         return "g711" if spacing > 0.015 else "linear"
     return "slin16" if spacing < 0.03 else "linear"

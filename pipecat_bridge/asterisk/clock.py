@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -27,8 +28,18 @@ up a lead in Asterisk that cannot be taken back.
 """
 
 _EARLY = 0.0005  # Timers of the loop and the monotonic clock differ by less; saves an idle turn.
+_APART = FRAME / 2 + _EARLY  # so that two ticks of a call are never closer than half a frame
 
 Tick = Callable[[], None]
+
+
+def keep_time(reactor: Any, now: Callable[[], float] = time.monotonic) -> None:
+    """Take the timers of a Twisted reactor off the wall clock, before any of them is set.
+
+    By default they hang on `time.time`: when that is set back by an hour, nothing happens in any
+    call for an hour.
+    """
+    reactor.seconds = now
 
 
 class _Slot:
@@ -55,19 +66,23 @@ class FrameClock:
         self._origin = now()
         self._slots = [_Slot() for _ in range(SLOTS)]
         self._members: dict[Tick, _Slot] = {}
+        self._failed: set[Tick] = set()
         self._timer: IDelayedCall | None = None
         self._wake_at = 0.0
         self.skipped = 0
 
     def add(self, tick: Tick) -> None:
         """Call `tick` every 20 ms from now on, for the first time within 20 ms."""
+        if tick in self._members:
+            return
         index = min(range(SLOTS), key=lambda number: len(self._slots[number].ticks))
         slot = self._slots[index]
         if not slot.ticks:
             phase = self._origin + index * FRAME / SLOTS
             frames = (self._now() - phase) // FRAME + 1
             slot.due = slot.next = phase + frames * FRAME
-        slot.ticks.append(tick)
+        # New lists here and below: both may be called from within the slot's own round.
+        slot.ticks = [*slot.ticks, tick]
         self._members[tick] = slot
         self._schedule()
 
@@ -75,7 +90,7 @@ class FrameClock:
         """Call `tick` no more; unknown ones are ignored."""
         slot = self._members.pop(tick, None)
         if slot is not None:
-            # A new list: this may be called from within the slot's own round.
+            self._failed.discard(tick)
             slot.ticks = [other for other in slot.ticks if other != tick]
             self._schedule()
 
@@ -101,17 +116,23 @@ class FrameClock:
         self._schedule()
 
     def _run(self, slot: _Slot) -> None:
-        for tick in slot.ticks:
+        ticks = slot.ticks
+        slot.due += FRAME
+        for tick in ticks:
             if tick not in self._members:
                 continue  # removed by a tick of this round
             try:
                 tick()
             except Exception:  # noqa: BLE001 - one call's fault must not stop the others' clock
-                self._log.failure("a call's tick failed")
+                self._fail(tick)
         now = self._now()
-        slot.due += FRAME
         missed = int((now - slot.due) / FRAME) - CATCH_UP
         if missed > 0:
             slot.due += missed * FRAME
             self.skipped += missed * len(slot.ticks)
-        slot.next = max(slot.due, now + FRAME / 2) if now > slot.due else slot.due
+        slot.next = max(slot.due, now + _APART)
+
+    def _fail(self, tick: Tick) -> None:
+        if tick not in self._failed:
+            self._failed.add(tick)
+            self._log.failure("a call's tick failed; its further failures are not logged")

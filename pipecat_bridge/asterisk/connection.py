@@ -14,9 +14,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.asterisk.caller_format import CallerFormat
-from pipecat_bridge.asterisk.clock import FRAME, FrameClock
+from pipecat_bridge.asterisk.caller_time import CallerTime
+from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.transport import EagerTransport
+from pipecat_bridge.transport import EagerTransport, bound_send_buffer
 from pipecat_bridge.wire.audiosocket import (
     AUDIO_8K,
     AUDIO_RATES,
@@ -34,6 +35,16 @@ CLOSE_TIMEOUT = 1.0
 Closing first would reset the connection under frames of the caller's still on their way, and the
 reset can overtake the hangup.
 """
+
+SEND_BUFFER = 0.2
+"""Seconds of audio that the kernel is asked to hold for a phone that does not read.
+
+What it holds comes late and in a burst, what it refuses is skipped; a lost packet needs some of it.
+"""
+
+LEAST_SEND_BUFFER = 8192
+
+KEYS = frozenset("0123456789ABCD*#")
 
 
 class Line(Interface):
@@ -106,7 +117,8 @@ class AudioSocketConnection(Protocol):
         self._deadline: IDelayedCall | None = None
         self._sink: Callable[[bytes, int], None] = _discard
         self._playout: Playout | None = None
-        self._heard = 0.0  # until when the caller's audio, or silence in its place, has gone out
+        self._caller_time = CallerTime(options.hold_after)
+        self._caller_rate = 8000
         self._set_rate(8000)
         self.call_id = ""
         self.on_lost: Callable[[], None] = lambda: None
@@ -118,8 +130,7 @@ class AudioSocketConnection(Protocol):
         assert self.transport is not None
         peer = self.transport.getPeer()
         self.peer = f"{getattr(peer, 'host', '?')}:{getattr(peer, 'port', '?')}"
-        if hasattr(self.transport, "setTcpNoDelay"):
-            self.transport.setTcpNoDelay(True)
+        self._bound_send_buffer()
         self._out = EagerTransport(self.transport)
         timeout = self._options.handshake_timeout
         self._deadline = self._reactor.callLater(timeout, self._handshake_timed_out)
@@ -128,6 +139,8 @@ class AudioSocketConnection(Protocol):
         self._clock.add(self.tick)
 
     def dataReceived(self, data: bytes) -> None:
+        if self._closing:
+            return
         try:
             messages = self._decoder.feed(data)
         except DecodeError as error:
@@ -139,9 +152,9 @@ class AudioSocketConnection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
         self._leave()
-        self._cancel_deadline()
-        if self._line is not None:
-            self._line.phone_gone()
+        line, self._line, self._playout = self._line, None, None
+        if line is not None:
+            line.phone_gone()
         self.on_lost()
 
     # From the call
@@ -150,7 +163,7 @@ class AudioSocketConnection(Protocol):
         """Connect the caller's audio to `sink` and the phone's ear to `playout`."""
         self._sink = sink
         self._playout = playout
-        self._heard = self._now()
+        self._caller_time.start(self._now())
         playout.set_rate(self._rate)
 
     def hang_up(self) -> None:
@@ -159,7 +172,6 @@ class AudioSocketConnection(Protocol):
             return
         self._closing = True
         self._leave()
-        self._cancel_deadline()
         self._out.write(HANGUP)
         self._deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._close)
 
@@ -167,24 +179,22 @@ class AudioSocketConnection(Protocol):
 
     def tick(self) -> None:
         """Send the frame of this tick: the bot's, or silence."""
-        now = self._now()
         frame = None
         if self._playout is not None:
+            now = self._now()
             frame = self._playout.read(now)
-            if now - self._heard > self._options.hold_after:
-                self._fill(now)
+            self._fill(self._caller_time.tick(now))
         message = self._silence if frame is None else self._header + frame
         if self._out.offer(message):
             self.stats.frames_out += 1
         else:
             self.stats.frames_skipped += 1
 
-    def _fill(self, now: float) -> None:
-        """The caller sends nothing (hold): silence, for the bot's VAD counts samples, not time."""
-        while now - self._heard >= FRAME:
-            self._heard += FRAME
-            self.stats.filled_frames += 1
-            self._sink(self._silent_frame, self._rate)
+    def _fill(self, frames: int) -> None:
+        """Silence toward the bot, in place of what the caller did not send."""
+        self.stats.filled_frames += frames
+        for _ in range(frames):
+            self._sink(bytes(self._caller_rate // 50 * 2), self._caller_rate)
 
     # What Asterisk says
 
@@ -200,31 +210,40 @@ class AudioSocketConnection(Protocol):
     def _hear(self, kind: int, payload: bytes) -> None:
         if self._line is None:
             self._refuse(f"kind 0x{kind:02x} where the call's UUID (0x01) is expected")
+        elif not payload:
             return
-        if len(payload) & 1:
+        elif kind == AUDIO_8K and self._format.codec != "linear":
+            self._hear_doubtful(payload)
+        elif len(payload) & 1:
+            self._odd(len(payload))
+        else:
+            self._hear_linear(payload, AUDIO_RATES[kind])
+
+    def _hear_linear(self, payload: bytes, rate: int) -> None:
+        self.stats.frames_in += 1
+        if rate != self._rate:
+            self._set_rate(rate)
+        self._pass_on([payload], rate)
+
+    def _hear_doubtful(self, payload: bytes) -> None:
+        # G.711 has a byte for each sample: it may end on any.
+        if len(payload) & 1 and self._format.codec != "g711":
             self._odd(len(payload))
             return
         self.stats.frames_in += 1
-        now = self._now()
-        if kind == AUDIO_8K and self._format.codec != "linear":
-            self._hear_doubtful(payload, now)
-            return
-        self._hear_linear(payload, AUDIO_RATES[kind], now)
-
-    def _hear_linear(self, payload: bytes, rate: int, now: float) -> None:
-        self._heard = now
-        if rate != self._rate:
-            self._set_rate(rate)
-        self._sink(payload, rate)
-
-    def _hear_doubtful(self, payload: bytes, now: float) -> None:
         undecided = self._format.codec is None
-        frames = self._format.convert(payload, now)
+        frames = self._format.convert(payload, self._now())
         if undecided and frames:
             self._report_format()
-        self._heard = now
+        self._pass_on(frames, self._format.rate)
+
+    def _pass_on(self, frames: list[bytes], rate: int) -> None:
+        """Give the bot what was heard, after what was not."""
+        duration = sum(map(len, frames)) / (2 * rate)
+        self._fill(self._caller_time.hear(duration, self._now()))
+        self._caller_rate = rate
         for frame in frames:
-            self._sink(frame, self._format.rate)
+            self._sink(frame, rate)
 
     def _report_format(self) -> None:
         codec = self._format.codec
@@ -258,9 +277,19 @@ class AudioSocketConnection(Protocol):
         elif kind == Kind.HANGUP:
             self._close()
         elif kind == Kind.DTMF and self._line is not None:
-            self._line.caller_digit(payload.decode("ascii", "replace"))
+            self._press(payload.decode("latin-1"), self._line)
         else:
             self._refuse(f"kind 0x{kind:02x} is out of place")
+
+    def _press(self, key: str, line: Line) -> None:
+        if key in KEYS:
+            line.caller_digit(key)
+        else:
+            self._log.warn(
+                "{call_id} a DTMF digit {key!r} was dropped: expected one of 0-9 A-D * #",
+                call_id=self.call_id,
+                key=key,
+            )
 
     def _answer(self, call_id: str) -> None:
         self._cancel_deadline()
@@ -280,7 +309,6 @@ class AudioSocketConnection(Protocol):
             peer=self.peer,
             fault=fault,
         )
-        self._out.write(HANGUP)
         self._close()
 
     def _handshake_timed_out(self) -> None:
@@ -289,9 +317,10 @@ class AudioSocketConnection(Protocol):
         self._refuse(f"no call UUID within {seconds:g} s")
 
     def _close(self) -> None:
-        self._closing = True
+        if not self._closing:
+            self._closing = True
+            self._out.write(HANGUP)
         self._leave()
-        self._cancel_deadline()
         self._out.loseConnection()
         # What waits to be sent to a phone that does not read must not keep the connection.
         self._deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._out.abortConnection)
@@ -299,6 +328,7 @@ class AudioSocketConnection(Protocol):
     def _leave(self) -> None:
         self._clock.remove(self.tick)
         self._sink = _discard
+        self._cancel_deadline()
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None and self._deadline.active():
@@ -307,9 +337,14 @@ class AudioSocketConnection(Protocol):
 
     def _set_rate(self, rate: int) -> None:
         self._rate = rate
-        size = round(rate * FRAME) * 2
+        size = rate // 50 * 2
         self._header = audio_header(rate, size)
-        self._silent_frame = bytes(size)
-        self._silence = self._header + self._silent_frame
+        self._silence = self._header + bytes(size)
         if self._playout is not None:
             self._playout.set_rate(rate)
+        if self.transport is not None:
+            self._bound_send_buffer()
+
+    def _bound_send_buffer(self) -> None:
+        size = max(LEAST_SEND_BUFFER, round(self._rate * SEND_BUFFER) * 2)
+        bound_send_buffer(self.transport, size)

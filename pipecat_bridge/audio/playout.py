@@ -24,12 +24,21 @@ STEP = 0.02
 """By how much the prebuffer grows and shrinks, in seconds: one frame."""
 
 CALM = 10.0
-"""Seconds of playing without an underrun after which the prebuffer shrinks by a step."""
+"""Seconds of playing without an underrun after which the prebuffer shrinks by a step.
+
+It does so where the next utterance begins: in the midst of one, audio would have to be cut."""
+
+_CALM_FRAMES = int(CALM * FRAMES_PER_SECOND)
+_ROUNDING = 1e-9
+_NO_RATE = -1  # not 0: a bad frame may say that
 
 
 @dataclass(slots=True)
 class PlayoutStats:
-    """What happened to the bot's audio; milliseconds unless it says otherwise."""
+    """What happened to the bot's audio, in milliseconds; delays in seconds.
+
+    An underrun's length is the silence that the caller heard, the new prebuffer included.
+    """
 
     frames_played: int = 0
     underruns: int = 0
@@ -74,9 +83,12 @@ class Playout:
         self._arrivals: deque[float] = deque()
         self._rest = b""  # less than a frame, at the end of the queue
         self._playing = False
-        self._calm_since = 0.0
+        self._calm_from = 0  # frames that were played by the last underrun
         self._dry_since: float | None = None
+        self._underrun_since: float | None = None  # until playing goes on
         self._first_arrival = 0.0
+        self._written_at = 0.0
+        self._bot_rate = _NO_RATE
         self._resampler: Resampler | None = None
         self._carry = SampleCarry()
         self._set_rate(rate)
@@ -91,13 +103,13 @@ class Playout:
         if rate == self.rate:
             return
         waiting = b"".join(self._frames) + self._rest
-        arrival = self._arrivals[0] if self._arrivals else 0.0
+        arrival = self._arrivals[0] if self._arrivals else self._written_at
         converted = make_resampler(self.rate, rate, self._kind).process(waiting)
         self._frames.clear()
         self._arrivals.clear()
         self._rest = b""
-        self._resampler = None
         self._set_rate(rate)
+        self._bot_rate = _NO_RATE
         self._append(converted, arrival)
 
     @property
@@ -122,21 +134,28 @@ class Playout:
         """
         if audio.startswith(b"RIFF"):
             audio, rate, channels = _without_header(audio, rate, channels)
+        if rate != self._bot_rate:
+            self._convert_from(rate)
         audio = self._carry.join(audio, channels)
+        if not audio:
+            return
         if channels > 1:
             audio = mix_down(audio, channels)
-        if rate != self.rate:
-            audio = self._resample(audio, rate)
-        if self.empty:
+        if self._resampler is not None:
+            audio = self._resampler.process(audio)
+        if not self._playing and (self.empty or self._dry_since is not None):
             self._begin(now)
+        self._written_at = now
         self._append(audio, now)
 
-    def _resample(self, audio: bytes, rate: int) -> bytes:
-        resampler = self._resampler
-        if resampler is None or resampler.rate_in != rate or resampler.rate_out != self.rate:
-            resampler = self._resampler = make_resampler(rate, self.rate, self._kind)
+    def _convert_from(self, rate: int) -> None:
+        resampler = make_resampler(rate, self.rate, self._kind) if rate != self.rate else None
+        if resampler is not None:
             self.stats.filter_ms = resampler.delay * 1000
-        return resampler.process(audio)
+        self._resampler = resampler
+        if self._bot_rate not in (_NO_RATE, rate):
+            self._carry.reset()  # half a sample of another rate would shift all that follows
+        self._bot_rate = rate
 
     def _append(self, audio: bytes, now: float) -> None:
         if self._rest:
@@ -152,16 +171,15 @@ class Playout:
             self.stats.depth_max_ms = depth
 
     def _begin(self, now: float) -> None:
-        """Audio comes after none was there: an utterance begins, or an underrun ends."""
+        """Audio comes where there was none: an utterance begins, or an underrun ends."""
         self._first_arrival = now
-        if self._dry_since is None:
+        since, self._dry_since = self._dry_since, None
+        if since is None or now - since > PAUSE:
             return
-        gap, self._dry_since = now - self._dry_since, None
-        if gap <= PAUSE:
-            self.stats.underruns += 1
-            self.stats.underrun_ms += gap * 1000
-            self._set_prebuffer(max(self._prebuffer + STEP, gap))
-            self._calm_since = now
+        self.stats.underruns += 1
+        self._underrun_since = since
+        self._calm_from = self.stats.frames_played
+        self._set_prebuffer(self._prebuffer + max(STEP, now - since))
 
     def _set_prebuffer(self, seconds: float) -> None:
         self._prebuffer = min(max(seconds, self._least), self._most)
@@ -171,49 +189,66 @@ class Playout:
         """The frame for this tick; None when there is nothing to play."""
         if not self._frames:
             return self._read_rest(now)
-        if not self._playing and not self._prebuffered(now):
+        if not self._playing and not self._starts(now):
             return None
-        self._playing = True
-        delay = now - self._arrivals.popleft()
+        self._count(now - self._arrivals.popleft())
+        return self._frames.popleft()
+
+    def _count(self, delay: float) -> None:
         stats = self.stats
         stats.frames_played += 1
         stats.delay_sum += delay
         if delay > stats.delay_max:
             stats.delay_max = delay
-        return self._frames.popleft()
 
-    def _prebuffered(self, now: float) -> bool:
-        waited = now - self._first_arrival
-        if self.depth < self._prebuffer and waited < self._prebuffer:
+    def _starts(self, now: float) -> bool:
+        """True when enough is there to begin playing, or was waited for long enough."""
+        waited = now - self._first_arrival + _ROUNDING
+        if self.depth + _ROUNDING < self._prebuffer and waited < self._prebuffer:
             return False
-        if now - self._calm_since > CALM:
-            self._set_prebuffer(self._prebuffer - STEP)
-            self._calm_since = now
+        steps = (self.stats.frames_played - self._calm_from) // _CALM_FRAMES
+        if steps:
+            self._calm_from += steps * _CALM_FRAMES
+            self._set_prebuffer(self._prebuffer - steps * STEP)
+        if self._underrun_since is not None:
+            self.stats.underrun_ms += (now - self._underrun_since) * 1000
+            self._underrun_since = None
+        self._playing = True
         return True
 
     def _read_rest(self, now: float) -> bytes | None:
-        """Less than a frame is there: the end of an utterance, or the bot is late."""
-        if not self._rest or (not self._playing and not self._prebuffered(now)):
+        """Less than a frame is there: the end of an utterance, or the bot is late.
+
+        It is the end when nothing was written since the last tick. Else more of the same is on its
+        way, and silence before the rest does less harm than in the midst of it.
+        """
+        if not self._rest or now - self._written_at < STEP - _ROUNDING:
             if self._playing:
-                self._playing = False
-                self._dry_since = now
+                self._run_dry(now)
             return None
-        frame = self._rest.ljust(self._frame_bytes, b"\0")
-        self._rest = b""
-        self.stats.frames_played += 1
-        self._playing = True
-        return frame
+        if not self._playing and not self._starts(now):
+            return None
+        rest, self._rest = self._rest, b""
+        self._count(now - self._written_at)
+        self._run_dry(now + len(rest) / (2 * self.rate))
+        return rest.ljust(self._frame_bytes, b"\0")
+
+    def _run_dry(self, since: float) -> None:
+        self._playing = False
+        self._dry_since = since
 
     def flush(self) -> None:
         """Drop all that waits, and the converters' memory of it: the caller barged in."""
         self.stats.flushes += 1
         self.stats.flushed_ms += len(self._frames) * FRAME_MS
+        self.stats.flushed_ms += len(self._rest) * 500 // self.rate
         self._frames, self._arrivals = deque(), deque()
         self._rest = b""
         self._playing = False
-        self._dry_since = None
-        self._resampler = None
-        self._carry = SampleCarry()
+        self._dry_since = self._underrun_since = None
+        self._carry.reset()
+        if self._resampler is not None:
+            self._resampler.reset()
 
 
 def _without_header(audio: bytes, rate: int, channels: int) -> tuple[bytes, int, int]:

@@ -16,9 +16,7 @@ _RATE_PARAMETER = 1  # espeakRATE
 _BUFFER_MILLISECONDS = 200
 _MIN_WPM, _MAX_WPM = 80, 450  # the limits of espeakRATE
 
-_SynthCallback = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-)
+_SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
 class SpeechError(Exception):
@@ -47,9 +45,7 @@ class Espeak:
         """Samples per second of what `synthesize` returns: 22050 for every voice it ships."""
         return self._rate
 
-    def synthesize(
-        self, text: str, voice: str = "en", rate_wpm: int = 160
-    ) -> tuple[bytes, int]:
+    def synthesize(self, text: str, voice: str = "en", rate_wpm: int = 160) -> tuple[bytes, int]:
         """Return mono 16-bit little-endian samples that speak `text`, and their rate in Hz.
 
         `voice` is an espeak-ng voice or language ("en", "en-us", "de", "en+f3"); `rate_wpm` is
@@ -59,15 +55,25 @@ class Espeak:
         if not _MIN_WPM <= rate_wpm <= _MAX_WPM:
             raise ValueError(f"rate_wpm is {rate_wpm}; expected {_MIN_WPM} to {_MAX_WPM}")
         with self._lock:
-            library = self._library
-            if library is None:
-                raise SpeechError("espeak-ng is not loaded")
-            if library.espeak_SetVoiceByName(voice.encode()) != _OK:
-                raise SpeechError(
-                    f'espeak-ng has no voice "{voice}"; expected a language such as "en" or "de"'
-                )
+            library = self._with_voice(voice)
             library.espeak_SetParameter(_RATE_PARAMETER, rate_wpm, 0)
             return self._speak(library, text), self._rate
+
+    def check_voice(self, voice: str) -> None:
+        """Raise SpeechError when espeak-ng has no such voice."""
+        with self._lock:
+            self._with_voice(voice)
+
+    @classmethod
+    def _with_voice(cls, voice: str) -> ctypes.CDLL:
+        """The library, set to a voice; to be called with the lock held."""
+        if cls._library is None:
+            raise SpeechError("espeak-ng is not loaded")
+        if cls._library.espeak_SetVoiceByName(voice.encode()) != _OK:
+            raise SpeechError(
+                f'espeak-ng has no voice "{voice}"; expected a language such as "en" or "de"'
+            )
+        return cls._library
 
     @classmethod
     def _load(cls) -> ctypes.CDLL:
@@ -83,7 +89,7 @@ class Espeak:
         if rate <= 0:
             raise SpeechError(f"espeak-ng did not start with the voices in {data.decode()}")
         cls._rate = rate
-        library.espeak_SetSynthCallback(_collect)
+        library.espeak_SetSynthCallback(_keep_callback)
         return library
 
     @classmethod
@@ -93,15 +99,19 @@ class Espeak:
         result = library.espeak_Synth(data, len(data) + 1, 0, 0, 0, _UTF8, None, None)
         library.espeak_Synchronize()
         if result != _OK:
-            raise SpeechError(f"espeak-ng failed with status {result} on a text of {len(data)} bytes")
+            raise SpeechError(
+                f"espeak-ng failed with status {result} on a text of {len(data)} bytes"
+            )
         pcm = b"".join(cls._chunks)
         cls._chunks.clear()
         return pcm
 
 
-@_SynthCallback
-def _collect(samples: "ctypes._Pointer[ctypes.c_short]", count: int, _events: int | None) -> int:
+def _keep(samples: int | None, count: int, _events: int | None) -> int:
     """Keep what espeak-ng hands over; 0 tells it to go on."""
     if samples and count > 0:
         Espeak._chunks.append(ctypes.string_at(samples, count * 2))
     return 0
+
+
+_keep_callback = _SynthCallback(_keep)  # must live as long as the library

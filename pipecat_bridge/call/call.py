@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +11,11 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.events import CallEvent, Events
+from pipecat_bridge.call.history import History
 from pipecat_bridge.call.interfaces import Phone, Runner
 from pipecat_bridge.call.life import TRANSITIONS, Input, Outcome, State
 from pipecat_bridge.runner.dialback import BotRequest
 from pipecat_bridge.wire import rtvi
-
-KEPT_EVENTS = 200
 
 LAST_FRAMES = 0.06
 """Seconds from the last audio to the hangup: Asterisk drops what it has not passed on by then."""
@@ -40,7 +38,19 @@ _KINDS: dict[type[rtvi.Event], str] = {
 }
 
 # Told to listeners, not kept with the call: too many, or of no use afterwards.
-_FLEETING = {"bot-llm-text", "metrics", "bot-output"}
+_FLEETING = {
+    "bot-audio-level",
+    "bot-llm-marker",
+    "bot-llm-text",
+    "bot-output",
+    "bot-tts-audio",
+    "bot-tts-text",
+    "llm-raw-text",
+    "metrics",
+    "stt-raw-text",
+    "tts-raw-text",
+    "user-audio-level",
+}
 
 
 class Call:
@@ -69,7 +79,7 @@ class Call:
         self.phone = phone
         self.playout = playout
         self.bot = runner.bot(request, playout, self)
-        self.kept: deque[CallEvent] = deque(maxlen=KEPT_EVENTS)
+        self.kept = History()
         self._events = events
         self._clock = clock
         self._max_duration = max_duration
@@ -80,7 +90,10 @@ class Call:
         """Join both sides and ask for the bot."""
         self._tell("created", {"peer": self.phone.peer})
         if self._max_duration:
-            self._limit = self._clock.callLater(self._max_duration, self.stop, Outcome.TIMEOUT)
+            reason = f"longer than [calls] max_duration, {self._max_duration:g} s"
+            self._limit = self._clock.callLater(
+                self._max_duration, self.stop, Outcome.TIMEOUT, reason
+            )
         self.phone.join(self.bot.link.send_audio, self.playout)
         self.bot.start()
 
@@ -120,7 +133,9 @@ class Call:
     def bot_event(self, event: rtvi.Event) -> None:
         """The bot told something."""
         if isinstance(event, rtvi.Other):
-            self._tell(event.type, {"data": event.data})
+            # Under a name of its own: the bot chooses the type, and "terminated" is ours to tell.
+            data = {"type": event.type, "data": event.data}
+            self._tell("rtvi", data, keep=event.type not in _FLEETING)
         else:
             self._tell(_KINDS[type(event)], msgspec.to_builtins(event))
 
@@ -173,8 +188,8 @@ class Call:
         data = {"outcome": outcome.value, "reason": reason, "duration": duration}
         self._tell("terminated", data)
 
-    def _tell(self, kind: str, data: dict[str, Any]) -> None:
+    def _tell(self, kind: str, data: dict[str, Any], keep: bool = True) -> None:
         event = CallEvent(self.call_id, self._wall_clock(), kind, data)
-        if kind not in _FLEETING:
+        if keep and kind not in _FLEETING:
             self.kept.append(event)
         self._events.publish(event)

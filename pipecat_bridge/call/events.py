@@ -12,8 +12,9 @@ from twisted.logger import Logger
 class CallEvent(Struct, frozen=True):
     """One event of one call; `time` in seconds since the epoch.
 
-    `kind` is created, ready, initialized, terminated, dtmf, interrupted, or the type of an RTVI
-    message: user-transcription, bot-transcription, bot-llm-text and so on.
+    `kind` is created, ready, initialized, terminated, rejected, dtmf, interrupted, or the type of
+    an RTVI message that the bridge knows: user-transcription, bot-transcription, bot-llm-text and
+    so on; `rtvi` is one that it does not know, with the type in `data`.
     """
 
     call_id: str
@@ -36,7 +37,12 @@ class Events:
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with each event from now on, until the returned function is called."""
         self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+
+        def unsubscribe() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return unsubscribe
 
     def publish(self, event: CallEvent) -> None:
         """Tell all listeners."""
@@ -57,7 +63,8 @@ class EventLog:
 
     def __call__(self, event: CallEvent) -> None:
         if event.kind in _LOGGED:
-            details = " ".join(f"{key}={value}" for key, value in event.data.items() if value != "")
+            shown = {key: value for key, value in event.data.items() if value != ""}
+            details = " ".join(f"{key}={_on_one_line(value)}" for key, value in shown.items())
             self._log.info(
                 "{call_id} {kind} {details}",
                 call_id=event.call_id,
@@ -65,3 +72,8 @@ class EventLog:
                 details=details,
                 data=event.data,
             )
+
+
+def _on_one_line(value: object) -> str:
+    """As text; what a peer sent, a digit or the reason of a close, may hold line breaks."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(value))

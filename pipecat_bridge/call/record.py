@@ -8,6 +8,18 @@ import msgspec
 
 from pipecat_bridge.call.call import Call
 
+SUMMARY = (
+    "id",
+    "state",
+    "outcome",
+    "reason",
+    "created_at",
+    "initialized_at",
+    "ended_at",
+    "metadata",
+)
+"""The fields of a summary; a record has more."""
+
 
 def summary(call: Call) -> dict[str, Any]:
     """The call in a few fields."""

@@ -65,6 +65,7 @@ class Calls:
             data = {"peer": phone.peer, "reason": refusal}
             self.events.publish(CallEvent(call_id, self._wall_clock(), "rejected", data))
             return None
+        self._expire()
         _, request = self._prepared.pop(call_id, (0.0, BotRequest(call_id, {}, {})))
         options = self._audio
         playout = Playout(
@@ -110,6 +111,7 @@ class Calls:
         for listener in self._end_listeners:
             listener(call)
         self._ended[call.call_id] = record(call)
+        self._ended.move_to_end(call.call_id)
         while len(self._ended) > self._options.keep_ended:
             self._ended.popitem(last=False)
         self._tally.leave()
@@ -135,13 +137,15 @@ class Calls:
         request = BotRequest(call_id, parameters, metadata)
         self._prepared[call_id] = (self._clock.seconds() + ttl, request)
         self._prepared.move_to_end(call_id)
+        if len(self._prepared) > MAX_PREPARED:
+            self._prepared.popitem(last=False)
         return ttl
 
     def _expire(self) -> None:
         now = self._clock.seconds()
         while self._prepared:
             call_id, (expires, _) = next(iter(self._prepared.items()))
-            if expires > now and len(self._prepared) < MAX_PREPARED:
+            if expires > now:
                 return
             del self._prepared[call_id]
 
@@ -161,7 +165,9 @@ class Calls:
     def record(self, call_id: str) -> dict[str, Any]:
         """The record of a call, running or ended lately; raises UnknownCallError."""
         ended = self._ended.get(call_id.lower())
-        return record(self.get(call_id)) if ended is None else ended
+        if ended is None or call_id.lower() in self._running:  # a UUID may come again
+            return record(self.get(call_id))
+        return ended
 
     @property
     def running(self) -> list[Call]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,11 @@ class CallError(Exception):
 
 
 async def dial(reactor: Any, host: str, port: int, phone: SoftPhone) -> Ending:
-    """Connect `phone`, wait for the end of the call. Raises `CallError` without a connection."""
+    """Connect `phone`, wait for the end of the call. Raises `CallError` without a connection.
+
+    When the reactor is stopped, by Ctrl-C for one, the phone hangs up.
+    """
+    reactor.addSystemEventTrigger("before", "shutdown", phone.hang_up)
     try:
         endpoint = HostnameEndpoint(reactor, host, port, timeout=CONNECT_SECONDS)
         await connectProtocol(endpoint, phone)
@@ -72,22 +77,36 @@ async def place_call(reactor: Any, options: CallOptions) -> str:
     return _outcome(options, recording, ending)
 
 
-def run(options: CallOptions, say: Callable[[str], None] = print) -> int:
+def run(options: CallOptions) -> int:
     """Place the call under the reactor; the exit status."""
-    return run_under_reactor(lambda reactor: place_call(reactor, options), say)
+    return run_under_reactor(lambda reactor: place_call(reactor, options))
 
 
-def run_under_reactor(task: Callable[[Any], Any], say: Callable[[str], None]) -> int:
-    """Run a coroutine function that returns a sentence; 1 when it raised a `CallError`."""
-    status = 0
+def run_under_reactor(task: Callable[[Any], Any]) -> int:
+    """Run a coroutine function and print the sentence that it returns; the exit status.
+
+    It is 1 when the function raised a `CallError`, whose sentence goes to standard error, and 130
+    when the reactor was stopped before the function had done its work.
+    """
+    status = 130
 
     async def main(reactor: Any) -> None:
         nonlocal status
+        running = True
+        stopped = False
+
+        def stopping() -> None:
+            nonlocal stopped
+            stopped = running
+
+        reactor.addSystemEventTrigger("before", "shutdown", stopping)
         try:
-            say(await task(reactor))
+            print(await task(reactor), flush=True)
+            status = 130 if stopped else 0
         except CallError as problem:
-            say(str(problem))
+            print(problem, file=sys.stderr)
             status = 1
+        running = False
 
     def start(reactor: Any) -> Deferred[None]:
         return ensureDeferred(main(reactor))

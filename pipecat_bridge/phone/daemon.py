@@ -150,7 +150,7 @@ class Daemon:
             text = await treq.text_content(answer)
         except (error.ConnectError, error.TimeoutError, ResponseFailed):
             return "its API does not answer yet"
-        return "" if answer.code == 200 else " ".join(text.split())[:200] or f"{answer.code}"
+        return "" if answer.code == 200 else f"not ready yet: {' '.join(text.split())[:200]}"
 
     def _tail(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()[-TAIL_LINES:]

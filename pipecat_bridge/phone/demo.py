@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +22,10 @@ from pipecat_bridge.phone.daemon import (
     configuration,
     free_ports,
 )
+from pipecat_bridge.phone.judge import Recognise
 from pipecat_bridge.phone.microphone import Samples
 from pipecat_bridge.phone.picture import draw
-from pipecat_bridge.phone.report import Material, Recognise, Report, report_on
+from pipecat_bridge.phone.report import Material, Report, report_on
 from pipecat_bridge.phone.scenario import Scenario, ScenarioError
 from pipecat_bridge.phone.speech import trimmed
 from pipecat_bridge.phone.talk import Talk
@@ -31,24 +33,29 @@ from pipecat_bridge.phone.wav import at_rate, write_wav
 
 # How long the bridge may take to close its record of a call that is over.
 RECORD_SECONDS: Final = 5.0
+# A phone that is later than this ran on a machine with too much to do.
+BUSY_SECONDS: Final = 0.03
 
 Say = Callable[[str], None]
 
 
-def run(folder: Path, rate: int, script: Path | None = None, say: Say | None = None) -> int:
+def _print(text: str) -> None:
+    print(text, flush=True)
+
+
+def run(folder: Path, rate: int, script: Path | None = None, tell: Say = _print) -> int:
     """Carry the call of `script` at `rate` samples per second; leave call.wav, call.png, call.json
     and the daemon's log in `folder`; 0 when the answers were the right ones."""
-    tell = say or _print
     try:
         played = scenario.load(script)
         folder.mkdir(parents=True, exist_ok=True)
         tell("preparing the caller's voice")
         voices = spoken(played, rate)
     except ScenarioError as problem:
-        tell(str(problem))
+        print(problem, file=sys.stderr)
         return 1
     except OSError as problem:
-        tell(f"{folder} cannot be written to: {problem.strerror}")
+        print(f"{folder} cannot be written to: {problem.strerror}", file=sys.stderr)
         return 1
     material: list[tuple[str, Material]] = []
 
@@ -56,7 +63,7 @@ def run(folder: Path, rate: int, script: Path | None = None, say: Say | None = N
         material.append(await carry_call(reactor, folder, rate, played, voices, tell))
         return "the call is over; listening to the recording"
 
-    status = run_under_reactor(carry, tell)
+    status = run_under_reactor(carry)
     if status or not material:
         return status or 1
     call_id, left = material[0]
@@ -150,6 +157,11 @@ def _show(report: Report, folder: Path, tell: Say) -> None:
     tell("\nJudged from the recording")
     for line in present.judgement(report):
         tell(f"  {line}")
+    if not report.good and report.own_lateness > BUSY_SECONDS:
+        tell(
+            f"\nThe machine was busy: the phone itself was up to "
+            f"{1000 * report.own_lateness:.0f} ms late, which alone can spoil a call."
+        )
     verdict = "The call went as it must." if report.good else "The call did not go as it must."
     tell(
         f"\n{verdict} Recording, picture and figures are in {folder}/: "
@@ -162,7 +174,3 @@ def _recogniser() -> Recognise:
 
     recognise: Recognise = transcribe
     return recognise
-
-
-def _print(text: str) -> None:
-    print(text, flush=True)

@@ -7,20 +7,30 @@ so that a wrong answer, or noise, comes out as something else than the right one
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import numpy as np
+
+from pipecat_bridge.phone.microphone import Samples
+
+Recognise = Callable[[bytes, int, str], str]
+"""16-bit samples, their rate, a JSGF grammar -> the words, or nothing."""
+
+# Silence around the speech. The recogniser needs some, and now and then takes it for the first
+# word of one more sentence, which it then refuses as unfinished: so it may listen three times.
+_SILENCES: Final = (0.12, 0.06, 0.25)
 
 
-class Answer(NamedTuple):
-    """What the bot may say to one question, and the words without which it is not the answer.
-
-    Of an answer that was interrupted only its beginning is heard: `opening` are the words that
-    must be in it then.
-    """
-
-    sentences: list[str]
-    words: list[str]
-    opening: list[str]
+def listen(samples: Samples, rate: int, words: str, recognise: Recognise) -> str:
+    """The words of `words`, a grammar, that were spoken; empty when none of them fits."""
+    for seconds in _SILENCES:
+        silence = np.zeros(round(seconds * rate), dtype=np.int16)
+        whole = np.concatenate((silence, samples, silence))
+        heard = recognise(whole.astype("<i2").tobytes(), rate, words)
+        if heard:
+            return heard
+    return ""
 
 
 def words_of(text: str) -> list[str]:

@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from pipecat_bridge.phone.microphone import Utterance
-from pipecat_bridge.phone.recording import Recording, Span, Timeline, lateness
+from pipecat_bridge.phone.recording import Chunk, Recording, Span, Timeline, lateness
 from pipecat_bridge.phone.softphone import FRAME_SECONDS
-from pipecat_bridge.phone.speech import spans
+from pipecat_bridge.phone.speech import THRESHOLD, spans, window_levels
 
 # Words of one answer lie closer together than this.
 WORD_PAUSE_SECONDS: Final = 0.3
@@ -18,9 +18,9 @@ WORD_PAUSE_SECONDS: Final = 0.3
 class Pace(NamedTuple):
     """How evenly the bot's messages came.
 
-    The lateness of a message is counted from its place in a row of equal steps; `missing` is in
-    messages of 20 ms that a phone would have had to play and had not, `lead` the seconds by which
-    the sender was ahead of real time at most.
+    The lateness of a message is counted from its place in a row of equal steps. `missing` is in
+    messages of 20 ms that never came, `dry` the seconds in which a phone with a small jitter
+    buffer had nothing to play, `lead` the seconds by which the sender was ahead at most.
     """
 
     messages: int
@@ -28,6 +28,7 @@ class Pace(NamedTuple):
     p99: float
     latest: float
     missing: int
+    dry: float
     lead: float
 
 
@@ -51,12 +52,20 @@ class Turn(NamedTuple):
 
 
 def pace_of(recording: Recording, timeline: Timeline) -> Pace:
-    """How evenly the bot's audio arrived."""
-    _, jitter = lateness(recording.chunks)
-    p50, p99 = np.percentile(jitter, [50, 99]) if jitter.size else (0.0, 0.0)
-    missing = sum(round(gap.seconds / FRAME_SECONDS) for gap in timeline.gaps)
-    latest = float(jitter.max(initial=0.0))
-    return Pace(jitter.size, float(p50), float(p99), latest, missing, timeline.lead)
+    """How evenly the bot's audio arrived.
+
+    The first message answers the call and follows no clock yet: its lateness does not count.
+    """
+    lasting, jitter = lateness(recording.chunks)
+    if not lasting.size:
+        return Pace(0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)
+    late = jitter[1:] if jitter.size > 1 else jitter
+    p50, p99 = np.percentile(late, [50, 99])
+    missing = max(0, round(float(lasting[-1] - lasting[0]) / FRAME_SECONDS))
+    dry = sum(gap.seconds for gap in timeline.gaps)
+    return Pace(
+        lasting.size, float(p50), float(p99), float(late.max()), missing, dry, timeline.lead
+    )
 
 
 def own_lateness(recording: Recording) -> float:
@@ -85,6 +94,19 @@ def heard_after(timeline: Timeline, moment: float) -> float:
         if one.start <= moment < one.end:
             return one.end - moment
     return 0.0
+
+
+def messages_after(chunks: list[Chunk], moment: float) -> int:
+    """How many messages with sound arrived after `moment`, before a pause in them."""
+    found, last = 0, moment
+    for chunk in chunks:
+        if chunk.at <= moment:
+            continue
+        if chunk.at - last > WORD_PAUSE_SECONDS:
+            break
+        if window_levels(np.frombuffer(chunk.pcm, dtype="<i2"), chunk.rate).max() > THRESHOLD:
+            found, last = found + 1, chunk.at
+    return found
 
 
 def silences(timeline: Timeline, longest: float) -> list[Span]:

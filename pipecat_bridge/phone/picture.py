@@ -30,8 +30,11 @@ class Phrase(NamedTuple):
 
 
 class Sketch(NamedTuple):
-    """All that the picture shows. `barge_in` is the moment of the signal and of the bot's last
-    sound after it; `waits` are the times from the caller's last sound to the answer's first."""
+    """All that the picture shows.
+
+    `waits` are the times from the caller's last sound to the answer's first; `barge_in` begins
+    with the caller's first sound and ends with the bot's last, and `barge_in_text` is about it.
+    """
 
     title: str
     subtitle: str
@@ -40,6 +43,7 @@ class Sketch(NamedTuple):
     waits: list[Span]
     silences: list[Span]
     barge_in: Span | None
+    barge_in_text: str = ""
 
 
 def draw(sketch: Sketch, path: Path) -> None:
@@ -98,9 +102,9 @@ def _tracks(axes: Any, sketch: Sketch) -> None:
     for wait in sketch.waits:
         _wait(axes, wait)
     if sketch.barge_in is not None:
-        _barge_in(axes, sketch.barge_in)
+        _barge_in(axes, sketch.barge_in, sketch.barge_in_text)
     axes.set_xlim(0, timeline.seconds)
-    axes.set_ylim(-2.35, 2.35)
+    axes.set_ylim(-2.35, 2.62)
     axes.set_yticks([])
     axes.set_xlabel("seconds from the start of the call", color=_QUIET, size=10)
     axes.tick_params(colors=_QUIET)
@@ -155,19 +159,18 @@ def _wait(axes: Any, wait: Span) -> None:
     )
 
 
-def _barge_in(axes: Any, barge_in: Span) -> None:
+def _barge_in(axes: Any, barge_in: Span, text: str) -> None:
+    axes.axvspan(*barge_in, color=_STOP, alpha=0.12, zorder=0, linewidth=0)
     axes.axvline(barge_in.start, color=_STOP, linewidth=1.3, linestyle=(0, (4, 2)))
-    label = f"interrupted: heard {barge_in.seconds * 1000:.0f} ms more"
     axes.annotate(
-        label,
-        (barge_in.start, -1.62),
-        xytext=(8, 0),
+        text,
+        (barge_in.end, 2.48),
+        xytext=(7, 0),
         textcoords="offset points",
         color=_STOP,
         size=10,
         weight="bold",
         va="center",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85},
     )
 
 
@@ -185,5 +188,5 @@ def _words(axes: Any, phrases: list[Phrase]) -> None:
         column, row = divmod(number - 1, rows)
         colour = _CALLER if phrase.caller else _BOT
         axes.text(column, row + 0.5, f"{number}", color=colour, size=11, weight="bold", va="center")
-        text = textwrap.shorten(phrase.text, 92, placeholder=" ...")
-        axes.text(column + 0.025, row + 0.5, text, color=_INK, size=10.5, va="center")
+        text = "\n".join(textwrap.wrap(phrase.text, 88, max_lines=2, placeholder=" ..."))
+        axes.text(column + 0.038, row + 0.5, text, color=_INK, size=10.5, va="center")

@@ -6,7 +6,7 @@ from typing import Any
 
 from pipecat_bridge.phone.picture import Phrase, Sketch
 from pipecat_bridge.phone.recording import Span
-from pipecat_bridge.phone.report import Report
+from pipecat_bridge.phone.report import BargeIn, Report
 
 _UNKNOWN = "not told by the bridge"
 
@@ -14,18 +14,21 @@ _UNKNOWN = "not told by the bridge"
 def transcript(report: Report) -> list[str]:
     """Who said what, when, with the time to the first answer."""
     lines = []
-    for turn, said, heard, told in zip(
-        report.turns, report.said, report.heard, report.told, strict=True
-    ):
+    for number, turn in enumerate(report.turns):
         if turn.said is not None:
-            lines.append(f"{turn.said.start:6.1f} s  caller  {said}")
+            lines.append(f"{turn.said.start:6.1f} s  caller  {report.said[number]}")
+            lines += _beside("the bot understood", report.understood[number])
         start = f"{turn.heard.start:6.1f} s" if turn.heard else " " * 8
         after = f"  ({turn.answered_after:.2f} s after)" if turn.answered_after else ""
         cut = " [interrupted]" if turn.interrupted else ""
-        lines.append(f"{start}  bot     {heard or '(nothing understood)'}{cut}{after}")
-        if told:
-            lines.append(f"{'':18}says itself: {told}")
+        heard = report.heard[number] or "(nothing understood)"
+        lines.append(f"{start}  bot     {heard}{cut}{after}")
+        lines += _beside("by its own account", report.told[number])
     return lines
+
+
+def _beside(what: str, text: str) -> list[str]:
+    return [f"{'':18}{what}: {text}"] if text else []
 
 
 def figures(report: Report) -> list[str]:
@@ -43,7 +46,7 @@ def figures(report: Report) -> list[str]:
         f"delay bot to caller     {_delay(stats.get('bot_delay_ms'))}",
         f"heard when interrupted  {_interruption(report)}",
         f"frames                  {pace.messages} received, {pace.missing} missing, "
-        f"{1000 * pace.lead:.0f} ms ahead at most",
+        f"dry for {1000 * pace.dry:.0f} ms, {1000 * pace.lead:.0f} ms ahead at most",
         f"late by                 {_ms(pace.p50)} p50, {_ms(pace.p99)} p99, "
         f"{_ms(pace.latest)} at most (the phone's own frames: {_ms(report.own_lateness)})",
         f"underruns               {_underruns(stats)}",
@@ -74,6 +77,7 @@ def as_json(report: Report, call_id: str) -> dict[str, Any]:
             "bot_stopped": round(barge_in.stopped, 3),
             "heard_after_caller_began": round(barge_in.after_speech, 3),
             "heard_after_signal": _rounded(barge_in.after_signal),
+            "messages_after_signal": barge_in.messages_after,
         },
         "pace": {name: round(value, 5) for name, value in report.pace._asdict().items()},
         "phone_lateness": round(report.own_lateness, 5),
@@ -97,7 +101,17 @@ def sketch(report: Report, title: str) -> Sketch:
             waits.append(Span(turn.said.end, turn.heard.start))
     barge_in = report.barge_in
     line = Span(barge_in.began, barge_in.stopped) if barge_in else None
-    return Sketch(title, _subtitle(report), report.timeline, phrases, waits, report.silences, line)
+    text = _marked(barge_in) if barge_in else ""
+    return Sketch(
+        title, _subtitle(report), report.timeline, phrases, waits, report.silences, line, text
+    )
+
+
+def _marked(barge_in: BargeIn) -> str:
+    text = f"interrupted: the bot was heard for {barge_in.after_speech * 1000:.0f} ms more"
+    if barge_in.after_signal is not None:
+        text += f", {barge_in.after_signal * 1000:.0f} ms after its signal to the bridge"
+    return text
 
 
 def _subtitle(report: Report) -> str:
@@ -105,10 +119,13 @@ def _subtitle(report: Report) -> str:
     waits = _waits(report)
     if waits:
         parts.append(f"first answer after {min(waits):.1f} to {max(waits):.1f} s")
-    for key, name in (("caller_delay_ms", "to the bot"), ("bot_delay_ms", "to the caller")):
-        delay = report.stats.get(key)
-        if delay:
-            parts.append(f"bridge adds {delay['mean']:.1f} ms {name}")
+    adds = [
+        f"{delay['mean']:.1f} ms {name}"
+        for key, name in (("caller_delay_ms", "to the bot"), ("bot_delay_ms", "to the caller"))
+        if (delay := report.stats.get(key))
+    ]
+    if adds:
+        parts.append(f"the bridge adds {' and '.join(adds)}")
     parts.append(f"{report.pace.missing} frames missing")
     if "underruns" in report.stats:
         parts.append(f"{report.stats['underruns']} underruns")
@@ -119,6 +136,7 @@ def _turn_json(report: Report, number: int) -> dict[str, Any]:
     turn = report.turns[number]
     return {
         "caller_text": report.said[number],
+        "caller_understood": report.understood[number],
         "caller": None if turn.said is None else [round(one, 3) for one in turn.said],
         "bot": None if turn.heard is None else [round(one, 3) for one in turn.heard],
         "bot_recognised": report.heard[number],
@@ -141,7 +159,9 @@ def _interruption(report: Report) -> str:
     if barge_in is None:
         return "nothing was interrupted"
     after = barge_in.after_signal
-    signal = f"the signal {_UNKNOWN}" if after is None else f"{_ms(after)} after the signal"
+    signal = f"the signal {_UNKNOWN}"
+    if after is not None:
+        signal = f"{_ms(after)} and {barge_in.messages_after} frames after the signal"
     return f"{_ms(barge_in.after_speech)} after the caller's first sound, {signal}"
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from pipecat_bridge.phone.judge import grammar, missing_words
+from pipecat_bridge.phone.judge import Recognise, grammar, listen, missing_words
 from pipecat_bridge.phone.measure import (
     Pace,
     Turn,
     heard_after,
+    messages_after,
     own_lateness,
     pace_of,
     silences,
     turns_of,
 )
-from pipecat_bridge.phone.microphone import Samples, Utterance
+from pipecat_bridge.phone.microphone import Utterance
 from pipecat_bridge.phone.recording import Recording, Span, Timeline
 from pipecat_bridge.phone.scenario import Scenario
 from pipecat_bridge.phone.softphone import Ending, How
@@ -25,10 +25,6 @@ from pipecat_bridge.phone.softphone import Ending, How
 SILENCE_SECONDS: Final = 2.0
 # Of the caller's first sound to the bot's last: the bot's voice detection needs some of it.
 BARGE_IN_SECONDS: Final = 1.5
-# What the recogniser gets before and after the speech.
-_MARGIN_SECONDS: Final = 0.25
-
-Recognise = Callable[[bytes, int, str], str]
 
 
 class Check(NamedTuple):
@@ -41,11 +37,15 @@ class Check(NamedTuple):
 
 class BargeIn(NamedTuple):
     """The interruption: the caller's first sound, the signal, the bot's last sound, all in seconds
-    of the call; `signalled` is None when the bridge does not tell it."""
+    of the call, and the messages with sound that arrived after the signal.
+
+    `signalled` and `messages_after` are None when the bridge does not tell the signal's time.
+    """
 
     began: float
     signalled: float | None
     stopped: float
+    messages_after: int | None
 
     @property
     def after_speech(self) -> float:
@@ -59,13 +59,18 @@ class BargeIn(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All that is known of a call."""
+    """All that is known of a call.
+
+    By turns: `said` by the caller, `heard` from the bot as recognised in the recording, `told` by
+    the bot of what it said, `understood` by the bot of what the caller said.
+    """
 
     timeline: Timeline
     turns: list[Turn]
     said: list[str]
     heard: list[str]
     told: list[str]
+    understood: list[str]
     pace: Pace
     own_lateness: float
     silences: list[Span]
@@ -103,14 +108,15 @@ def report_on(material: Material, scenario: Scenario, recognise: Recognise) -> R
         *_spoken(scenario, turns, heard),
         _interruption(scenario, barge_in),
         _hung_up(material),
-        Check("no frame missing", pace.missing == 0, f"{pace.missing} missing"),
+        Check("no frame missing", pace.missing == 0, _frames(pace, timeline)),
     ]
     return Report(
         timeline,
         turns,
         ["", *(one.text for one in material.utterances)],
         heard,
-        _told(turns, material),
+        _told(turns, material, "bot-transcription"),
+        _told(turns, material, "user-transcription"),
         pace,
         own_lateness(material.recording),
         silences(timeline, SILENCE_SECONDS),
@@ -126,12 +132,8 @@ def recognised(timeline: Timeline, turn: Turn, scenario: Scenario, recognise: Re
     if turn.heard is None:
         return ""
     words = grammar(scenario.sentences, cut_short=turn.interrupted)
-    return recognise(_cut(timeline, turn.heard).tobytes(), timeline.rate, words)
-
-
-def _cut(timeline: Timeline, span: Span) -> Samples:
-    start = max(0, round((span.start - _MARGIN_SECONDS) * timeline.rate))
-    return timeline.bot[start : round((span.end + _MARGIN_SECONDS) * timeline.rate)]
+    start, end = (round(one * timeline.rate) for one in turn.heard)
+    return listen(timeline.bot[start:end], timeline.rate, words, recognise)
 
 
 def _spoken(scenario: Scenario, turns: list[Turn], heard: list[str]) -> list[Check]:
@@ -142,7 +144,7 @@ def _spoken(scenario: Scenario, turns: list[Turn], heard: list[str]) -> list[Che
         if number >= len(turns):
             checks.append(Check(name, False, "the call was over before"))
             continue
-        wanted = answer.opening if turns[number].interrupted else answer.words
+        wanted = answer.opening if turns[number].interrupted and answer.opening else answer.words
         missing = missing_words(heard[number], wanted)
         text = f"heard {heard[number]!r}" if heard[number] else "nothing that could be understood"
         lacking = f", without {' '.join(missing)!r}" if missing and heard[number] else ""
@@ -168,20 +170,29 @@ def _hung_up(material: Material) -> Check:
     return Check("the bot hung up", good, found)
 
 
+def _frames(pace: Pace, timeline: Timeline) -> str:
+    found = f"{pace.missing} missing of {pace.messages + pace.missing}"
+    places = ", ".join(f"{gap.start:.1f} s" for gap in timeline.gaps[:10])
+    return f"{found}; nothing to play at {places}" if places else found
+
+
 def _barge_in(timeline: Timeline, turns: list[Turn], material: Material) -> BargeIn | None:
     for turn, following in pairwise(turns):
         if turn.interrupted and following.said is not None:
             began = following.said.start
             times = (one["time"] - material.started for one in _events(material, "interrupted"))
             signal = min((one for one in times if one >= began), default=None)
-            return BargeIn(began, signal, began + heard_after(timeline, began))
+            after = None if signal is None else messages_after(material.recording.chunks, signal)
+            return BargeIn(began, signal, began + heard_after(timeline, began), after)
     return None
 
 
-def _told(turns: list[Turn], material: Material) -> list[str]:
-    """What the bot itself says it said, by turns."""
+def _told(turns: list[Turn], material: Material, kind: str) -> list[str]:
+    """What the bot itself says it said, or understood, by turns."""
     told: list[list[str]] = [[] for _ in turns]
-    for event in _events(material, "bot-transcription"):
+    for event in _events(material, kind):
+        if not event["data"].get("final", True):
+            continue
         at = event["time"] - material.started
         past = [n for n, turn in enumerate(turns) if turn.said is None or turn.said.end <= at]
         told[past[-1]].append(str(event["data"].get("text", "")).strip())

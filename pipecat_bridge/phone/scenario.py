@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -100,4 +101,10 @@ def load(path: Path | None = None) -> Scenario:
         if name not in scenario.answers:
             known = ", ".join(sorted(scenario.answers))
             raise ScenarioError(f"{source}: there is no answer {name!r}, expected one of {known}")
+    for before, line in pairwise([Said("", scenario.greeting), *scenario.say]):
+        if line.interrupt_after and not scenario.answers[before.expect].opening:
+            raise ScenarioError(
+                f"{source}: the answer {before.expect!r} is interrupted by {line.text!r}, "
+                f"expected the words of its beginning in 'opening'"
+            )
     return scenario

@@ -100,6 +100,9 @@ class SoftPhone(Protocol):
     def connectionMade(self) -> None:
         """Say who calls, and begin to talk."""
         self._start = self._seconds()
+        if self._ending is not None:
+            self.transport.loseConnection()
+            return
         self.transport.setTcpNoDelay(True)
         self.transport.write(encode(Kind.UUID, self._call_id.bytes))
         self._tick()
@@ -171,7 +174,8 @@ class SoftPhone(Protocol):
         if self._ending is None:
             self._ending = Ending(how, self.now, detail)
             self._stop()
-            self.transport.loseConnection()
+            if self.connected:
+                self.transport.loseConnection()
 
     def _stop(self) -> None:
         if self._timer is not None and self._timer.active():

@@ -41,7 +41,7 @@ def spans(
         return []
     cuts = np.flatnonzero(np.diff(loud) * WINDOW_SECONDS > pause) + 1
     found = (
-        Span(part[0] * WINDOW_SECONDS, (part[-1] + 1) * WINDOW_SECONDS)
+        Span(float(part[0]) * WINDOW_SECONDS, float(part[-1] + 1) * WINDOW_SECONDS)
         for part in np.split(loud, cuts)
     )
     return [span for span in found if span.seconds >= shortest]
@@ -74,6 +74,7 @@ class SpeechDetector:
 
     def feed(self, at: float, samples: Samples, rate: int) -> None:
         """Take a chunk of sound that arrived at `at`."""
+        at -= self._rest.size / rate
         samples = np.concatenate((self._rest, samples))
         width = round(rate * WINDOW_SECONDS)
         levels = window_levels(samples, rate)

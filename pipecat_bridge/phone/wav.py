@@ -44,10 +44,11 @@ def write_wav(path: Path, channels: list[Samples], rate: int) -> None:
 
 
 def at_rate(samples: Samples, rate: int, wanted: int) -> Samples:
-    """`samples` at another rate, without the delay of the resampler's filter at the end cut off."""
+    """`samples` at another rate, and 10 ms of silence: the resampler's delay cuts off no sound."""
     if rate == wanted:
         return samples
-    pcm = make_resampler(rate, wanted).process(samples.astype("<i2").tobytes())
+    pcm = samples.astype("<i2").tobytes() + bytes(2 * (rate // 100))
+    pcm = make_resampler(rate, wanted).process(pcm)
     return np.frombuffer(pcm, dtype="<i2").astype(np.int16)
 
 

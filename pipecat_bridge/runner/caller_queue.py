@@ -28,13 +28,15 @@ class CallerQueue:
     """Sends frames at once while the bot takes them, keeps at most `bound` while it does not.
 
     A frame that finds the queue full waits up to `push_timeout` seconds for room; then the oldest
-    frame of the queue is dropped for it, or with `drop="newest"` itself. A bot that reads, but
-    slower than the caller speaks, would stay behind for ever: when the queue has not run empty
-    within `catch_up` seconds of sending, all but the last 0.1 s of it is dropped.
+    frame of the queue is dropped for it, or with `drop="newest"` itself, and until there is room
+    again frames that follow do not wait a second time. A bot that reads, but slower than the caller
+    speaks, would stay behind for ever: when the queue has not run empty within `catch_up` seconds
+    of sending, all but the last 0.1 s of it is dropped.
 
     `send(frame)` passes a frame on; `blocked()` says that the bot takes none now, and whoever
     knows that it does again calls `drain`. `in_flight()` are frames that were sent and not yet
-    read: they count against the bound, which is on what is late anywhere.
+    read: they count against the bound, which is on what is late anywhere, but leave the queue room
+    for one.
     """
 
     def __init__(
@@ -56,16 +58,16 @@ class CallerQueue:
         self._push_timeout = push_timeout
         self._drop = drop
         self._catch_up = catch_up
-        self._frames: deque[tuple[float, bytes]] = deque()
-        self._waiting: deque[tuple[float, bytes]] = deque()  # for room in the queue
+        self._frames: deque[tuple[float, bytes]] = deque()  # those that wait for room at the end
         self._timer: IDelayedCall | None = None
+        self._timed_out = False  # and there has been no room since
         self._behind_since: float | None = None
         self.stats = QueueStats()
 
     @property
     def depth(self) -> int:
         """Frames that wait, those that wait for room included."""
-        return len(self._frames) + len(self._waiting)
+        return len(self._frames)
 
     def push(self, frame: bytes) -> None:
         """Send `frame`, or queue it behind those that wait already."""
@@ -73,12 +75,11 @@ class CallerQueue:
             self.stats.sent += 1
             self._send(frame)
             return
-        entry = (self._clock.seconds(), frame)
-        if self._has_room():
-            self._frames.append(entry)
-        else:
-            self._waiting.append(entry)
-            self._start_timer()
+        self._frames.append((self._clock.seconds(), frame))
+        if self._timed_out:
+            self._drop_excess()
+        elif self._timer is None and self._excess() > 0:
+            self._timer = self._clock.callLater(self._push_timeout, self._time_out)
         self.stats.depth_max = max(self.stats.depth_max, self.depth)
 
     def drain(self) -> None:
@@ -88,21 +89,21 @@ class CallerQueue:
             self._keep_up(now)
         while self._frames and not self._blocked():
             self._send_oldest(now)
-        while self._waiting and self._has_room():
-            self._frames.append(self._waiting.popleft())
-        if not self._waiting:
+        if self._excess() <= 0:
             self._stop_timer()
+        if self._excess() < 0:
+            self._timed_out = False
         if not self._frames:
             self._behind_since = None
 
     def clear(self) -> None:
         """Forget everything; nothing is counted as dropped."""
         self._frames.clear()
-        self._waiting.clear()
         self._stop_timer()
 
-    def _has_room(self) -> bool:
-        return len(self._frames) + self._in_flight() < self._bound
+    def _excess(self) -> int:
+        """Frames above the bound; below 0 there is room."""
+        return len(self._frames) - max(1, self._bound - self._in_flight())
 
     def _send_oldest(self, now: float) -> None:
         arrived, frame = self._frames.popleft()
@@ -116,31 +117,23 @@ class CallerQueue:
         if self._behind_since is None:
             self._behind_since = now
         elif now - self._behind_since > self._catch_up:
-            self._frames.extend(self._waiting)
-            self._waiting.clear()
             while len(self._frames) > CAUGHT_UP:
                 self._frames.popleft()
                 self.stats.dropped += 1
             self._behind_since = None
-
-    def _start_timer(self) -> None:
-        if self._timer is None:
-            due = self._waiting[0][0] + self._push_timeout - self._clock.seconds()
-            self._timer = self._clock.callLater(max(0.0, due), self._timed_out)
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
 
-    def _timed_out(self) -> None:
+    def _time_out(self) -> None:
         self._timer = None
-        if not self._waiting:
-            return
-        newest = self._waiting.popleft()
-        if self._drop == "oldest":
-            self._frames.append(newest)
-            self._frames.popleft()
-        self.stats.dropped += 1
-        if self._waiting:
-            self._start_timer()
+        self._timed_out = True
+        self._drop_excess()
+
+    def _drop_excess(self) -> None:
+        drop_one = self._frames.popleft if self._drop == "oldest" else self._frames.pop
+        for _ in range(self._excess()):
+            drop_one()
+            self.stats.dropped += 1

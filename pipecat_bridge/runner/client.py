@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IBodyProducer
+from zope.interface import implementer
 
 from pipecat_bridge.options import RunnerOptions
 
@@ -53,11 +54,14 @@ def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTT
 
 
 class RunnerClient:
-    """Requests to runners. `request_timeout` spans connecting, headers and body."""
+    """Requests to runners, `max_requests` at a time.
+
+    `request_timeout` spans waiting for one's turn, connecting, headers and body.
+    """
 
     def __init__(self, reactor: IReactorTime, agent: IAgent, options: RunnerOptions) -> None:
         self._reactor = reactor
-        self._http = HTTPClient(agent)
+        self._http = HTTPClient(agent, data_to_body_producer=_Bytes)
         self._timeout = options.request_timeout
         self._under_way = DeferredSemaphore(options.max_requests)
 
@@ -65,17 +69,24 @@ class RunnerClient:
         self, method: str, url: str, body: Any = None, timeout: float | None = None
     ) -> Answer:
         """The answer to one request, whatever its status; RunnerError when there is none."""
+        asking = Deferred.fromCoroutine(self._in_turn(method, url, body))
+        asking.addTimeout(timeout or self._timeout, self._reactor, _timed_out)
+        return await asking
+
+    async def _in_turn(self, method: str, url: str, body: Any) -> Answer:
         await self._under_way.acquire()
         try:
-            asking = Deferred.fromCoroutine(self._ask(method, url, body))
-            asking.addTimeout(timeout or self._timeout, self._reactor, _timed_out)
-            return await asking
+            return await self._ask(method, url, body)
         finally:
             self._under_way.release()
 
     async def _ask(self, method: str, url: str, body: Any) -> Answer:
+        content_of = {} if body is None else {"json": body}  # treq would send None as "null"
         try:
-            response = await self._http.request(method, url, json=body, allow_redirects=False)
+            # Unbuffered: treq would keep the body a second time, and all of it.
+            response = await self._http.request(
+                method, url, allow_redirects=False, unbuffered=True, **content_of
+            )
             content = _Body(MAX_BODY)
             response.deliverBody(content)
             return Answer(response.code, await content.whole)
@@ -95,6 +106,29 @@ def describe(error: BaseException) -> str:
     if reasons:
         return "; ".join(describe(reason.value) for reason in reasons)
     return str(error) or type(error).__name__
+
+
+@implementer(IBodyProducer)
+class _Bytes:
+    """A body that goes out with its headers; treq's own comes turns of the loop later."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        """Write all of it."""
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """Nothing is left to be paused."""
+
+    def resumeProducing(self) -> None:
+        """As `pauseProducing`."""
+
+    def stopProducing(self) -> None:
+        """As `pauseProducing`."""
 
 
 class _Body(Protocol):

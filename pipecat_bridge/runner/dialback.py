@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, RunnerOptions
-from pipecat_bridge.runner.client import RunnerClient, RunnerError
+from pipecat_bridge.runner.client import Answer, RunnerClient, RunnerError
 from pipecat_bridge.runner.link import BotLink, LinkListener
 from pipecat_bridge.runner.websocket import BotSocketFactory
 from pipecat_bridge.tally import Tally
@@ -166,9 +166,10 @@ class DialBackBot:
         base = await self._runner.address.url()
         self._asked = base
         body = self._runner.body(self._request, token)
-        answer = await self._runner.client.request("POST", f"{base}/run", body)
-        if answer.status != 200:
-            raise RunnerError(f"/run was answered with {answer.status}: {_excerpt(answer.body)}")
+        try:
+            _check(await self._runner.client.request("POST", f"{base}/run", body))
+        except RunnerError as error:
+            raise RunnerError(f"/run: {error}") from None
 
     def _not_started(self, failure: Any) -> None:
         if not self._stopped and not failure.check(CancelledError):
@@ -197,6 +198,15 @@ class DialBackBot:
             self._starting.cancel()
         if self._asked:
             self._runner.send_stop(self.link.call_id, self._asked)
+
+
+def _check(answer: Answer) -> None:
+    """Raise RunnerError for an answer to `/run` that is no consent."""
+    if answer.status != 200:
+        raise RunnerError(f"answered with {answer.status}: {_excerpt(answer.body)}")
+    said = answer.json()
+    if isinstance(said, dict) and said.get("status", "ok") != "ok":
+        raise RunnerError(f"answered with {_excerpt(answer.body)}")
 
 
 def _excerpt(body: bytes) -> str:

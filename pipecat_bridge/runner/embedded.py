@@ -19,6 +19,12 @@ from pipecat_bridge.options import EmbeddedOptions
 
 _ANNOUNCED = re.compile(rb"listening on (http://\S+)")
 
+LONGEST_LINE = 10_000
+"""Bytes without a line's end, after which what there is is taken for a line."""
+
+LAST_WORDS = 1.0
+"""Seconds after the process's end in which its pipes are read; a child of its own may hold them."""
+
 STABLE = 30.0
 """Seconds of running after which a crash is restarted without the delay of earlier ones."""
 
@@ -71,13 +77,15 @@ class EmbeddedRunner:
     def start(self) -> None:
         """Start the process; it is started again whenever it ends."""
         self._started_at = self._reactor.seconds()
-        self._process = _Process(self._say, self._listening, self._ended)
+        self._process = _Process(self._reactor, self._say, self._listening, self._ended)
         # The environment is passed on whole: the keys of speech services are in it.
         self._reactor.spawnProcess(self._process, self._command[0], self._command, env=None)
         self._timer = self._reactor.callLater(self._options.start_timeout, self._not_listening)
 
     def stop(self) -> Deferred[None]:
         """End the process: SIGTERM, and SIGKILL after `stop_timeout`; fires when it is gone."""
+        if self._stopped is not None:
+            return self._stopped
         self._cancel_timer()
         if self._process is None:
             return succeed(None)
@@ -137,25 +145,44 @@ class _Process(ProcessProtocol):
 
     def __init__(
         self,
+        reactor: Any,
         say: Callable[[str], None],
         listening: Callable[[str], None],
         ended: Callable[[str], None],
     ) -> None:
+        self._reactor = reactor
         self._say = say
         self._listening = listening
         self._ended = ended
         self._rests = {1: b"", 2: b""}
+        self._last_words: IDelayedCall | None = None
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:
-        *lines, self._rests[childFD] = (self._rests[childFD] + data).split(b"\n")
+        *lines, rest = (self._rests[childFD] + data).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            lines.append(rest)
+            rest = b""
+        self._rests[childFD] = rest
         for line in lines:
-            announced = _ANNOUNCED.fullmatch(line.strip()) if childFD == 1 else None
-            if announced:
-                self._listening(announced[1].decode())
-            elif line.strip():
-                self._say(line.decode("utf-8", "replace").rstrip())
+            self._take(childFD, line.strip())
+
+    def _take(self, child_fd: int, line: bytes) -> None:
+        announced = _ANNOUNCED.fullmatch(line) if child_fd == 1 else None
+        if announced:
+            self._listening(announced[1].decode())
+        elif line:
+            self._say(line.decode("utf-8", "replace"))
+
+    def processExited(self, reason: Failure) -> None:
+        assert self.transport is not None
+        self._last_words = self._reactor.callLater(LAST_WORDS, self.transport.loseConnection)
 
     def processEnded(self, reason: Failure) -> None:
+        if self._last_words is not None and self._last_words.active():
+            self._last_words.cancel()
+        for rest in self._rests.values():
+            if rest.strip():
+                self._say(rest.strip().decode("utf-8", "replace"))
         self._ended("exit status 0" if reason.check(ProcessDone) else reason.getErrorMessage())
 
     def signal(self, name: str) -> None:

@@ -5,7 +5,7 @@ Who dials whom is not its business: sockets are attached to it when they are ope
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +26,7 @@ Direction = Literal["input", "output", "both"]
 """As the bot sees it: `input` carries the caller's audio to it, `output` the bot's from it."""
 
 SAME_BARGE_IN = 0.5
-"""Seconds within which signals of different kinds are one barge-in, told in several ways."""
+"""Seconds after a barge-in in which a signal of another kind tells of the same one once more."""
 
 ROOM_CHECK = 0.1
 """Seconds between looks at a full playout queue, to read on from the bot when there is room."""
@@ -120,14 +120,17 @@ class BotLink:
         self._early: deque[tuple[bytes, int]] = deque()
         self._early_seconds = 0.0
         self._early_messages: list[str] = []
+        self._told_ready = False
         self._ready = False
         self._closed = False
+        self._ending = False
         self._timer: IDelayedCall | None = None  # until ready
         self._room_timer: IDelayedCall | None = None
         self._resampler: Resampler | None = None
         self._barge_in_at = float("-inf")
-        self._barge_in_kinds: set[str] = set()
-        self._flow = FlowWindow(int(options.in_flight * 50), self._ping)
+        self._barge_ins: Counter[str] = Counter()  # signals of each kind, close together
+        in_flight = min(int(options.in_flight * 50), options.queue_frames)
+        self._flow = FlowWindow(in_flight, self._ping)
         self._queue = CallerQueue(
             clock,
             self._send_audio_frame,
@@ -155,20 +158,32 @@ class BotLink:
         if not self.connected:
             return
         self._listener.bot_connected()
-        self._timer = self._clock.callLater(self._ready_timeout, self._become_ready)
         self._send_message(rtvi.client_ready(__version__))
+        self._flow.ask()
+        if self._told_ready:
+            self._become_ready()
+        else:
+            self._timer = self._clock.callLater(self._ready_timeout, self._become_ready)
 
     @property
     def connected(self) -> bool:
         """True once there was a socket for each direction."""
         return self._input is not None and self._output is not None
 
-    def lost(self, clean: bool, reason: str) -> None:
-        """A socket has closed; `clean` when the peer did it in good order."""
+    def lost(self, socket: BotSocket, clean: bool, reason: str) -> None:
+        """A socket has closed; `clean` when the peer did it in good order.
+
+        The bot's last words may still be on their way where only its other socket has closed.
+        """
         if self._closed:
             return
+        if clean and self._input is socket is not self._output is not None:
+            self._ending = True
+            self._output.resume()
+            self._output.close(1000, "call ended")
+            return
         self.close()
-        if clean and self.connected:
+        if self._ending or (clean and self.connected):
             self._listener.bot_ended()
         else:
             self._listener.bot_lost(reason)
@@ -198,6 +213,8 @@ class BotLink:
             if resampler is None or resampler.rate_in != rate:
                 resampler = self._make_resampler(rate)
             pcm = resampler.process(pcm)
+            if not pcm:
+                return
         self._queue.push(frames.encode_audio(pcm, self._rate))
 
     def send_message(self, text: str) -> None:
@@ -213,13 +230,21 @@ class BotLink:
         return self._resampler
 
     def _keep(self, pcm: bytes, rate: int) -> None:
+        """Keep the last `keep_before_ready` seconds, to the sample."""
         if self._closed:
             return
         self._early.append((pcm, rate))
         self._early_seconds += len(pcm) / (2 * rate)
-        while self._early and self._early_seconds > self._options.keep_before_ready:
-            old, old_rate = self._early.popleft()
-            self._early_seconds -= len(old) / (2 * old_rate)
+        while self._early:
+            old, old_rate = self._early[0]
+            excess = round((self._early_seconds - self._options.keep_before_ready) * old_rate) * 2
+            if excess <= 0:
+                return
+            self._early_seconds -= min(excess, len(old)) / (2 * old_rate)
+            if excess < len(old):
+                self._early[0] = (old[excess:], old_rate)
+                return
+            self._early.popleft()
 
     def _become_ready(self) -> None:
         if self._ready or self._closed:
@@ -254,10 +279,15 @@ class BotLink:
         """A socket that was congested is not any more."""
         self._queue.drain()
 
-    def pong(self, payload: bytes) -> None:
-        """A pong has come."""
-        if self._flow.pong(payload):
+    def pong(self, socket: BotSocket, payload: bytes) -> None:
+        """A pong has come; only on the socket of the audio it tells how far that was read."""
+        if socket is self._input and self._flow.pong(payload):
             self._queue.drain()
+
+    @property
+    def progress(self) -> bytes:
+        """What a ping has to carry."""
+        return self._flow.progress
 
     @property
     def queued(self) -> int:
@@ -267,7 +297,9 @@ class BotLink:
     # From the bot
 
     def received(self, payload: bytes) -> None:
-        """One binary message."""
+        """One binary message; nothing of what comes after `close`."""
+        if self._closed:
+            return
         try:
             frame = frames.decode(payload)
             if isinstance(frame, frames.Audio):
@@ -280,9 +312,18 @@ class BotLink:
     def _receive_audio(self, frame: frames.Audio) -> None:
         self.stats.frames_in += 1
         self._playout.write(frame.audio, frame.rate, frame.channels, self._now())
-        if self._playout.full and self._room_timer is None and self._output is not None:
-            self._output.pause()
-            self._room_timer = self._clock.callLater(ROOM_CHECK, self._check_room)
+        if self._playout.full and self._room_timer is None and not self._ending:
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._output is None:
+            return
+        self._output.pause()
+        self._room_timer = self._clock.callLater(ROOM_CHECK, self._check_room)
+        if self._output is self._input:
+            # Its pongs are not read either, and must not hold up the caller's audio.
+            self._flow.lose_sight()
+            self._queue.drain()
 
     def _check_room(self) -> None:
         self._room_timer = None
@@ -310,17 +351,27 @@ class BotLink:
             self._interrupt("rtvi")
             return
         if isinstance(event, rtvi.BotReady):
-            self._become_ready()
+            self._told_ready = True
+            if self.connected:
+                self._become_ready()
         self._listener.bot_event(event)
 
     def _interrupt(self, kind: str) -> None:
-        """Barge-in, by one of three signals; the second and third of one barge-in do nothing."""
+        """Barge-in, by one of three signals; the second and third of one barge-in do nothing.
+
+        The n-th signal of a kind tells of the n-th of the barge-ins that follow each other closely.
+        """
         now = self._now()
-        if now - self._barge_in_at < SAME_BARGE_IN and kind not in self._barge_in_kinds:
-            self._barge_in_kinds.add(kind)
+        if now - self._barge_in_at >= SAME_BARGE_IN:
+            self._barge_ins.clear()
+        self._barge_ins[kind] += 1
+        if any(
+            self._barge_ins[kind] <= told
+            for other, told in self._barge_ins.items()
+            if other != kind
+        ):
             return
         self._barge_in_at = now
-        self._barge_in_kinds = {kind}
         self.stats.interruptions += 1
         self._playout.flush()
         if self._room_timer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import Final
+from typing import Any, Final
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link import BotLink, Direction
 from pipecat_bridge.transport import EagerTransport, set_buffers
+from pipecat_bridge.wire import websocket as usual
 
 _DIRECTIONS: Final[dict[str, Direction]] = {"input": "input", "output": "output", "": "both"}
 
@@ -25,13 +26,34 @@ class BotSocketProtocol(WebSocketServerProtocol):
     _link: BotLink | None = None
     _direction: Direction = "both"
     _keepalive: IDelayedCall | None = None
-    _last_sign = 0.0
+    _pinged_at: float | None = None  # the first ping since anything was heard
+    _heard = False
+    _paused = False
 
     def makeConnection(self, transport: ITransport) -> None:
         options = self.factory.options
         set_buffers(transport, options.read_buffer, options.write_buffer, options.unsent_limit)
         self._eager = EagerTransport(transport, self._drained)
         super().makeConnection(self._eager)
+
+    def dataReceived(self, data: bytes) -> None:
+        # Autobahn takes seven times as long for a frame of audio, half of it for a line of log at
+        # a level that is off; so it gets what is left when the usual frames are out.
+        if (
+            self.state == self.STATE_OPEN
+            and self.current_frame is None
+            and not (self.inside_message or self.data)
+        ):
+            frames, data = usual.decode(data, self.factory.longest_usual)
+            for opcode, payload in frames:
+                if self.state != self.STATE_OPEN:
+                    break  # what comes after our close is not for us
+                if opcode == usual.BINARY:
+                    self.onMessage(payload, True)
+                else:
+                    self.onPong(payload)
+        if data:
+            super().dataReceived(data)
 
     # From Autobahn
 
@@ -40,13 +62,13 @@ class BotSocketProtocol(WebSocketServerProtocol):
 
     def onOpen(self) -> None:
         assert self._link is not None
-        self._last_sign = self.factory.reactor.seconds()
         self._keepalive = self.factory.reactor.callLater(
             self.factory.options.ping_interval, self._keep_alive
         )
         self._link.attach(self, self._direction)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self._heard = True
         assert self._link is not None
         if isBinary:
             self._link.received(payload)
@@ -54,30 +76,42 @@ class BotSocketProtocol(WebSocketServerProtocol):
             self._link.fault(f"a text message of {len(payload)} bytes, expected binary")
 
     def onPong(self, payload: bytes) -> None:
+        self._heard = True
         assert self._link is not None
-        self._last_sign = self.factory.reactor.seconds()
-        self._link.pong(payload)
+        self._link.pong(self, payload)
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if self._keepalive is not None and self._keepalive.active():
             self._keepalive.cancel()
         link, self._link = self._link, None
-        if link is not None:
-            clean = wasClean and code in (None, 1000, 1001, 1005)
-            link.lost(clean, f"its WebSocket closed: {reason or 'no reason given'} ({code})")
+        if link is None:
+            return
+        if self.failedByMe:  # then code and reason are of the answer to our close
+            text: Any = self.localCloseReason
+            fault = text.decode("utf-8", "replace") if text else ""
+            link.lost(self, False, f"it broke the protocol: {fault} ({self.localCloseCode})")
+            return
+        clean = wasClean and code in (None, 1000, 1001, 1005)
+        link.lost(self, clean, f"its WebSocket closed: {reason or 'no reason given'} ({code})")
 
     def _drained(self) -> None:
         if self._link is not None:
             self._link.drained()
 
     def _keep_alive(self) -> None:
-        options = self.factory.options
-        silent = self.factory.reactor.seconds() - self._last_sign
-        if silent > options.ping_interval + options.ping_timeout:
+        """Ping; drop a peer that has said nothing for `ping_timeout` seconds after a ping."""
+        options, now = self.factory.options, self.factory.reactor.seconds()
+        if self._heard or self._paused or self._pinged_at is None:
+            self._heard, self._pinged_at = False, now
+        left = self._pinged_at + options.ping_timeout - now
+        if left <= 0:
+            self.wasNotCleanReason = f"no answer to a ping within {options.ping_timeout:g} s"
             self.dropConnection(abort=True)
             return
-        self._keepalive = self.factory.reactor.callLater(options.ping_interval, self._keep_alive)
-        self.sendPing(b"alive")
+        delay = min(options.ping_interval, left)
+        self._keepalive = self.factory.reactor.callLater(delay, self._keep_alive)
+        assert self._link is not None
+        self.sendPing(self._link.progress)
 
     # From the link
 
@@ -89,24 +123,26 @@ class BotSocketProtocol(WebSocketServerProtocol):
     def send(self, payload: bytes) -> None:
         """Send one binary message; dropped when the closing handshake has begun."""
         if self.state == self.STATE_OPEN:
-            self.sendMessage(payload, True)
+            self._eager.write(usual.encode(usual.BINARY, payload))
 
     def ping(self, payload: bytes) -> None:
-        """Send a ping."""
-        self.sendPing(payload)
+        """Send a ping, of at most 125 bytes; dropped as a message is."""
+        if self.state == self.STATE_OPEN:
+            self._eager.write(usual.encode(usual.PING, payload))
 
     def pause(self) -> None:
         """Stop reading."""
+        self._paused = True
         self._eager.pauseProducing()
 
     def resume(self) -> None:
         """Read on."""
+        self._paused = False
         if self.state != self.STATE_CLOSED:
             self._eager.resumeProducing()
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake; Autobahn drops a peer that does not answer it."""
-        self._link = None
         self.sendClose(code, reason)
 
 
@@ -144,6 +180,7 @@ class BotSocketFactory(WebSocketServerFactory):
     ) -> None:
         super().__init__(reactor=reactor)
         self.options = options
+        self.longest_usual = min(options.max_frame, options.max_message)
         self._require_token = require_token
         self._expected: dict[str, _Expected] = {}
         self.refused = 0
@@ -152,6 +189,7 @@ class BotSocketFactory(WebSocketServerFactory):
             maxMessagePayloadSize=options.max_message,
             openHandshakeTimeout=options.handshake_timeout,
             closeHandshakeTimeout=options.close_timeout,
+            failByDrop=False,  # a bot that breaks the protocol is told how
             webStatus=False,
             tcpNoDelay=True,
         )

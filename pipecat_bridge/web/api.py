@@ -9,13 +9,18 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
-from prometheus_client.twisted import MetricsResource
+from prometheus_client.exposition import choose_encoder
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from pipecat_bridge.call.record import summary
+from pipecat_bridge.call.call import Call
+from pipecat_bridge.call.life import State
+from pipecat_bridge.call.record import SUMMARY, record, summary
 from pipecat_bridge.call.registry import Calls, UnknownCallError
+from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
 
 MAX_BODY = 1 << 20
 
@@ -33,7 +38,8 @@ RUNNER_PARAMETERS = frozenset(
 )
 """What a call may tell its runner, besides metadata."""
 
-Handler = Callable[[Request], tuple[int, Any]]
+Answer = tuple[int, Any]
+Handler = Callable[[Request], Answer | Deferred[Answer]]
 
 
 class ProblemError(Exception):
@@ -56,30 +62,50 @@ class JSONResource(Resource):
     """Answers its methods with JSON; `handlers` maps a method to what it does."""
 
     isLeaf = True
+    _log = Logger()
 
     def __init__(self, **handlers: Handler) -> None:
         super().__init__()
         self._handlers = handlers
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         method = (request.method or b"").decode("ascii", "replace")
         handler = self._handlers.get("GET" if method == "HEAD" else method)
+        if handler is None:
+            allowed = ", ".join(sorted(self._handlers))
+            request.setHeader("allow", allowed)
+            return write(request, 405, {"error": f"{method} cannot be done here: use {allowed}"})
         try:
-            if handler is None:
-                allowed = ", ".join(sorted(self._handlers))
-                request.setHeader("allow", allowed)
-                raise ProblemError(405, f"{method} cannot be done here: use {allowed}")
-            status, answer = handler(request)
-        except ProblemError as problem:
-            status, answer = problem.status, {"error": str(problem)}
-        return write_json(request, status, answer)
+            answer = handler(request)
+        except Exception:  # noqa: BLE001 - whatever it is, the client gets JSON
+            answer = self._failed(Failure())
+        if isinstance(answer, tuple):
+            return write(request, *answer)
+        answer.addErrback(self._failed).addCallback(_finish, request, request.notifyFinish())
+        return NOT_DONE_YET
+
+    def _failed(self, failure: Failure) -> Answer:
+        if isinstance(failure.value, ProblemError):
+            return failure.value.status, {"error": str(failure.value)}
+        self._log.failure("a request failed", failure)
+        return 500, {"error": "this should not happen: the daemon's log tells more"}
 
 
-def write_json(request: Request, status: int, answer: Any) -> bytes:
-    """Set status and type; the body."""
+def write(request: Request, status: int, answer: Any) -> bytes:
+    """Set status and type; the body: JSON, or bytes as they are."""
     request.setResponseCode(status)
+    if isinstance(answer, bytes):
+        return answer
     request.setHeader("content-type", "application/json")
     return bytes(msgspec.json.encode(answer)) + b"\n"
+
+
+def _finish(answer: Answer, request: Request, finished: Deferred[None]) -> None:
+    gone: list[Failure] = []
+    finished.addErrback(gone.append)
+    if not gone:
+        request.write(write(request, *answer))
+        request.finish()
 
 
 class NotFound(Resource):
@@ -90,7 +116,7 @@ class NotFound(Resource):
 
     def render(self, request: Request) -> bytes:
         text = "nothing is here: see /v1/calls, /healthz, /readyz and /metrics"
-        return write_json(request, 404, {"error": text})
+        return write(request, 404, {"error": text})
 
 
 class CallsResource(Resource):
@@ -118,25 +144,26 @@ class CallsResource(Resource):
             return JSONResource(POST=lambda request: self._message(call_id, request))
         return NotFound()
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         return JSONResource(GET=self._list).render(request)
 
-    def _list(self, request: Request) -> tuple[int, Any]:
+    def _list(self, request: Request) -> Answer:
         running = [summary(call) for call in self._calls.running]
-        shown = ("id", "state", "outcome", "reason", "created_at", "ended_at", "metadata")
-        ended = [{key: each[key] for key in shown} for each in self._calls.ended]
+        ended = [{key: each[key] for key in SUMMARY} for each in self._calls.ended]
         return 200, {"running": running, "ended": ended}
 
-    def _show(self, call_id: str) -> tuple[int, Any]:
+    def _show(self, call_id: str) -> Answer:
         prepared = self._calls.prepared(call_id)
         if prepared is not None:
-            return 200, {"id": call_id, "state": "prepared", "metadata": prepared.metadata}
+            metadata = prepared.metadata
+            return 200, {"id": prepared.call_id, "state": "prepared", "metadata": metadata}
         try:
             return 200, self._calls.record(call_id)
         except UnknownCallError:
-            raise _unknown(call_id) from None
+            text = f"no call {call_id} runs, is prepared, or has ended lately: see /v1/calls"
+            raise ProblemError(404, text) from None
 
-    def _prepare(self, call_id: str, request: Request) -> tuple[int, Any]:
+    def _prepare(self, call_id: str, request: Request) -> Answer:
         parameters, metadata = _preparation(_body(request))
         try:
             ttl = self._calls.prepare(call_id, parameters, metadata)
@@ -144,32 +171,30 @@ class CallsResource(Resource):
             raise ProblemError(409 if "running" in str(error) else 400, str(error)) from None
         return 201, {"id": call_id.lower(), "state": "prepared", "expires_in": ttl}
 
-    def _stop(self, call_id: str) -> tuple[int, Any]:
+    def _running(self, call_id: str) -> Call:
         try:
-            self._calls.get(call_id).stop(reason="over the API")
-            return 200, self._calls.record(call_id)
+            return self._calls.get(call_id)
         except UnknownCallError:
-            raise _unknown(call_id) from None
+            text = f"no call {call_id} is running: see /v1/calls"
+            raise ProblemError(404, text) from None
 
-    def _message(self, call_id: str, request: Request) -> tuple[int, Any]:
+    def _stop(self, call_id: str) -> Answer:
+        call = self._running(call_id)
+        call.stop(reason="over the API")
+        return 200, record(call)
+
+    def _message(self, call_id: str, request: Request) -> Answer:
         try:
             message = msgspec.json.decode(_body(request), type=Text)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ProblemError(
                 400, f'expected {{"text": "...", "run_immediately": true, ...}}: {error}'
             ) from None
-        try:
-            call = self._calls.get(call_id)
-        except UnknownCallError:
-            raise _unknown(call_id) from None
+        call = self._running(call_id)
+        if call.state is State.FINISHING:
+            raise ProblemError(409, f"the bot of call {call_id} has ended")
         call.send_text(message.text, message.run_immediately, message.audio_response)
-        return 202, {"id": call_id, "sent": True}
-
-
-def _unknown(call_id: str) -> ProblemError:
-    return ProblemError(
-        404, f"no call {call_id} runs, is prepared, or has ended lately: see /v1/calls"
-    )
+        return 202, {"id": call.call_id, "sent": True}
 
 
 def _body(request: Request) -> bytes:
@@ -182,15 +207,26 @@ def _body(request: Request) -> bytes:
 
 
 def _preparation(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Runner parameters and metadata: from JSON, or from a form as the dialplan's CURL posts it."""
-    if body.lstrip()[:1] not in (b"{", b""):
+    """Runner parameters and metadata: from JSON, or from a form as the dialplan's CURL posts it.
+
+    The content type does not tell: `curl -d` calls JSON a form as well.
+    """
+    if b"=" in body and body.lstrip()[:1] not in b'{["':
         fields = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
         parameters = {key: fields.pop(key) for key in RUNNER_PARAMETERS & set(fields)}
         return parameters, fields
     try:
-        content = msgspec.json.decode(body or b"{}", type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise ProblemError(400, f"the body is not a JSON object: {error}") from None
+        content = msgspec.json.decode(body.strip() or b"{}", type=dict[str, Any])
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(
+            400, f"the body is neither a JSON object nor a form (name=value&..): {error}"
+        ) from None
+    if too_deep(content):
+        raise ProblemError(400, f"the body is nested deeper than {MAX_DEPTH} levels")
+    return _checked(content)
+
+
+def _checked(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     metadata = content.pop("metadata", {})
     if not isinstance(metadata, dict):
         raise ProblemError(400, '"metadata" must be an object of names and values')
@@ -201,38 +237,30 @@ def _preparation(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     return content, metadata
 
 
-class ReadyResource(Resource):
+def readiness(calls: Calls, reachable: Callable[[], Deferred[bool]]) -> JSONResource:
     """`/readyz`: 200 when a call that comes now would get a bot."""
 
-    isLeaf = True
-
-    def __init__(self, calls: Calls, reachable: Callable[[], Deferred[bool]]) -> None:
-        super().__init__()
-        self._calls = calls
-        self._reachable = reachable
-
-    def render_GET(self, request: Request) -> int:
-        gone: list[object] = []
-        request.notifyFinish().addErrback(gone.append)
-
-        def answer(reachable: bool) -> None:
-            reasons = self._reasons(reachable)
-            status = 503 if reasons else 200
-            body = write_json(request, status, {"ready": not reasons, "reasons": reasons})
-            if not gone:
-                request.write(body)
-                request.finish()
-
-        self._reachable().addCallback(answer)
-        return NOT_DONE_YET
-
-    def _reasons(self, reachable: bool) -> list[str]:
+    def answer(reached: bool) -> Answer:
         checks = {
-            "the runner does not answer": not reachable,
-            "the limit of [calls] max_calls is reached": self._calls.full,
-            "the daemon is being stopped": self._calls.draining,
+            "the runner does not answer": not reached,
+            "the limit of [calls] max_calls is reached": calls.full,
+            "the daemon is being stopped": calls.draining,
         }
-        return [reason for reason, true in checks.items() if true]
+        reasons = [reason for reason, true in checks.items() if true]
+        return 503 if reasons else 200, {"ready": not reasons, "reasons": reasons}
+
+    return JSONResource(GET=lambda request: reachable().addCallback(answer))
+
+
+def metrics_page(metrics: CollectorRegistry) -> JSONResource:
+    """`/metrics`, read in the reactor's thread: a call must not end while it is being counted."""
+
+    def page(request: Request) -> Answer:
+        encode, content_type = choose_encoder(request.getHeader("accept") or "")
+        request.setHeader("content-type", content_type)
+        return 200, encode(metrics)
+
+    return JSONResource(GET=page)
 
 
 class ApiSite(Site):
@@ -250,8 +278,8 @@ def api_site(
     """The site that serves all of it."""
     root, v1 = NotFound(), NotFound()
     root.putChild(b"healthz", JSONResource(GET=lambda request: (200, {"status": "ok"})))
-    root.putChild(b"readyz", ReadyResource(calls, reachable))
-    root.putChild(b"metrics", MetricsResource(registry=metrics))
+    root.putChild(b"readyz", readiness(calls, reachable))
+    root.putChild(b"metrics", metrics_page(metrics))
     root.putChild(b"v1", v1)
     v1.putChild(b"calls", CallsResource(calls))
     return ApiSite(root)

@@ -6,11 +6,12 @@ package name, so ours may differ from Pipecat's and both can live in one process
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError as _DecodeError
 
-from pipecat_bridge.wire.frames_pb2 import Frame
+from pipecat_bridge.wire.frames_pb2 import AudioRawFrame, Frame
 
 
 class Audio(NamedTuple):
@@ -78,12 +79,18 @@ def decode(data: bytes) -> BotFrame:
 
 def encode_audio(audio: bytes, rate: int) -> bytes:
     """A frame of mono PCM16."""
-    frame = Frame()
-    body = frame.audio
-    body.audio = audio
-    body.sample_rate = rate
-    body.num_channels = 1
-    return frame.SerializeToString()
+    head, tail = _around(len(audio), rate)
+    return head + audio + tail
+
+
+@lru_cache(maxsize=64)
+def _around(size: int, rate: int) -> tuple[bytes, bytes]:
+    """What stands before and after the audio of a frame: the same for all frames of a length."""
+    tail = AudioRawFrame(sample_rate=rate, num_channels=1).SerializeToString()
+    body = AudioRawFrame(audio=bytes(size), sample_rate=rate, num_channels=1)
+    frame = Frame(audio=body).SerializeToString()
+    # Fields are written in the order of their numbers, and audio comes before these two.
+    return frame[: len(frame) - len(tail) - size], tail
 
 
 def encode_message(data: str) -> bytes:

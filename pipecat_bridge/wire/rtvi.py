@@ -11,6 +11,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
+
 LABEL: Final = "rtvi-ai"
 
 VERSION: Final = "1.2.0"
@@ -143,10 +145,12 @@ def parse(text: str) -> Event:
     """The event in one message; raises `RTVIError` with what is wrong."""
     try:
         envelope = _decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise RTVIError(f"not an RTVI message: {error}") from None
     if envelope.label != LABEL:
         raise RTVIError(f'label "{envelope.label[:40]}" where "{LABEL}" is expected')
+    if too_deep(envelope.data):
+        raise RTVIError(f"RTVI data nested deeper than {MAX_DEPTH} levels")
     return _event(envelope.type, envelope.data)
 
 
@@ -158,6 +162,8 @@ def _event(kind: str, data: Any) -> Event:
     shape = _EVENTS.get(kind)
     if shape is None:
         return Other(kind, data)
+    if isinstance(data, dict):  # what is null was left out: Pipecat writes either
+        data = {name: value for name, value in data.items() if value is not None}
     try:
         return msgspec.convert(data or {}, shape)
     except msgspec.ValidationError as error:

@@ -13,7 +13,7 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 Message = dict[str, str]
-"""One block of ``Key: Value`` lines; a key that repeats (Variable, Output) is joined by newlines."""
+"""One block of ``Key: Value`` lines; a key that repeats is joined by newlines."""
 
 Match = Callable[[Message], bool]
 
@@ -25,7 +25,7 @@ class AmiError(Exception):
 class Ami(LineOnlyReceiver):
     """A client of the manager interface.
 
-    `events` keeps every event since the login, so that a test may ask for one that has come already.
+    `events` keeps every event since the login, so a test may ask for one that has come already.
     """
 
     MAX_LENGTH = 1 << 20
@@ -45,7 +45,9 @@ class Ami(LineOnlyReceiver):
             return
         key, separator, value = text.partition(": ")
         if not separator:
-            key, _, value = text.partition(":")  # an empty value has no space; the greeting no colon
+            key, _, value = text.partition(
+                ":"
+            )  # an empty value has no space; the greeting no colon
         known = self._block.get(key)
         self._block[key] = value if known is None else f"{known}\n{value}"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -13,14 +12,12 @@ from typing import Any
 
 from treq.client import HTTPClient
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
-from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
 
 from tests.asterisk.pbx import free_port
+from tests.asterisk.process import Program
 
 TWISTD = os.environ.get("BRIDGE_TWISTD", str(Path(sys.executable).with_name("twistd")))
 """The twistd whose environment has the daemon under test; make test-asterisk names a wheel's."""
@@ -28,24 +25,6 @@ TWISTD = os.environ.get("BRIDGE_TWISTD", str(Path(sys.executable).with_name("twi
 
 class BridgeError(Exception):
     """The daemon did not start, or something did not happen in time."""
-
-
-class _Daemon(ProcessProtocol):
-    """Keeps the daemon's log and tells when it has ended."""
-
-    def __init__(self) -> None:
-        self.log = b""
-        self.ended: Deferred[None] = Deferred()
-        self.status: int | None = None
-
-    def outReceived(self, data: bytes) -> None:
-        self.log += data
-
-    errReceived = outReceived
-
-    def processEnded(self, reason: Failure) -> None:
-        self.status = getattr(reason.value, "exitCode", None)
-        self.ended.callback(None)
 
 
 @dataclass
@@ -58,8 +37,7 @@ class Bridge:
     phone_port: int = field(default_factory=free_port)
     runner_port: int = field(default_factory=free_port)
     api_port: int = field(default_factory=free_port)
-    _daemon: _Daemon = field(init=False, default_factory=_Daemon)
-    _pid: int = field(init=False, default=0)
+    process: Program | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         # No connection is kept, so that none is left over when the daemon has ended.
@@ -72,6 +50,11 @@ class Bridge:
         return f"127.0.0.1:{self.phone_port}"
 
     @property
+    def variables(self) -> list[str]:
+        """What leads one call to this daemon rather than to the dialplan's."""
+        return [f"PIPECAT_BRIDGE={self.phones}", f"PIPECAT_API={self.api}"]
+
+    @property
     def api(self) -> str:
         """The base of the API's URLs."""
         return f"http://127.0.0.1:{self.api_port}"
@@ -79,7 +62,7 @@ class Bridge:
     @property
     def log(self) -> str:
         """What the daemon has logged so far."""
-        return self._daemon.log.decode(errors="replace")
+        return self.process.printed.decode(errors="replace") if self.process else ""
 
     async def start(self) -> None:
         """Run the daemon until it is healthy; raises `BridgeError` with its log when it is not."""
@@ -97,15 +80,11 @@ class Bridge:
         folder = tempfile.mkdtemp(prefix="pipecat-bridge-suite-")
         path = Path(folder, "bridge.toml")
         path.write_text(_toml(config))
-        self._daemon = _Daemon()
-        arguments = ["setpriv", "--pdeathsig", "KILL", TWISTD, "-n", "--pidfile=", "pipecat-bridge"]
-        arguments += ["--config", str(path)]
-        self._pid = reactor.spawnProcess(
-            self._daemon, arguments[0], arguments, env=dict(os.environ), path=folder
-        ).pid
-        await self._healthy()
+        arguments = [TWISTD, "-n", "--pidfile=", "pipecat-bridge", "--config", str(path)]
+        self.process = Program.run(arguments, folder)
+        await self._healthy(self.process)
 
-    async def _healthy(self) -> None:
+    async def _healthy(self, process: Program) -> None:
         for _ in range(200):
             try:
                 status, _body = await self.request("GET", "/healthz")
@@ -113,7 +92,7 @@ class Bridge:
                     return
             except (ConnectError, ResponseFailed):
                 pass
-            if self._daemon.ended.called:
+            if not process.running:
                 break
             await deferLater(reactor, 0.1)
         raise BridgeError(f"the daemon did not start:\n{self.log}")
@@ -148,32 +127,23 @@ class Bridge:
         """The sum of a metric's samples with these labels."""
         _, text = await self.request("GET", "/metrics")
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
-        lines = [line for line in str(text).splitlines() if line.partition("{")[0].split()[0] == name]
+        lines = [
+            line for line in str(text).splitlines() if line.partition("{")[0].split()[0] == name
+        ]
         return sum(float(x.split()[-1]) for x in lines if all(label in x for label in wanted))
 
-    def terminate(self) -> Deferred[None]:
-        """Ask the daemon to stop; fires when its process has ended."""
-        os.kill(self._pid, signal.SIGTERM)
-        return self._daemon.ended
-
-    async def kill(self) -> None:
-        """The daemon dies at once."""
-        os.kill(self._pid, signal.SIGKILL)
-        await self._daemon.ended
-
     async def stop(self) -> None:
-        """End the daemon if it still runs."""
-        if self._pid and not self._daemon.ended.called:
-            os.kill(self._pid, signal.SIGTERM)
-            kill = reactor.callLater(10, os.kill, self._pid, signal.SIGKILL)
-            await self._daemon.ended
-            if kill.active():
-                kill.cancel()
+        """End the daemon if it runs."""
+        if self.process is not None:
+            await self.process.stop()
 
 
 def _toml(config: dict[str, dict[str, Any]]) -> str:
     """JSON's strings, numbers, lists and booleans are TOML's."""
     lines = []
     for section, values in config.items():
-        lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+        lines += [
+            f"[{section}]",
+            *(f"{key} = {json.dumps(value)}" for key, value in values.items()),
+        ]
     return "\n".join(lines)

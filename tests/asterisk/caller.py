@@ -1,4 +1,4 @@
-"""Callers: Local channels whose near end plays a file and records, and whose far end is in the dialplan."""
+"""Callers: Local channels; the near end speaks and records, the far end is in the dialplan."""
 
 from __future__ import annotations
 

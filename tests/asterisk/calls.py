@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from tests.asterisk.ami import AmiError
+from tests.asterisk.caller import Caller
+from tests.asterisk.compare import Comparison, compare
 from tests.asterisk.pbx import Pbx
+from tests.asterisk.sound import Signal
 from tests.doubles.bot import BotDouble
 from tests.doubles.runner import RunnerDouble
 
@@ -27,6 +32,34 @@ async def bot_of(runner: RunnerDouble, call_id: str, timeout: float = 10.0) -> B
             return runner.bots[call_id]
         await deferLater(reactor, 0.01)
     raise AssertionError(f"no bot for {call_id} within {timeout:g} s; requests: {runner.requests}")
+
+
+async def echo_from_now_on(runner: RunnerDouble, call_id: str) -> BotDouble:
+    """The bot of a call, which sends back what it hears.
+
+    Not from the beginning: what the caller said until the bot was there comes to it at once, and an
+    echo of that would keep the call late by as much for ever.
+    """
+    bot = await bot_of(runner, call_id)
+    await deferLater(reactor, 0.2)
+    bot.echo = True
+    return bot
+
+
+def judged(caller: Caller, signal: Signal) -> Comparison:
+    """What the caller heard against the `signal` that it played; the delay is from its own lips.
+
+    The signal is taken from where it came from: when a frame is late, MixMonitor puts silence into
+    the recording of the other direction, to keep the two in step.
+    """
+    heard = caller.heard()
+    delay = compare(caller.said(), heard, caller.rate).delay
+    return replace(compare(signal, heard, caller.rate), delay=delay)
+
+
+def lost(result: Comparison) -> list[float]:
+    """Seconds of each piece that is missing: from there on everything comes earlier."""
+    return [-shift for _, shift in result.jumps if shift < 0]
 
 
 async def no_channels(pbx: Pbx, timeout: float = 5.0) -> None:

@@ -14,20 +14,20 @@ class Comparison:
     """`heard` held against `said`."""
 
     delay: float
-    """Seconds from `said` to `heard`, fractions of a sample included."""
+    """Seconds from `said` to `heard` at the beginning, fractions of a sample included."""
     correlation: float
-    """Over the whole of `said`, after the delay was taken out; 1 is the same signal."""
+    """Over the whole of `said`, the delay and its jumps taken out; 1 is the same signal."""
     snr: float
     """dB, after delay and gain were taken out."""
     jumps: tuple[tuple[float, float], ...]
-    """(second in `said`, seconds of shift) of each place from where on the signal comes earlier or later."""
+    """(second in `said`, seconds) of each place from where on the signal comes that much later."""
     gaps: tuple[tuple[float, float], ...]
     """(second in `said`, length) of each stretch that is silent in `heard` and not in `said`."""
 
     def __str__(self) -> str:
         return (
-            f"delay {1000 * self.delay:.2f} ms, correlation {self.correlation:.6f}, SNR {self.snr:.1f} dB, "
-            f"{len(self.gaps)} gaps, {len(self.jumps)} jumps"
+            f"delay {1000 * self.delay:.2f} ms, correlation {self.correlation:.6f}, "
+            f"SNR {self.snr:.1f} dB, {len(self.gaps)} gaps, {len(self.jumps)} jumps"
         )
 
 
@@ -38,20 +38,49 @@ def compare(said: Signal, heard: Signal, rate: int) -> Comparison:
     """
     if not said.any() or not heard.any():
         raise ValueError(f"silence: peak said {np.ptp(said):.4f}, peak heard {np.ptp(heard):.4f}")
-    lag = _fractional_lag(said, heard)
-    found = _shifted(heard, lag, len(said))
+    lag = _first_lag(said, heard, rate)
+    jumps = _jumps(said, heard, lag, rate)
+    if jumps and jumps[0][0] < _start(said) / rate + 0.1:
+        # The second by which the lag was found has a jump in it: the signal began at another.
+        lag, jumps = lag + jumps[0][1] * rate, jumps[1:]
+    found = _follow(said, heard, lag, jumps, rate)
     gain = float(said @ found) / float(said @ said)
     noise = found - gain * said
-    correlation = float(said @ found) / float(np.linalg.norm(said) * np.linalg.norm(found))
     power = gain * gain * float(said @ said)
-    snr = 10 * float(np.log10(power / max(float(noise @ noise), 1e-20)))
     return Comparison(
         delay=lag / rate,
-        correlation=correlation,
-        snr=snr,
-        jumps=_jumps(said, heard, lag, rate),
+        correlation=_alike(said, found),
+        snr=10 * float(np.log10(power / max(float(noise @ noise), 1e-20))),
+        jumps=jumps,
         gaps=_gaps(gain * said, found, rate),
     )
+
+
+def _first_lag(said: Signal, heard: Signal, rate: int) -> float:
+    """The lag of the first second that is not silent."""
+    start = _start(said)
+    return _fractional_lag(said[start : start + rate], heard) - start
+
+
+def _start(said: Signal) -> int:
+    return int(np.flatnonzero(np.abs(said) > 0.02)[0])
+
+
+def _follow(
+    said: Signal, heard: Signal, lag: float, jumps: tuple[tuple[float, float], ...], rate: int
+) -> Signal:
+    """`heard` in the time of `said`: each piece between two jumps at its own lag."""
+    found = _shifted(heard, lag, len(said))
+    for second, shift in jumps:
+        lag += shift * rate
+        later = _shifted(heard, lag, len(said))
+        # The jump is somewhere in the windows around: where the two pieces together fit best.
+        low, high = max(0, round((second - 0.2) * rate)), round((second + 0.2) * rate)
+        before = np.cumsum((found[low:high] - said[low:high]) ** 2)
+        after = np.cumsum((later[low:high] - said[low:high])[::-1] ** 2)[::-1]
+        cut = low + int(np.argmin(before[:-1] + after[1:])) + 1
+        found = np.concatenate([found[:cut], later[cut:]])
+    return found
 
 
 def _correlate(said: Signal, heard: Signal) -> Signal:
@@ -72,10 +101,12 @@ def _fractional_lag(said: Signal, heard: Signal) -> float:
 
 
 def _shifted(heard: Signal, lag: float, count: int) -> Signal:
-    """`count` samples of `heard` from `lag` on, between samples where need be; zeros outside of it."""
+    """`count` samples of `heard` from `lag` on, between samples where need be, zeros outside."""
     whole = int(np.floor(lag))
     margin = 64
-    padded = np.pad(heard, (max(0, margin - whole), margin + max(0, whole + count + margin - len(heard))))
+    padded = np.pad(
+        heard, (max(0, margin - whole), margin + max(0, whole + count + margin - len(heard)))
+    )
     start = max(whole, margin) - margin if whole >= margin else 0
     part = padded[start : start + count + 2 * margin]
     spectrum = np.fft.rfft(part)
@@ -86,7 +117,7 @@ def _shifted(heard: Signal, lag: float, count: int) -> Signal:
 def _jumps(said: Signal, heard: Signal, lag: float, rate: int) -> tuple[tuple[float, float], ...]:
     """Where a window of 200 ms is no longer at the lag of the one before.
 
-    A voice repeats itself, so a window is looked for elsewhere only when it is not where it should be.
+    A voice repeats itself, so a window that is where it should be is not looked for elsewhere.
     """
     window, reach = rate // 5, rate // 4
     jumps: list[tuple[float, float]] = []
@@ -116,7 +147,10 @@ def _gaps(said: Signal, found: Signal, rate: int) -> tuple[tuple[float, float], 
     """Stretches of 5 ms and more in which `said` is loud and `found` is 30 dB below it."""
     block = rate // 200
     count = len(said) // block
-    levels = [np.sqrt(np.mean(x[: count * block].reshape(count, block) ** 2, axis=1)) for x in (said, found)]
+    levels = [
+        np.sqrt(np.mean(x[: count * block].reshape(count, block) ** 2, axis=1))
+        for x in (said, found)
+    ]
     missing = (levels[0] > 0.005) & (levels[1] < levels[0] / 31.6)
     edges = np.flatnonzero(np.diff(np.concatenate(([0], missing.astype(np.int8), [0]))))
     return tuple(

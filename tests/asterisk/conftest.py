@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
 
@@ -11,7 +13,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
 from tests.asterisk.bridge import Bridge
-from tests.asterisk.pbx import Pbx
+from tests.asterisk.pbx import PROJECT, Pbx
+from tests.asterisk.process import Program
 from tests.doubles.runner import RunnerDouble
 
 T = TypeVar("T")
@@ -34,7 +37,12 @@ def runner() -> Iterator[RunnerDouble]:
     """A dial-back runner whose bots are silent unless a test says otherwise."""
     double = RunnerDouble(reactor)
     wait(double.listen())
+    # The bots run in this process: a pause of its collector would be heard as a bot that stalls.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     yield double
+    gc.enable()
     wait(double.shut())
 
 
@@ -45,6 +53,17 @@ def bridge(runner: RunnerDouble) -> Iterator[Bridge]:
     wait(daemon.start())
     yield daemon
     wait(daemon.stop())
+
+
+@pytest.fixture(scope="session")
+def echo_bridge() -> Iterator[Bridge]:
+    """A daemon whose bots send back what they hear, in a process of their own."""
+    echoes = Program.run([sys.executable, "-m", "tests.asterisk.echo_runner"], str(PROJECT))
+    daemon = Bridge(wait(echoes.line()))
+    wait(daemon.start())
+    yield daemon
+    wait(daemon.stop())
+    wait(echoes.stop())
 
 
 @pytest.fixture(scope="session")

@@ -1,24 +1,21 @@
-"""A real Asterisk for the tests: its own folder, its own ports, loopback only, ended by its process id."""
+"""A real Asterisk for the tests, with a folder and ports of its own, on loopback only."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.error import ConnectionRefusedError
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
 from tests.asterisk.ami import Ami
+from tests.asterisk.process import Program
 
 PROJECT = Path(__file__).resolve().parents[2]
 ROOT = PROJECT / ".asterisk" / "root"
@@ -31,22 +28,6 @@ class PbxError(Exception):
     """Asterisk is not there, or did not start."""
 
 
-class _Process(ProcessProtocol):
-    """Collects what Asterisk prints until its log takes over, and tells when it has ended."""
-
-    def __init__(self) -> None:
-        self.printed = b""
-        self.ended: Deferred[None] = Deferred()
-
-    def outReceived(self, data: bytes) -> None:
-        self.printed = (self.printed + data)[-20_000:]
-
-    errReceived = outReceived
-
-    def processEnded(self, reason: Failure) -> None:
-        self.ended.callback(None)
-
-
 def free_port(kind: int = socket.SOCK_STREAM) -> int:
     """A port on loopback that nobody has at this moment."""
     with socket.socket(socket.AF_INET, kind) as probe:
@@ -56,7 +37,7 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
 
 
 def free_range(size: int) -> int:
-    """The first of `size` free UDP ports in a row below the range the kernel gives out by itself."""
+    """The first of `size` free UDP ports in a row, below those that the kernel gives out."""
     for first in range(12_000 + os.getpid() % 40 * 400, 32_000 - size, size):
         try:
             for port in (first, first + size // 2, first + size - 1):
@@ -78,13 +59,12 @@ class Pbx:
     sip_port: int = field(default_factory=lambda: free_port(socket.SOCK_DGRAM))
     rtp_port: int = field(default_factory=lambda: free_range(RTP_PORTS))
     ami: Ami = field(init=False)
-    _process: _Process = field(init=False, default_factory=_Process)
-    _pid: int = field(init=False, default=0)
+    _process: Program | None = field(init=False, default=None)
     _boot_lines: int = field(init=False, default=0)
 
     @classmethod
     def prepare(cls) -> Pbx:
-        """Lay out a folder with a configuration; raises `PbxError` when Asterisk is not installed."""
+        """Lay out a folder with a configuration; raises `PbxError` without an Asterisk."""
         if not (ROOT / "usr/sbin/asterisk").exists():
             raise PbxError(f"no Asterisk in {ROOT}: run make asterisk (scripts/asterisk.sh) first")
         if os.geteuid() != 0:
@@ -100,7 +80,7 @@ class Pbx:
         return f"/{path.relative_to(ROOT)}"
 
     def _configure(self) -> None:
-        """Debian's own configuration, over it the suite's, which includes the project's examples."""
+        """Debian's own configuration, and over it the suite's, which includes etc/asterisk."""
         shutil.copytree(ROOT / "etc" / "asterisk", self.folder / "etc")
         shutil.copytree(EXAMPLES, self.folder / "etc" / "examples")
         modules = next(ROOT.glob("usr/lib/*/asterisk/modules"))
@@ -116,45 +96,35 @@ class Pbx:
         for source in CONFIG.glob("*.conf"):
             text = source.read_text()
             for key, value in values.items():
-                text = text.replace("{%s}" % key, str(value))
+                text = text.replace(f"{{{key}}}", str(value))
             (self.folder / "etc" / source.name).write_text(text)
 
     async def start(self) -> None:
-        """Run Asterisk until it is fully booted; raises `PbxError` with its log when it ends before."""
+        """Run Asterisk until it is fully booted; raises `PbxError` when it ends before."""
         config = self.inside(self.folder / "etc" / "asterisk.conf")
-        # Asterisk ends with the suite, even when that is killed.
-        arguments = ["setpriv", "--pdeathsig", "KILL", "chroot", str(ROOT)]
-        arguments += ["/usr/sbin/asterisk", "-f", "-C", config]
-        transport = reactor.spawnProcess(
-            self._process, arguments[0], arguments, env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-        )
-        self._pid = transport.pid
-        self.ami = await self._connect()
+        arguments = ["chroot", str(ROOT), "/usr/sbin/asterisk", "-f", "-C", config]
+        self._process = process = Program.run(arguments)
+        self.ami = await self._connect(process)
         await self.ami.action("Login", Username="suite", Secret="suite", Events="on")
         await self.ami.event(lambda event: event["Event"] == "FullyBooted")
         self._boot_lines = len(self._log())
 
-    async def _connect(self) -> Ami:
+    async def _connect(self, process: Program) -> Ami:
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.ami_port)
         for _ in range(300):
             try:
                 return await connectProtocol(endpoint, Ami())
-            except ConnectionRefusedError:
+            except ConnectError:
                 await deferLater(reactor, 0.1)
-            if self._process.ended.called:
+            if not process.running:
                 break
-        raise PbxError(f"Asterisk did not start: {self._process.printed.decode(errors='replace')}")
+        raise PbxError(f"Asterisk did not start: {process.printed.decode(errors='replace')}")
 
     async def stop(self) -> None:
         """End Asterisk and remove its folder."""
-        if self._pid and not self._process.ended.called:
-            os.kill(self._pid, signal.SIGTERM)
-            self._process.ended.addTimeout(10, reactor, onTimeoutCancel=self._kill)
-            await self._process.ended
+        if self._process is not None:
+            await self._process.stop()
         shutil.rmtree(self.folder)
-
-    def _kill(self, _: object, __: float) -> None:
-        os.kill(self._pid, signal.SIGKILL)
 
     def problems(self) -> list[str]:
         """The warnings and errors in Asterisk's log since it was fully booted."""

@@ -22,7 +22,7 @@ def ending(rate: int) -> str:
 
 
 def speech_like(seconds: float, rate: int, seed: int = 1, band: float = 3300.0) -> Signal:
-    """Noise between 200 Hz and `band` in syllables of changing level, which correlates with nothing else.
+    """Noise between 200 Hz and `band` in syllables of changing level.
 
     Every stretch of it is unlike every other, so a lost or repeated sample shows.
     """
@@ -33,7 +33,9 @@ def speech_like(seconds: float, rate: int, seed: int = 1, band: float = 3300.0) 
     spectrum[(frequencies < 200.0) | (frequencies > band)] = 0
     samples = np.fft.irfft(spectrum, count)
     time = np.arange(count) / rate
-    envelope = 0.25 + 0.75 * np.abs(np.sin(2 * np.pi * 1.9 * time) * np.sin(2 * np.pi * 0.37 * time))
+    envelope = 0.25 + 0.75 * np.abs(
+        np.sin(2 * np.pi * 1.9 * time) * np.sin(2 * np.pi * 0.37 * time)
+    )
     samples *= envelope
     return np.asarray(0.5 * samples / np.abs(samples).max())
 
@@ -42,13 +44,17 @@ def speech(text: str, rate: int, band: float = 3300.0) -> Signal:
     """`text` spoken, band-limited to between 60 Hz and `band`, with a peak of 0.5."""
     espeak = Espeak()
     pcm, own_rate = espeak.synthesize(text)
-    samples = np.frombuffer(pcm, dtype="<i2").astype(np.float64)
-    samples = np.asarray(soxr.resample(samples, own_rate, rate, "VHQ"))
+    samples = resampled(np.frombuffer(pcm, dtype="<i2").astype(np.float64), own_rate, rate)
     spectrum = np.fft.rfft(samples)
     frequencies = np.fft.rfftfreq(len(samples), 1 / rate)
     spectrum[(frequencies < 60.0) | (frequencies > band)] = 0
     samples = np.fft.irfft(spectrum, len(samples))
     return np.asarray(0.5 * samples / np.abs(samples).max())
+
+
+def resampled(samples: Signal, rate: int, to: int) -> Signal:
+    """`samples` at another rate, in one piece."""
+    return np.asarray(soxr.resample(samples, rate, to, "VHQ"))
 
 
 def tone(frequency: float, seconds: float, rate: int, level: float = 0.3) -> Signal:

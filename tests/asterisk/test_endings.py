@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred
 
 from tests.asterisk import sound
 from tests.asterisk.bridge import Bridge
@@ -34,9 +36,10 @@ async def own_bridge(runner: RunnerDouble) -> AsyncIterator[Bridge]:
     await daemon.stop()
 
 
-def _through(bridge: Bridge) -> list[str]:
-    """Variables that lead one call to this daemon."""
-    return [f"PIPECAT_BRIDGE={bridge.phones}", f"PIPECAT_API={bridge.api}"]
+def _signal(bridge: Bridge, number: int) -> Deferred[None]:
+    """Fires when the daemon has ended of it."""
+    assert bridge.process is not None
+    return bridge.process.signal(number)
 
 
 def _contexts(caller: Caller) -> list[str]:
@@ -72,6 +75,8 @@ async def test_the_bot_hangs_up_and_the_dialplan_goes_on(
     caller = await call(pbx, DRIVERS[driver], quiet, 8000)
     call_id = await caller.variable("PIPECAT_CALL")
     bot = await bot_of(runner, call_id)
+    for number in range(100):
+        bot.rtvi("bot-transcription", {"text": f"sentence {number} of a long conversation"})
     words = sound.speech_like(1.0, 16000)
     bot.burst(sound.pcm(words), 16000)
     bot.close()
@@ -108,13 +113,32 @@ async def test_the_daemon_is_stopped_in_mid_call(
 ) -> None:
     """The call ends at the deadline of the drain, cleanly, and someone else takes it."""
     runner.bot_options = {}
-    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *_through(own_bridge))
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *own_bridge.variables)
     await bot_of(runner, await caller.variable("PIPECAT_CALL"))
-    await own_bridge.terminate()
+    await _signal(own_bridge, signal.SIGTERM)
     await caller.application("Queue")
     assert FALLBACK in _contexts(caller)
     await caller.hang_up()
     await caller.ended()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_call_that_comes_during_the_drain_is_not_refused(
+    quiet: Path, pbx: Pbx, own_bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """It is taken and given back at once: a refused connection endangers Asterisk's other calls."""
+    runner.bot_options = {}
+    first = await call(pbx, DRIVERS["application"], quiet, 8000, *own_bridge.variables)
+    await bot_of(runner, await first.variable("PIPECAT_CALL"))
+    ended = _signal(own_bridge, signal.SIGTERM)
+    second = await call(pbx, DRIVERS["application"], quiet, 8000, *own_bridge.variables)
+    await second.application("Queue")
+    await ended
+    status = await second.variable("TRYSTATUS")
+    for caller in (first, second):
+        await caller.hang_up()
+        await caller.ended()
+    assert status == "SUCCESS"
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -124,9 +148,9 @@ async def test_the_daemon_is_killed_and_the_fallback_takes_the_call(
 ) -> None:
     """Whether the kernel closes with FIN or RST."""
     runner.bot_options = {}
-    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *_through(own_bridge))
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *own_bridge.variables)
     await bot_of(runner, await caller.variable("PIPECAT_CALL"))
-    await own_bridge.kill()
+    await _signal(own_bridge, signal.SIGKILL)
     await caller.application("Queue")
     assert FALLBACK in _contexts(caller)
     await caller.hang_up()
@@ -139,7 +163,7 @@ async def test_the_runner_is_down(driver: str, quiet: Path, pbx: Pbx) -> None:
     """The daemon gives the call back, and the fallback takes it."""
     daemon = Bridge(f"http://127.0.0.1:{free_port()}")
     await daemon.start()
-    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *_through(daemon))
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000, *daemon.variables)
     await caller.application("Queue")
     assert await caller.variable("PIPECAT_OUTCOME") == "runner-failed"
     await caller.hang_up()

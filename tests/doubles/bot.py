@@ -298,6 +298,7 @@ class BotDouble(Watched):
         ready_id, self._ready_id = self._ready_id, None
         self.ready_sent = True
         self.send(protobuf.encode_rtvi("bot-ready", about, ready_id))
+        self.changed()
 
 
 def riff_header(size: int, rate: int, channels: int = 1) -> bytes:

@@ -1,0 +1,148 @@
+"""Text from speech with pocketsphinx, its built-in English model and a small JSGF grammar.
+
+Nothing here knows Pipecat: the demo judges its recording with the same recogniser.
+
+A grammar alone finds one of its sentences in any noise. Two things keep that out: a result must
+be a whole sentence of the grammar, and its words must fit the sound nearly as well as the best
+that the acoustic model could have done with no grammar at all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+
+from .grammar import Grammar, GrammarError, read_grammar
+
+MODEL_RATE = 16000
+MIN_FIT = -4.9  # natural log of likelihood a frame, against the best senone of each frame
+_SPEECH_LEVEL = 3000.0  # rms of the louder frames after levelling
+_NOISE_LEVEL = 120.0  # 28 dB below: see _prepare
+_MAX_GAIN = 10.0
+_FRAME = MODEL_RATE // 50
+_SHORTEST = MODEL_RATE // 10  # no word is shorter, and the decoder fails on nothing at all
+_SILENCE = 0.03  # of the louder frames' level
+_MARGIN = 15  # frames of silence kept on either side
+_Samples = np.ndarray[Any, np.dtype[np.float64]]
+_SETTINGS = {"beam": 1e-60, "wbeam": 1e-40, "pbeam": 1e-60, "cmn": "batch", "loglevel": "FATAL"}
+
+
+def transcribe(pcm16: bytes, rate: int, grammar: str | Path) -> str:
+    """Return the sentence of `grammar` that was spoken, lower case, or "" when there is none.
+
+    `pcm16` is mono 16-bit little-endian at `rate` Hz; `grammar` is JSGF text, or the path of a
+    file with it. Takes about a twentieth of the length of the audio. Safe to call from several
+    threads: each grammar has one decoder, used by one thread at a time.
+
+    Raises GrammarError for a grammar that cannot be read, with the word that is not in the
+    pronouncing dictionary where that is the reason.
+    """
+    return recogniser_for(_text_of(grammar)).transcribe(pcm16, rate)
+
+
+@lru_cache(maxsize=8)
+def recogniser_for(grammar_text: str) -> Recogniser:
+    """The recogniser for a grammar, loaded once in a process (0.2 s, 12 MB)."""
+    return Recogniser(read_grammar(grammar_text))
+
+
+class Recogniser:
+    """A pocketsphinx decoder for one grammar."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self._grammar = grammar
+        self._lock = threading.Lock()
+        self._decoder = _load_decoder(grammar)
+
+    def transcribe(self, pcm16: bytes, rate: int) -> str:
+        """Return what was said, or ""; see the function `transcribe`."""
+        sentence, fit = self.hear(pcm16, rate)
+        return sentence if fit >= MIN_FIT and self._grammar.accepts(sentence) else ""
+
+    def hear(self, pcm16: bytes, rate: int) -> tuple[str, float]:
+        """Return the decoder's best guess, even half a sentence, and how well it fits (<= 0)."""
+        audio = _prepare(pcm16, rate)
+        if len(audio) < 2 * _SHORTEST:
+            return "", -math.inf
+        with self._lock:
+            self._decoder.start_utt()
+            self._decoder.process_raw(audio, False, True)
+            self._decoder.end_utt()
+            words = [part for part in self._decoder.seg() or () if part.word[0] not in "<[("]
+            frames = sum(part.end_frame - part.start_frame + 1 for part in words)
+            fit = sum(math.log(max(part.ascore, 1e-300)) for part in words)
+            sentence = " ".join(re.sub(r"\(\d+\)$", "", part.word) for part in words)
+        return sentence, fit / frames if frames else -math.inf
+
+
+def _text_of(grammar: str | Path) -> str:
+    return grammar.read_text() if isinstance(grammar, Path) else grammar
+
+
+def _prepare(pcm16: bytes, rate: int) -> bytes:
+    """Cut off the silence around the speech, level it, and fill the band above 4 kHz.
+
+    The model was trained on wideband speech with some room in it. Telephone audio has nothing at
+    all above 4 kHz, and synthetic callers have digital silence between their words; both are far
+    from anything it knows. A little white noise brings them close: 51 % of test sentences right
+    without it, 92 % with it.
+    """
+    samples = np.frombuffer(pcm16[: len(pcm16) & ~1], dtype="<i2").astype(np.float64)
+    if rate != MODEL_RATE:
+        samples = soxr.resample(samples, rate, MODEL_RATE)
+    speech = _levelled(samples)
+    noisy = speech + np.random.default_rng(0).normal(0.0, _NOISE_LEVEL, len(speech))
+    return bytes(np.clip(np.rint(noisy), -32768, 32767).astype("<i2").tobytes())
+
+
+def _levelled(samples: _Samples) -> _Samples:
+    """The part with speech in it, its louder frames at the speech level."""
+    frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
+    if not len(frames):
+        return samples
+    levels = np.sqrt(np.mean(frames**2, axis=1))
+    loud = float(np.percentile(levels, 90))
+    audible = np.flatnonzero(levels > max(loud * _SILENCE, 1.0))
+    if not len(audible):
+        return samples
+    first = max(int(audible[0]) - _MARGIN, 0) * _FRAME
+    last = (int(audible[-1]) + 1 + _MARGIN) * _FRAME
+    return samples[first:last] * min(_SPEECH_LEVEL / max(loud, 1.0), _MAX_GAIN)
+
+
+def _load_decoder(grammar: Grammar) -> Any:
+    from pocketsphinx import Config, Decoder, get_model_path
+
+    model = Path(get_model_path()) / "en-us"
+    with tempfile.TemporaryDirectory() as folder:
+        lexicon = Path(folder) / "words.dict"
+        lexicon.write_text(_pronunciations(grammar, model / "cmudict-en-us.dict"))
+        rules = Path(folder) / "rules.gram"
+        rules.write_text(grammar.text)
+        files = {"hmm": str(model / "en-us"), "dict": str(lexicon), "jsgf": str(rules), "lm": None}
+        return Decoder(Config(**files, **_SETTINGS))
+
+
+def _pronunciations(grammar: Grammar, dictionary: Path) -> str:
+    """The dictionary's lines for the grammar's words: loads in a tenth of the time and memory."""
+    lines = []
+    found = set()
+    with dictionary.open() as entries:
+        for line in entries:
+            word = re.sub(r"\(\d+\)$", "", line.split(" ", 1)[0])
+            if word in grammar.words:
+                found.add(word)
+                lines.append(line)
+    if missing := sorted(grammar.words - found):
+        raise GrammarError(
+            f"the words {', '.join(missing)} are not in the dictionary; use lower case"
+        )
+    return "".join(lines)

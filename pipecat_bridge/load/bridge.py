@@ -1,0 +1,223 @@
+"""The bridge that is measured: a daemon started here, or one that runs elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+from urllib.error import URLError
+from urllib.request import urlopen
+
+READY_SECONDS: Final = 30.0
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_TWISTD: Final = "from twisted.scripts.twistd import run; run()"
+_METRIC = re.compile(r"^(\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
+class BridgeError(Exception):
+    """The bridge did not start, or is not there."""
+
+
+class Reading(NamedTuple):
+    """A bridge at one moment: processor seconds since its start, resident bytes."""
+
+    time: float
+    cpu: float
+    rss: float
+    descriptors: float
+
+
+class Bridge(Protocol):
+    """What a run needs of a bridge."""
+
+    host: str
+    port: int
+
+    def read(self) -> Reading:
+        """How it stands."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """What it counts itself; nothing where it has no API."""
+        ...
+
+    def stop(self) -> None:
+        """End it, where it was started here."""
+
+
+class Remote:
+    """A bridge that runs already; `api` is the base URL of its API, or empty."""
+
+    def __init__(self, host: str, port: int, api: str) -> None:
+        self.host, self.port = host, port
+        self._api = api.rstrip("/")
+
+    def read(self) -> Reading:
+        """What its /metrics tell of the process; without an API that is not known."""
+        metrics = self.metrics()
+        nan = float("nan")
+        return Reading(
+            time.monotonic(),
+            metrics.get("process_cpu_seconds_total", nan),
+            metrics.get("process_resident_memory_bytes", nan),
+            metrics.get("process_open_fds", nan),
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """From /metrics."""
+        return scrape(self._api) if self._api else {}
+
+    def stop(self) -> None:
+        """It is not ours to stop."""
+
+
+class Started:
+    """A process, with its children, that listens on `port`; its output goes to the file `log`.
+
+    It is kept on the processor `cpu`. `api` is the base URL of its API; without one it is ready
+    as soon as the port answers.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(
+        self, command: Sequence[str], port: int, api: str, log: Path, cpu: int | None = None
+    ) -> None:
+        self.port = port
+        self._api = api
+        self._log = log
+        self._since_log = log.open("ab")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("PIPECAT_BRIDGE_")}
+        self._process = subprocess.Popen(
+            command, stdout=self._since_log, stderr=subprocess.STDOUT, env=environment
+        )
+        if cpu is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(self._process.pid, {cpu})
+        if hasattr(resource, "prlimit"):
+            _, most = resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(self._process.pid, resource.RLIMIT_NOFILE, (most, most))
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        return self._process.pid
+
+    def wait(self) -> None:
+        """Return when it is ready; BridgeError when it is not within 30 s."""
+        give_up = time.monotonic() + READY_SECONDS
+        while not self._ready():
+            if self._process.poll() is not None or time.monotonic() > give_up:
+                self.stop()
+                tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-8:])
+                raise BridgeError(f"the bridge did not start; the end of {self._log}:\n{tail}")
+            time.sleep(0.1)
+
+    def _ready(self) -> bool:
+        try:
+            if self._api:
+                urlopen(f"{self._api}/healthz", timeout=2.0).close()
+            else:
+                socket.create_connection((self.host, self.port), 2.0).close()
+        except (OSError, URLError):
+            return False
+        return True
+
+    def read(self) -> Reading:
+        """From /proc, summed over its processes."""
+        pids = _tree(self._process.pid)
+        now = time.monotonic()
+        return Reading(
+            now,
+            sum(map(_cpu, pids)),
+            sum(map(_rss, pids)),
+            sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """From /metrics."""
+        return scrape(self._api) if self._api else {}
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(10.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._since_log.close()
+
+
+def daemon(
+    runner: str, log: Path, cpu: int | None = None, settings: Sequence[str] = (), start: Any = None
+) -> Started:
+    """Start `twistd pipecat-bridge` on free ports in front of the runner at the URL `runner`.
+
+    `settings` are further `section.key=value`; `start` is another program than twistd's.
+    """
+    phone, dialback, api = free_ports(3)
+    options = [
+        f"audiosocket.listen=tcp:{phone}:interface=127.0.0.1:backlog=1024",
+        f"runner.listen=tcp:{dialback}:interface=127.0.0.1:backlog=1024",
+        f"api.listen=tcp:{api}:interface=127.0.0.1",
+        "runner.mode=dialback",
+        f"runner.url={runner}",
+        "calls.drain_timeout=0",
+        *settings,
+    ]
+    program = start or [sys.executable, "-c", _TWISTD]
+    command = [*program, "-n", "--pidfile=", "pipecat-bridge"]
+    for option in options:
+        command += ["--set", option]
+    return Started(command, phone, f"http://127.0.0.1:{api}", log, cpu)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nothing listens on now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def scrape(api: str) -> dict[str, float]:
+    """All metrics; those that differ in labels only are added up."""
+    try:
+        with urlopen(f"{api}/metrics", timeout=10.0) as answer:
+            text = answer.read().decode()
+    except (OSError, URLError) as error:
+        raise BridgeError(f"{api}/metrics: {error}") from None
+    metrics: dict[str, float] = defaultdict(float)
+    for name, value in _METRIC.findall(text):
+        metrics[name] += float(value)
+    return dict(metrics)
+
+
+def _tree(pid: int) -> list[int]:
+    """A process and all that it has started."""
+    pids = [pid]
+    for parent in pids:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            pids += [int(child) for child in children.read_text().split()]
+    return pids
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _rss(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return float(pages * os.sysconf("SC_PAGE_SIZE"))

@@ -1,0 +1,102 @@
+"""A bare event loop: epoll and deadlines. The generator of a load must not be what is measured."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+READ_BYTES: Final = 1 << 16
+_SO_TIMESTAMPNS: Final = 35  # Linux, socket(7); Python has no name for it.
+_STAMP = struct.Struct("qq")
+
+Job = Callable[[], float | None]
+
+
+class Loop:
+    """Calls readers when their sockets are readable, and jobs when they are due."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._jobs: list[tuple[float, int, Job]] = []
+        self._order = itertools.count()
+        self._running = True
+        self.lateness: list[float] | None = None
+        """How late jobs began, in seconds, while this is a list."""
+
+    def read(self, fd: int, reader: Callable[[], None]) -> None:
+        """Call `reader` whenever `fd` is readable."""
+        self._readers[fd] = reader
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def forget(self, fd: int) -> None:
+        """Read `fd` no more; to be called before it is closed."""
+        if self._readers.pop(fd, None) is not None:
+            with suppress(OSError):
+                self._epoll.unregister(fd)
+
+    def at(self, due: float, job: Job) -> None:
+        """Call `job` at `due` of the monotonic clock; what it returns is when it is due again."""
+        heapq.heappush(self._jobs, (due, next(self._order), job))
+
+    def stop(self) -> None:
+        """Return from `run`."""
+        self._running = False
+
+    def run(self) -> None:
+        """Go on until `stop`."""
+        epoll, readers, jobs = self._epoll, self._readers, self._jobs
+        now = time.monotonic
+        waiting = [epoll.fileno()]
+        while self._running:
+            timeout = max(0.0, jobs[0][0] - now()) if jobs else None
+            # epoll.poll waits for whole milliseconds only.
+            if timeout != 0.0:
+                select.select(waiting, (), (), timeout)
+            for fd, _ in epoll.poll(0):
+                reader = readers.get(fd)
+                if reader is not None:
+                    reader()
+            self._run_jobs(now())
+
+    def _run_jobs(self, now: float) -> None:
+        jobs = self._jobs
+        while jobs and jobs[0][0] <= now:
+            due, order, job = jobs[0]
+            if self.lateness is not None:
+                self.lateness.append(now - due)
+            again = job()
+            # The job may have added others, but none that is due before itself.
+            if again is None:
+                heapq.heappop(jobs)
+            else:
+                heapq.heapreplace(jobs, (again, order, job))
+            now = time.monotonic()
+
+
+def stamp(sock: socket.socket) -> None:
+    """Let the kernel note when data arrives, so that a busy reader does not count as delay."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+def receive(sock: socket.socket) -> tuple[bytes, float]:
+    """What is there to read, and the monotonic time at which the last of it arrived.
+
+    Raises OSError as `recv` does; no bytes when the peer has closed.
+    """
+    data, notes, _, _ = sock.recvmsg(READ_BYTES, 64)
+    now = time.monotonic()
+    if notes and len(notes[0][2]) == _STAMP.size:
+        seconds, nanoseconds = _STAMP.unpack(notes[0][2])
+        waited = time.time() - seconds - nanoseconds * 1e-9
+        if 0 < waited < 1:
+            now -= waited
+    return data, now

@@ -1,0 +1,153 @@
+"""Marks in the audio: numbered, and found again to a fraction of a millisecond at any rate.
+
+A mark is a row of ten pulses, 1 ms apart: one positive that says where it is, eight whose signs are
+the bits of its number, one for even parity. The pulses are narrower than the telephone band, so a
+resampler keeps their shape; between marks there is a soft tone, which tells audio from the silence
+that a bridge puts in its place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+NUMBERS: Final = 256
+"""Marks are counted modulo this."""
+
+LEAD: Final = 0.003
+"""Seconds from the beginning of a marked chunk to its mark."""
+
+EVERY: Final = 5
+"""Chunks from one mark to the next."""
+
+_PULSES = 10
+_SPACING = 0.001
+_HALF_WIDTH = 0.0004
+_LOUD = 16000.0
+_THRESHOLD = 6000
+_TONE, _TONE_LEVEL = 1000.0, 400.0
+
+Tag = TypeVar("Tag")
+_Samples = npt.NDArray[np.int16]
+
+
+class Speaker:
+    """Audio with a mark in every fifth chunk, made once: PCM16 at `rate`, `seconds` to a chunk."""
+
+    def __init__(self, rate: int, seconds: float = 0.02) -> None:
+        self.rate = rate
+        self.seconds = seconds
+        self.count = round(rate * seconds)
+        self.plain = self._chunk(None)
+        self.marked = [self._chunk(number) for number in range(NUMBERS)]
+
+    def chunk(self, index: int) -> bytes:
+        """The chunk of this index, from 0; every fifth is marked, the first included."""
+        return self.plain if index % EVERY else self.marked[index // EVERY % NUMBERS]
+
+    def _chunk(self, number: int | None) -> bytes:
+        time = np.arange(self.count) / self.rate
+        samples = _TONE_LEVEL * np.sin(2 * np.pi * _TONE * time)
+        if number is not None:
+            for pulse, sign in enumerate(_signs(number)):
+                distance = np.abs(time - LEAD - pulse * _SPACING)
+                shape = np.where(
+                    distance < _HALF_WIDTH, 1 + np.cos(np.pi * distance / _HALF_WIDTH), 0.0
+                )
+                samples += sign * _LOUD / 2 * shape
+        return bytes(np.rint(samples).astype("<i2").data)
+
+
+def _signs(number: int) -> list[int]:
+    bits = [number >> bit & 1 for bit in range(8)]
+    return [1, *(1 if bit else -1 for bit in [*bits, sum(bits) & 1])]
+
+
+class Heard(NamedTuple, Generic[Tag]):
+    """A mark: its number, how many seconds it lies behind the beginning of the chunk that came
+    with `tag`, and where in the stream, in samples."""
+
+    number: int
+    offset: float
+    tag: Tag
+    sample: int
+
+
+class Ear(Generic[Tag]):
+    """Finds the marks of one stream, however it is cut.
+
+    `damaged` counts what was as loud as a mark and was none.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
+        self.damaged = 0
+        self._length = round((_PULSES * _SPACING + _HALF_WIDTH) * rate)
+        self._pulses = np.rint(np.arange(_PULSES) * _SPACING * rate).astype(int)
+        self._kept: _Samples = np.empty(0, np.int16)  # a mark that has begun
+        self._chunks: deque[tuple[int, Tag]] = deque()  # where each chunk of it begins
+        self._end = 0
+        self._plain = b""  # the last chunk that held nothing; most are the same
+
+    @property
+    def quiet(self) -> bool:
+        """True when no mark waits for its rest."""
+        return not len(self._kept)
+
+    def pass_over(self, samples: int) -> None:
+        """Count samples that are known to hold nothing; only when `quiet`."""
+        self._end += samples
+
+    def hear(self, pcm: bytes, tag: Tag) -> list[Heard[Tag]]:
+        """The marks that are whole with this chunk of PCM16."""
+        if pcm == self._plain and self.quiet:
+            self.pass_over(len(pcm) // 2)
+            return []
+        samples: _Samples = np.frombuffer(pcm, "<i2")
+        start, self._end = self._end, self._end + len(samples)
+        if self.quiet:
+            self._chunks.clear()
+            if not len(samples) or max(samples.max(), -int(samples.min())) < _THRESHOLD:
+                self._plain = pcm
+                return []
+        else:
+            start -= len(self._kept)
+            samples = np.concatenate([self._kept, samples])
+        self._chunks.append((self._end - len(pcm) // 2, tag))
+        return self._search(samples, start)
+
+    def _search(self, samples: _Samples, start: int) -> list[Heard[Tag]]:
+        loud = np.flatnonzero(np.abs(samples.astype(np.int32)) >= _THRESHOLD)
+        heard = []
+        at = 0
+        while True:
+            index = int(np.searchsorted(loud, at))
+            if index == len(loud):
+                self._kept = samples[:0]
+                return heard
+            first = int(loud[index])
+            if first + self._length > len(samples):
+                self._kept = samples[first:].copy()
+                return heard
+            at = first + self._length
+            mark = self._read(samples[first:at], start + first)
+            if mark is None:
+                self.damaged += 1
+            else:
+                heard.append(mark)
+
+    def _read(self, mark: _Samples, start: int) -> Heard[Tag] | None:
+        peak = int(np.argmax(mark[: round(2 * _HALF_WIDTH * self.rate) + 1]))
+        levels = mark[np.minimum(peak + self._pulses, len(mark) - 1)].astype(int)
+        bits = [int(level > 0) for level in levels[1:]]
+        if levels[0] < _THRESHOLD or sum(bits) & 1 or np.abs(levels).min() < _THRESHOLD // 2:
+            return None
+        sample = start + peak
+        while len(self._chunks) > 1 and self._chunks[1][0] <= sample:
+            self._chunks.popleft()
+        begin, tag = self._chunks[0]
+        number = sum(bit << index for index, bit in enumerate(bits[:8]))
+        return Heard(number, (sample - begin) / self.rate, tag, sample)

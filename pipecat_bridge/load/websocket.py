@@ -1,0 +1,83 @@
+"""The client's side of a WebSocket (RFC 6455), as far as a runner double needs it; no I/O.
+
+Every frame has the same mask, so a payload that is sent again is masked only once. It is not zero:
+the bridge has its work with it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final, NamedTuple
+
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+_MASK: Final = os.urandom(3) + b"\x5a"
+_LONG_MASK: Final = _MASK * 256
+_KEY: Final = "cGlwZWNhdC1icmlkZ2UtMQ=="
+
+
+class Message(NamedTuple):
+    """One frame from the server; the bridge never fragments what it sends."""
+
+    opcode: int
+    payload: bytes
+
+
+def request(host: str, target: str) -> bytes:
+    """The opening handshake."""
+    lines = (
+        f"GET {target} HTTP/1.1",
+        f"Host: {host}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {_KEY}",
+        "Sec-WebSocket-Version: 13",
+    )
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def masked(payload: bytes, opcode: int = BINARY) -> bytes:
+    """A whole frame, final and masked."""
+    size = len(payload)
+    if size < 126:
+        header = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 1 << 16:
+        header = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        header = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    mask = _LONG_MASK
+    if size > len(mask):
+        mask = _MASK * (size // 4 + 1)
+    word = int.from_bytes(payload, "big") ^ int.from_bytes(mask[:size], "big")
+    return header + _MASK + word.to_bytes(size, "big")
+
+
+class Decoder:
+    """Turns what a server sends, after its handshake, into messages."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that are whole now."""
+        if self._rest:
+            data = self._rest + data
+        messages = []
+        at, end = 0, len(data)
+        while end - at >= 2:
+            first, size, start = data[at], data[at + 1], at + 2
+            if size >= 126:
+                width = 2 if size == 126 else 8
+                start += width
+                size = int.from_bytes(data[at + 2 : start], "big")
+            if end < start + size or end < start:
+                break
+            messages.append(Message(first & 0x0F, data[start : start + size]))
+            at = start + size
+        self._rest = data[at:]
+        return messages

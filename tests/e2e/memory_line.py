@@ -1,0 +1,175 @@
+"""A whole daemon on a turned clock: TCP, HTTP and WebSockets are in memory, nothing is left out.
+
+Ten minutes of a call take seconds, and every delay that is seen is the bridge's own, to the digit:
+what is sent arrives in the same instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import txaio
+from twisted.internet import error
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IConnector, IListeningPort
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from pipecat_bridge import config
+from pipecat_bridge.service import Bridge
+from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
+from tests.doubles.bot import BotDouble
+from tests.doubles.link import join
+from tests.doubles.runner import RunnerDouble
+
+LOOPBACK = "tcp:0:interface=127.0.0.1"
+LOWEST_PORT = 20000
+
+T = TypeVar("T")
+
+
+class MemoryNetwork(MemoryReactorClock):
+    """A reactor whose time is turned and whose TCP connections are links in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listening: dict[int, _Port] = {}
+
+    def listenTCP(
+        self, port: int, factory: Any, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        number = port or LOWEST_PORT + len(self._listening)
+        listening = self._listening[number] = _Port(self._listening, number, factory)
+        factory.doStart()
+        return listening
+
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+    ) -> IConnector:
+        connector = _Connector(IPv4Address("TCP", host, port))
+        factory.startedConnecting(connector)
+        self.callLater(0, self._connect, connector, factory)
+        return connector
+
+    def _connect(self, connector: _Connector, factory: Any) -> None:
+        address = connector.getDestination()
+        listening = self._listening.get(address.port)
+        if listening is None:
+            factory.clientConnectionFailed(connector, Failure(error.ConnectionRefusedError()))
+            return
+        server = listening.factory.buildProtocol(address)
+        join(self, factory.buildProtocol(address), server)
+
+    def turn(self, seconds: float) -> None:
+        """Let time pass from timer to timer, each at its own instant."""
+        end = self.seconds() + seconds
+        while self.calls and self.calls[0].getTime() <= end:
+            self.advance(max(0.0, self.calls[0].getTime() - self.seconds()))
+        self.advance(max(0.0, end - self.seconds()))
+
+    def wait(self, what: Deferred[T] | Coroutine[Deferred[T], Any, T], limit: float = 10.0) -> T:
+        """What a Deferred or coroutine comes to, within `limit` seconds of this clock."""
+        results: list[Any] = []
+        waiting = what if isinstance(what, Deferred) else Deferred.fromCoroutine(what)
+        waiting.addBoth(results.append)
+        end = self.seconds() + limit
+        while not results and self.calls and self.calls[0].getTime() <= end:
+            self.advance(max(0.0, self.calls[0].getTime() - self.seconds()))
+        assert results, f"nothing came of it within {limit:g} s"
+        if isinstance(results[0], Failure):
+            results[0].raiseException()
+        outcome: T = results[0]
+        return outcome
+
+
+@implementer(IListeningPort)
+class _Port:
+    def __init__(self, listening: dict[int, _Port], number: int, factory: Any) -> None:
+        self._listening = listening
+        self._number = number
+        self.factory = factory
+
+    def startListening(self) -> None:
+        """It does from the beginning."""
+
+    def stopListening(self) -> Deferred[None]:
+        del self._listening[self._number]
+        self.factory.doStop()
+        return succeed(None)
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", self._number)
+
+
+@implementer(IConnector)
+class _Connector:
+    def __init__(self, destination: IPv4Address) -> None:
+        self._destination = destination
+
+    def getDestination(self) -> IPv4Address:
+        return self._destination
+
+    def connect(self) -> None:
+        """It connects by itself."""
+
+    def stopConnecting(self) -> None:
+        """Too late: connections are made in the next turn."""
+
+    def disconnect(self) -> None:
+        """The link's transport does that."""
+
+
+class MemoryLine:
+    """The daemon and its runner on one turned clock; places calls."""
+
+    def __init__(self, *settings: str, **runner_options: Any) -> None:
+        self.clock = MemoryNetwork()
+        self.runner = RunnerDouble(self.clock, **runner_options)
+        overrides = [
+            f"audiosocket.listen={LOOPBACK}",
+            f"runner.listen={LOOPBACK}",
+            f"api.listen={LOOPBACK}",
+            "runner.mode=dialback",
+            f"runner.url={self.clock.wait(self.runner.listen())}",
+            "calls.drain_timeout=0",
+            *settings,
+        ]
+        self.bridge = Bridge(config.load(overrides=overrides), self.clock, self.clock.seconds)
+        self.bridge.startService()
+
+    def talk(self, **options: Any) -> tuple[StrictAsterisk, BotDouble]:
+        """A call whose bot is ready, in the very instant in which it was placed."""
+        port: Any = self.bridge.phone_listener.port
+        phone = self.clock.wait(connect_asterisk(self.clock, port.getHost().port, **options))
+        call_id = str(phone.call_id)
+        self.clock.wait(self.runner.until(lambda: call_id in self.runner.bots))
+        bot = self.runner.bots[call_id]
+        self.clock.wait(bot.until(lambda: bot.ready_sent))
+        return phone, bot
+
+    def record(self, phone: StrictAsterisk) -> dict[str, Any]:
+        """The call's record."""
+        return self.bridge.calls.record(str(phone.call_id))
+
+    def stop(self) -> None:
+        """End the daemon and the runner."""
+        self.clock.wait(self.bridge.stopService())
+        self.clock.wait(self.runner.shut())
+
+
+@contextmanager
+def memory_line(*settings: str, **runner_options: Any) -> Iterator[MemoryLine]:
+    """A daemon with `settings` (section.key=value), in front of a runner double."""
+    loop = txaio.config.loop
+    line = MemoryLine(*settings, **runner_options)
+    # Autobahn takes its timers from here, whatever reactor its factories were given.
+    txaio.config.loop = line.clock
+    try:
+        yield line
+    finally:
+        line.stop()
+        txaio.config.loop = loop

@@ -1,0 +1,144 @@
+"""The two sides of a call, in memory: they write down what the call asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import uuid4
+
+from twisted.internet.task import Clock
+
+from pipecat_bridge.asterisk.connection import PhoneStats
+from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.call.call import Call
+from pipecat_bridge.call.events import CallEvent, Events
+from pipecat_bridge.call.registry import Calls
+from pipecat_bridge.options import BotAudioOptions, CallOptions
+from pipecat_bridge.runner.caller_queue import QueueStats
+from pipecat_bridge.runner.dialback import BotListener, BotRequest
+from pipecat_bridge.runner.link import LinkStats
+
+EPOCH = 1_000_000.0
+
+FRAME = b"\1\0" * 160
+
+
+class PhoneSide:
+    """Plays one frame each 20 ms when `play` is called, as the real one does."""
+
+    def __init__(self, clock: Clock, peer: str = "127.0.0.1:40000") -> None:
+        self.clock = clock
+        self.stats = PhoneStats()
+        self.peer = peer
+        self.hangups: list[float] = []
+        self.heard: list[bytes] = []
+        self.playout: Playout | None = None
+        self.sink: Callable[[bytes, int], None] | None = None
+
+    def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
+        self.sink, self.playout = sink, playout
+
+    def hang_up(self) -> None:
+        self.hangups.append(self.clock.seconds())
+
+    def play(self, seconds: float) -> None:
+        """Let time pass; hear what the bot says until the hangup."""
+        for _ in range(round(seconds / 0.02)):
+            self.clock.advance(0.02)
+            if self.playout is not None and not self.hangups:
+                frame = self.playout.read(self.clock.seconds())
+                self.heard += [] if frame is None else [frame]
+
+
+class LinkSide:
+    """Keeps what is sent to the bot."""
+
+    def __init__(self) -> None:
+        self.stats = LinkStats()
+        self.queue_stats = QueueStats()
+        self.audio: list[tuple[bytes, int]] = []
+        self.messages: list[str] = []
+        self.queued = 0
+
+    def send_audio(self, pcm: bytes, rate: int) -> None:
+        self.audio.append((pcm, rate))
+
+    def send_message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+class BotSide:
+    """A bot that does nothing by itself; `listener` is the call."""
+
+    def __init__(
+        self, runner: RunnerSide, request: BotRequest, playout: Playout, listener: BotListener
+    ) -> None:
+        self.runner = runner
+        self.request = request
+        self.playout = playout
+        self.listener = listener
+        self.link = LinkSide()
+        self.starts = 0
+        self.stops = 0
+
+    def start(self) -> None:
+        self.starts += 1
+        if self.runner.refuses:
+            self.listener.bot_failed(self.runner.refuses)
+
+    def stop(self) -> None:
+        self.stops += 1
+
+
+class RunnerSide:
+    """Makes bots; with `refuses`, the reason, each fails as soon as it is started."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.refuses = refuses
+        self.bots: list[BotSide] = []
+
+    def bot(self, request: BotRequest, playout: Playout, listener: BotListener) -> BotSide:
+        self.bots.append(BotSide(self, request, playout, listener))
+        return self.bots[-1]
+
+
+class Exchange:
+    """A registry of calls between such sides, on a clock; `told` are all events."""
+
+    def __init__(self, refuses: str = "", **options: float) -> None:
+        self.clock = Clock()
+        self.runner = RunnerSide(refuses)
+        self.events = Events()
+        self.told: list[CallEvent] = []
+        self.events.subscribe(self.told.append)
+        self.calls = Calls(
+            self.runner,
+            self.events,
+            self.clock,
+            CallOptions(**options),  # type: ignore[arg-type]  # counts among them are ints
+            BotAudioOptions(),
+            lambda: EPOCH + self.clock.seconds(),
+        )
+
+    def call(self, call_id: str = "") -> tuple[Call, PhoneSide, BotSide]:
+        """A call that has just begun."""
+        phone = PhoneSide(self.clock)
+        call = self.calls.answer(call_id or str(uuid4()), phone)
+        assert call is not None
+        return call, phone, self.runner.bots[-1]
+
+    def talk(self, call_id: str = "") -> tuple[Call, PhoneSide, BotSide]:
+        """A call whose bot is there."""
+        call, phone, bot = self.call(call_id)
+        call.bot_connected()
+        call.bot_ready()
+        return call, phone, bot
+
+    def say(self, bot: BotSide, seconds: float) -> None:
+        """The bot's audio comes, all at once."""
+        for _ in range(round(seconds / 0.02)):
+            bot.playout.write(FRAME, 8000, 1, self.clock.seconds())
+
+    def kinds(self, call: Call | None = None) -> list[str]:
+        """The kinds of all events, or of those of one call."""
+        told = [each for each in self.told if call is None or each.call_id == call.call_id]
+        return [each.kind for each in told]

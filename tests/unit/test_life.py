@@ -1,0 +1,103 @@
+"""The life of a call: each state with each input, as the sides bring it about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pipecat_bridge.call.call import Call
+from pipecat_bridge.call.life import TRANSITIONS, Input, Outcome, State
+from tests.unit.sides import BotSide, Exchange, PhoneSide
+
+# A row for each input, a column for each state but ENDED; "." where nothing changes.
+TABLE = """
+                STARTING        TALKING        FINISHING
+BOT_CONNECTED   TALKING         .              .
+BOT_FAILED      runner-failed   .              .
+BOT_ENDED       runner-failed   FINISHING      .
+BOT_LOST        runner-failed   bot-hangup     .
+PHONE_GONE      caller-hangup   caller-hangup  caller-hangup
+PLAYED_OUT      .               .              completed
+STOP            drained         drained        drained
+"""
+
+APPLY: dict[Input, Callable[[Call, PhoneSide], None]] = {
+    Input.BOT_CONNECTED: lambda call, _: call.bot_connected(),
+    Input.BOT_FAILED: lambda call, _: call.bot_failed("no"),
+    Input.BOT_ENDED: lambda call, _: call.bot_ended(),
+    Input.BOT_LOST: lambda call, _: call.bot_lost("reset"),
+    Input.PHONE_GONE: lambda call, _: call.phone_gone(),
+    Input.PLAYED_OUT: lambda _, phone: phone.play(1.0),
+    Input.STOP: lambda call, _: call.stop(Outcome.DRAINED),
+}
+
+
+def expected() -> dict[tuple[State, Input], str]:
+    """(state, input) -> the state that follows, or the outcome."""
+    header, *rows = (line.split() for line in TABLE.strip().splitlines())
+    cells = {
+        (State[column], Input[row[0]]): cell
+        for row in rows
+        for column, cell in zip(header, row[1:], strict=True)
+    }
+    return {pair: pair[0].name if cell == "." else cell for pair, cell in cells.items()}
+
+
+def call_in(state: State) -> tuple[Call, PhoneSide, BotSide]:
+    exchange = Exchange()
+    call, phone, bot = exchange.call()
+    if state in (State.TALKING, State.FINISHING):
+        call.bot_connected()
+        exchange.say(bot, 0.5)
+    if state is State.FINISHING:
+        call.bot_ended()
+    if state is State.ENDED:
+        call.stop()
+    return call, phone, bot
+
+
+class LifeTests(SynchronousTestCase):
+    def test_every_state_with_every_input(self) -> None:
+        table = expected()
+        for state, what in product(State, Input):
+            with self.subTest(state=state.name, input=what.name):
+                call, phone, _ = call_in(state)
+                self.assertIs(call.state, state)
+                APPLY[what](call, phone)
+                found = call.outcome.value if call.outcome else call.state.name
+                self.assertEqual(found, table.get((state, what), "stopped"))
+
+    def test_the_end_absorbs_everything(self) -> None:
+        for what in Input:
+            call, phone, bot = call_in(State.ENDED)
+            APPLY[what](call, phone)
+            self.assertIs(call.outcome, Outcome.STOPPED)
+            self.assertEqual((bot.stops, len(phone.hangups)), (1, 1))
+
+    def test_an_end_has_an_outcome_and_nothing_else_has(self) -> None:
+        for (_, what), (following, outcome) in TRANSITIONS.items():
+            brings_its_own = what is Input.STOP
+            ends = following is State.ENDED
+            self.assertEqual(ends, outcome is not None or brings_its_own)
+
+    def test_each_state_is_reached_and_left_toward_the_end(self) -> None:
+        for state in set(State) - {State.STARTING}:
+            self.assertIn(state, {following for following, _ in TRANSITIONS.values()})
+        for state in set(State) - {State.ENDED}:
+            self.assertIs(TRANSITIONS[state, Input.STOP][0], State.ENDED)
+            self.assertIs(TRANSITIONS[state, Input.PHONE_GONE][0], State.ENDED)
+
+    def test_each_outcome_is_reached(self) -> None:
+        reached = {outcome for _, outcome in TRANSITIONS.values() if outcome}
+        exchange = Exchange(max_duration=5.0, max_calls=3)
+        for outcome in (Outcome.STOPPED, Outcome.DRAINED):
+            call, _, _ = exchange.talk()
+            call.stop(outcome)
+        exchange.talk()
+        exchange.clock.advance(5.0)
+        exchange.calls.drain()
+        self.assertIsNone(exchange.calls.answer("42", PhoneSide(exchange.clock)))
+        reached |= {Outcome(value) for value, count in exchange.calls.outcomes.items() if count}
+        self.assertEqual(reached, set(Outcome))
