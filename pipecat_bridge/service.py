@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,9 +16,9 @@ from urllib.parse import urlsplit
 from twisted.application.service import MultiService, Service
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
-from twisted.python.usage import UsageError
 from twisted.web.client import Agent
 
 from pipecat_bridge import config
@@ -62,7 +63,8 @@ class Options(UsageOptions):
         try:
             self["options"] = config.load(self["config"], os.environ, self["set"])
         except config.ConfigError as error:
-            raise UsageError(str(error)) from None
+            # Not a UsageError: all the help there is would stand before what is wrong.
+            sys.exit(str(error))
         if self["check"]:
             print(f"{self['config'] or 'configuration'}: good")
             sys.exit(0)
@@ -158,8 +160,13 @@ class Bridge(MultiService):
             self.calls, lambda: Deferred.fromCoroutine(self.runner.reachable()), metrics
         )
 
+    def privilegedStartService(self) -> None:
+        with ports_that_are_free():
+            super().privilegedStartService()
+
     def startService(self) -> None:
-        super().startService()
+        with ports_that_are_free():  # twist, other than twistd, does not ask for the above
+            super().startService()
         prepare_filters(self.options)
         # The reactor sets its own handlers when it starts.
         self.reactor.callWhenRunning(self._handle_signals)
@@ -258,6 +265,18 @@ def _local(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+@contextmanager
+def ports_that_are_free() -> Iterator[None]:
+    """A port that is taken ends the daemon's start, with a sentence and exit status 1."""
+    try:
+        yield
+    except CannotListenError as error:
+        sys.exit(
+            f"{error} Is another bridge running? The ports are set by [audiosocket] listen,"
+            " [runner] listen and [api] listen."
+        )
 
 
 def prepare_filters(options: BridgeOptions) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp
@@ -125,7 +126,7 @@ def plain_socket(transport: object) -> socket.socket | None:
     return None
 
 
-def bound_send_buffer(transport: object, size: int) -> None:
+def bound_send_buffer(transport: Any, size: int) -> None:
     """Let the kernel take `size` bytes (it keeps twice that, with its own overhead), and no delay.
 
     By default it takes megabytes from a sender whose peer does not read: on loopback, 242 s of
@@ -135,6 +136,9 @@ def bound_send_buffer(transport: object, size: int) -> None:
     if sock is not None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    elif hasattr(transport, "setTcpNoDelay"):
+        with suppress(OSError):  # a UNIX socket
+            transport.setTcpNoDelay(True)
 
 
 def set_buffers(transport: Any, read: int, write: int, unsent: int) -> None:

@@ -6,22 +6,24 @@ VAD and STT count samples and not time, so it must get a second of audio each se
 
 from __future__ import annotations
 
+import math
+
 from pipecat_bridge.asterisk.clock import FRAME
 
 MISSED = 4
 """Ticks without a frame after which one was not late but missing: Asterisk under load was seen to
 be 52 ms late, which is three ticks at the most."""
 
-AHEAD = 0.1
-"""Seconds of surplus that are set off against later silence: frames that came after silence had
-taken their place. More than that is forgotten, since the caller's clock may be faster than ours."""
+AHEAD = 0.2
+"""Seconds of surplus, at the most, that are set off against later silence: of frames that came
+after silence had taken their place. The bot's stream pauses for as long."""
 
-LAG = 2 * FRAME
-"""Seconds that a caller may be behind, from jitter alone."""
+JITTER = 2 * FRAME
+"""Seconds that a caller may be behind or ahead from jitter alone."""
 
 FORGIVEN = 0.001
-"""Part of the audio's length by which a longer lag is forgiven, since the caller's clock may be
-slower than ours: within an hour that must not add up to a gap."""
+"""Part of the audio's length by which more than that is forgiven: the caller's clock is not ours,
+and within an hour the difference must not add up to a gap."""
 
 _ROUNDING = 1e-6
 
@@ -48,7 +50,10 @@ class CallerTime:
     def tick(self, now: float) -> int:
         """One tick of the clock; the frames of silence that are due."""
         self._quiet += 1
-        return self._missing(now) if self._quiet > self._hold_ticks else 0
+        if self._quiet <= self._hold_ticks:
+            return 0
+        # From half a frame on, so that a tick a little early or late makes no difference.
+        return self._missing(now) or self._missing(now + FRAME / 2)
 
     def hear(self, duration: float, now: float) -> int:
         """So much audio came; the frames of silence that belong before it.
@@ -59,9 +64,10 @@ class CallerTime:
         if not duration:
             return 0
         silence = self._missing(now - duration) if quiet >= MISSED else 0
-        if self._until < now - duration - LAG:
-            duration *= 1 + FORGIVEN
-        self._until = min(self._until + duration, now + AHEAD)
+        ahead = self._until + duration - now
+        if abs(ahead) > JITTER:
+            ahead -= math.copysign(FORGIVEN * duration, ahead)
+        self._until = now + min(ahead, AHEAD)
         return silence
 
     def _missing(self, until: float) -> int:

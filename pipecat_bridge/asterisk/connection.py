@@ -113,6 +113,7 @@ class AudioSocketConnection(Protocol):
         self._decoder = Decoder()
         self._format = CallerFormat(options.g711)
         self._line: Line | None = None
+        self._begun = False
         self._closing = False
         self._deadline: IDelayedCall | None = None
         self._sink: Callable[[bytes, int], None] = _discard
@@ -141,6 +142,12 @@ class AudioSocketConnection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
+        if not self._begun:
+            self._begun = True
+            # Not left to the decoder: TLS begins like a long frame of audio.
+            if data[0] not in (Kind.UUID, Kind.HANGUP):
+                self._refuse(f"0x{data[0]:02x} where the call's UUID (kind 0x01) is expected")
+                return
         try:
             messages = self._decoder.feed(data)
         except DecodeError as error:
@@ -209,7 +216,7 @@ class AudioSocketConnection(Protocol):
 
     def _hear(self, kind: int, payload: bytes) -> None:
         if self._line is None:
-            self._refuse(f"kind 0x{kind:02x} where the call's UUID (0x01) is expected")
+            self._refuse(f"kind 0x{kind:02x} where the call's UUID (kind 0x01) is expected")
         elif not payload:
             return
         elif kind == AUDIO_8K and self._format.codec != "linear":
@@ -286,7 +293,7 @@ class AudioSocketConnection(Protocol):
             line.caller_digit(key)
         else:
             self._log.warn(
-                "{call_id} a DTMF digit {key!r} was dropped: expected one of 0-9 A-D * #",
+                "{call_id} a DTMF digit {key!a} was dropped: expected one of 0-9 A-D * #",
                 call_id=self.call_id,
                 key=key,
             )

@@ -30,7 +30,6 @@ It does so where the next utterance begins: in the midst of one, audio would hav
 
 _CALM_FRAMES = int(CALM * FRAMES_PER_SECOND)
 _ROUNDING = 1e-9
-_NO_RATE = -1  # not 0: a bad frame may say that
 
 
 @dataclass(slots=True)
@@ -88,7 +87,7 @@ class Playout:
         self._underrun_since: float | None = None  # until playing goes on
         self._first_arrival = 0.0
         self._written_at = 0.0
-        self._bot_rate = _NO_RATE
+        self._bot_rate: int | None = None
         self._resampler: Resampler | None = None
         self._carry = SampleCarry()
         self._set_rate(rate)
@@ -109,7 +108,7 @@ class Playout:
         self._arrivals.clear()
         self._rest = b""
         self._set_rate(rate)
-        self._bot_rate = _NO_RATE
+        self._bot_rate = None
         self._append(converted, arrival)
 
     @property
@@ -153,7 +152,7 @@ class Playout:
         if resampler is not None:
             self.stats.filter_ms = resampler.delay * 1000
         self._resampler = resampler
-        if self._bot_rate not in (_NO_RATE, rate):
+        if self._bot_rate not in (None, rate):
             self._carry.reset()  # half a sample of another rate would shift all that follows
         self._bot_rate = rate
 

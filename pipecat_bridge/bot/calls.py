@@ -26,7 +26,7 @@ class Call:
         self._pipeline = pipeline
         self._ended = ended
         self._greeted = False
-        self._reason = "the bot has ended it"
+        self._reason = ""
         self._listen()
         self.task = asyncio.create_task(self._run(), name=f"call {spec.id}")
 
@@ -49,7 +49,7 @@ class Call:
             finally:
                 greeting.cancel()
                 self._ended(self._id)
-                logger.info(f"ended: {self._reason}")
+                logger.info(f"ended: {self._reason or 'the bot has ended it'}")
 
     def _listen(self) -> None:
         worker, transport = self._pipeline.worker, self._pipeline.transport
@@ -83,8 +83,7 @@ class Call:
             await self._pipeline.greet()
 
     async def _cancel(self, reason: str) -> None:
-        if not self._pipeline.worker.has_finished():
-            self._reason = reason
+        self._reason = self._reason or reason
         await self._pipeline.worker.cancel(reason=reason)
 
 

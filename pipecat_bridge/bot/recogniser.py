@@ -13,6 +13,8 @@ import math
 import re
 import tempfile
 import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,16 @@ import soxr
 from .grammar import Grammar, GrammarError, read_grammar
 
 MODEL_RATE = 16000
-MIN_FIT = -4.9  # natural log of likelihood a frame, against the best senone of each frame
+# Natural logarithm of the likelihood of a frame against the best senone of that frame, on average
+# over a sentence, and over its worst word. With these bounds 91 % of the right results of six
+# voices are kept, and 3 % of 150 sentences outside the grammar pass for one inside.
+MIN_FIT = -5.0
+MIN_WORST_FIT = -6.5
 _SPEECH_LEVEL = 3000.0  # rms of the louder frames after levelling
 _NOISE_LEVEL = 120.0  # 28 dB below: see _prepare
 _MAX_GAIN = 10.0
 _FRAME = MODEL_RATE // 50
+_NEVER_LESS = 1e-300  # an acoustic score may underflow to 0
 _SHORTEST = MODEL_RATE // 10  # no word is shorter, and the decoder fails on nothing at all
 _SILENCE = 0.03  # of the louder frames' level
 _MARGIN = 15  # frames of silence kept on either side
@@ -54,6 +61,15 @@ def recogniser_for(grammar_text: str) -> Recogniser:
     return Recogniser(read_grammar(grammar_text))
 
 
+@dataclass(frozen=True)
+class Heard:
+    """A guess at what was said, and how well it fits the sound: 0 is perfect, -8 is another."""
+
+    sentence: str
+    fit: float
+    worst_fit: float
+
+
 class Recogniser:
     """A pocketsphinx decoder for one grammar."""
 
@@ -64,23 +80,34 @@ class Recogniser:
 
     def transcribe(self, pcm16: bytes, rate: int) -> str:
         """Return what was said, or ""; see the function `transcribe`."""
-        sentence, fit = self.hear(pcm16, rate)
-        return sentence if fit >= MIN_FIT and self._grammar.accepts(sentence) else ""
+        heard = self.hear(pcm16, rate)
+        certain = heard.fit >= MIN_FIT and heard.worst_fit >= MIN_WORST_FIT
+        return heard.sentence if certain and self._grammar.accepts(heard.sentence) else ""
 
-    def hear(self, pcm16: bytes, rate: int) -> tuple[str, float]:
-        """Return the decoder's best guess, even half a sentence, and how well it fits (<= 0)."""
+    def hear(self, pcm16: bytes, rate: int) -> Heard:
+        """Return the decoder's best guess, be it half a sentence or the wrong one."""
         audio = _prepare(pcm16, rate)
         if len(audio) < 2 * _SHORTEST:
-            return "", -math.inf
+            return Heard("", -math.inf, -math.inf)
         with self._lock:
             self._decoder.start_utt()
             self._decoder.process_raw(audio, False, True)
             self._decoder.end_utt()
-            words = [part for part in self._decoder.seg() or () if part.word[0] not in "<[("]
-            frames = sum(part.end_frame - part.start_frame + 1 for part in words)
-            fit = sum(math.log(max(part.ascore, 1e-300)) for part in words)
-            sentence = " ".join(re.sub(r"\(\d+\)$", "", part.word) for part in words)
-        return sentence, fit / frames if frames else -math.inf
+            return _heard(self._decoder.seg() or ())
+
+
+def _heard(segments: Iterable[Any]) -> Heard:
+    """What a decoder's segments say; fillers such as <sil> are no words."""
+    words = [part for part in segments if part.word[0] not in "<[("]
+    if not words:
+        return Heard("", -math.inf, -math.inf)
+    frames = [part.end_frame - part.start_frame + 1 for part in words]
+    fits = [math.log(max(part.ascore, _NEVER_LESS)) for part in words]
+    return Heard(
+        " ".join(re.sub(r"\(\d+\)$", "", part.word) for part in words),
+        sum(fits) / sum(frames),
+        min(fit / count for fit, count in zip(fits, frames, strict=True)),
+    )
 
 
 def _text_of(grammar: str | Path) -> str:

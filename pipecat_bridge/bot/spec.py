@@ -61,9 +61,7 @@ class CallSpec:
 def read_spec(body: object, sockets: int = 1) -> CallSpec:
     """Return the call that the decoded JSON `body` asks for; raises RefusedError (400)."""
     if not isinstance(body, dict):
-        raise RefusedError(
-            400, f"the body is {_kind(body)}; expected an object with id and ws_url"
-        )
+        raise RefusedError(400, f"the body is {_kind(body)}; expected an object with id and ws_url")
     texts = {name: value for name in _TEXTS if (value := _text(body, name))}
     return CallSpec(
         id=_required(body, "id"),

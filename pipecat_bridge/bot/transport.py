@@ -66,7 +66,7 @@ class CallSession(WebsocketClientSession):
         self._readers: list[asyncio.Task[None]] = []
 
     async def connect(self) -> None:
-        """Dial, unless the other transport has done it; a failure is told and then raised."""
+        """Dial, unless the other transport has done it; a failure is told, and ends the call."""
         async with self._dialling:
             self._owners += 1
             if self._owners > 1:
@@ -75,7 +75,7 @@ class CallSession(WebsocketClientSession):
                 self._sockets = [await _dial(url) for url in self._urls]
             except DialError as error:
                 await self._failed(str(error))
-                raise
+                return
             self._websocket = self._sockets[-1]  # where the original sends
             self._readers = [
                 self.task_manager.create_task(self._read(socket), f"{self}::read")

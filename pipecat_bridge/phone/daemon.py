@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -109,7 +110,7 @@ class Daemon:
         start = self._reactor.seconds()
         reported = 0.0
         while True:
-            reason = await self._not_ready()
+            reason = await self.not_ready()
             waited = self._reactor.seconds() - start
             if self._process.over is not None:
                 raise DaemonError(
@@ -143,18 +144,25 @@ class Daemon:
         """`stop`, for the reactor's shutdown."""
         return Deferred.fromCoroutine(self.stop())
 
-    async def _not_ready(self) -> str:
+    async def not_ready(self) -> str:
         """Why the daemon is not ready; empty when it is."""
         try:
             answer = await self._client.get(self._base + "/readyz", timeout=REQUEST_SECONDS)
             text = await treq.text_content(answer)
         except (error.ConnectError, error.TimeoutError, ResponseFailed):
             return "its API does not answer yet"
-        return "" if answer.code == 200 else f"not ready yet: {' '.join(text.split())[:200]}"
+        return "" if answer.code == 200 else f"not ready yet: {_reasons(text)}"
 
     def _tail(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
         return "\n".join([f"; the end of {self._log}:", *(f"  {line}" for line in lines)])
+
+
+def _reasons(text: str) -> str:
+    """The reasons in a body of ``/readyz``, or the body itself."""
+    with suppress(ValueError, TypeError, KeyError):
+        return ", ".join(json.loads(text)["reasons"])
+    return " ".join(text.split())[:200]
 
 
 class _Process(ProcessProtocol):

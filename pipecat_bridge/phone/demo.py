@@ -22,7 +22,7 @@ from pipecat_bridge.phone.daemon import (
     configuration,
     free_ports,
 )
-from pipecat_bridge.phone.judge import Recognise
+from pipecat_bridge.phone.ears import recognise
 from pipecat_bridge.phone.microphone import Samples
 from pipecat_bridge.phone.picture import draw
 from pipecat_bridge.phone.report import Material, Report, report_on
@@ -61,13 +61,15 @@ def run(folder: Path, rate: int, script: Path | None = None, tell: Say = _print)
 
     async def carry(reactor: Any) -> str:
         material.append(await carry_call(reactor, folder, rate, played, voices, tell))
-        return "the call is over; listening to the recording"
+        return "the call is over"
 
     status = run_under_reactor(carry)
-    if status or not material:
-        return status or 1
+    if status:
+        tell(f"nothing was judged; the log of the bridge is {folder}/daemon.log")
+        return status
+    tell("listening to the recording")
     call_id, left = material[0]
-    report = report_on(left, played, _recogniser())
+    report = report_on(left, played, recognise)
     _leave(folder, report, call_id, played.title)
     _show(report, folder, tell)
     return 0 if report.good else 1
@@ -167,10 +169,3 @@ def _show(report: Report, folder: Path, tell: Say) -> None:
         f"\n{verdict} Recording, picture and figures are in {folder}/: "
         "call.wav, call.png, call.json."
     )
-
-
-def _recogniser() -> Recognise:
-    from pipecat_bridge.bot.recogniser import transcribe
-
-    recognise: Recognise = transcribe
-    return recognise

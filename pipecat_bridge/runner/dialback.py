@@ -167,7 +167,8 @@ class DialBackBot:
         self._asked = base
         body = self._runner.body(self._request, token)
         try:
-            _check(await self._runner.client.request("POST", f"{base}/run", body))
+            answer = await self._runner.client.request("POST", f"{base}/run", body)
+            _check(_without_keys(answer, body))
         except RunnerError as error:
             raise RunnerError(f"/run: {error}") from None
 
@@ -207,6 +208,15 @@ def _check(answer: Answer) -> None:
     said = answer.json()
     if isinstance(said, dict) and said.get("status", "ok") != "ok":
         raise RunnerError(f"answered with {_excerpt(answer.body)}")
+
+
+def _without_keys(answer: Answer, sent: dict[str, Any]) -> Answer:
+    """A runner that refuses may repeat what it was sent, and its words get into log and API."""
+    body = answer.body
+    for name, value in sent.items():
+        if name.endswith("_key") and value:
+            body = body.replace(str(value).encode(), b"***")
+    return Answer(answer.status, body)
 
 
 def _excerpt(body: bytes) -> str:

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link import BotLink, Direction
 from pipecat_bridge.transport import EagerTransport, set_buffers
-from pipecat_bridge.wire import websocket as usual
+from pipecat_bridge.wire.websocket import PING, ClientFrames, server_header
 
 _DIRECTIONS: Final[dict[str, Direction]] = {"input": "input", "output": "output", "": "both"}
 
@@ -29,6 +29,7 @@ class BotSocketProtocol(WebSocketServerProtocol):
     _pinged_at: float | None = None  # the first ping since anything was heard
     _heard = False
     _paused = False
+    _frames: ClientFrames | None = None  # once Autobahn stands between two frames
 
     def makeConnection(self, transport: ITransport) -> None:
         options = self.factory.options
@@ -37,23 +38,20 @@ class BotSocketProtocol(WebSocketServerProtocol):
         super().makeConnection(self._eager)
 
     def dataReceived(self, data: bytes) -> None:
-        # Autobahn takes seven times as long for a frame of audio, half of it for a line of log at
-        # a level that is off; so it gets what is left when the usual frames are out.
-        if (
-            self.state == self.STATE_OPEN
-            and self.current_frame is None
-            and not (self.inside_message or self.data)
-        ):
-            frames, data = usual.decode(data, self.factory.longest_usual)
-            for opcode, payload in frames:
-                if self.state != self.STATE_OPEN:
-                    break  # what comes after our close is not for us
-                if opcode == usual.BINARY:
-                    self.onMessage(payload, True)
-                else:
-                    self.onPong(payload)
-        if data:
-            super().dataReceived(data)
+        """Plain messages are taken here, past Autobahn; it gets all else, in whole frames."""
+        if self._frames is None:
+            if self.state != self.STATE_OPEN or not self._between_messages():
+                super().dataReceived(data)
+                return
+            self._frames = ClientFrames(self.factory.longest_plain)
+        for message, piece in self._frames.feed(data):
+            if not message:
+                super().dataReceived(piece)
+            elif self.state != self.STATE_CLOSED and not self.failedByMe:
+                self.onMessage(piece, True)  # after our close too: last words
+
+    def _between_messages(self) -> bool:
+        return self.current_frame is None and not self.inside_message and not self.data
 
     # From Autobahn
 
@@ -123,12 +121,12 @@ class BotSocketProtocol(WebSocketServerProtocol):
     def send(self, payload: bytes) -> None:
         """Send one binary message; dropped when the closing handshake has begun."""
         if self.state == self.STATE_OPEN:
-            self._eager.write(usual.encode(usual.BINARY, payload))
+            self._eager.write(server_header(len(payload)) + payload)
 
     def ping(self, payload: bytes) -> None:
         """Send a ping, of at most 125 bytes; dropped as a message is."""
         if self.state == self.STATE_OPEN:
-            self._eager.write(usual.encode(usual.PING, payload))
+            self._eager.write(server_header(len(payload), PING) + payload)
 
     def pause(self) -> None:
         """Stop reading."""
@@ -180,7 +178,7 @@ class BotSocketFactory(WebSocketServerFactory):
     ) -> None:
         super().__init__(reactor=reactor)
         self.options = options
-        self.longest_usual = min(options.max_frame, options.max_message)
+        self.longest_plain = min(options.max_frame, options.max_message)
         self._require_token = require_token
         self._expected: dict[str, _Expected] = {}
         self.refused = 0

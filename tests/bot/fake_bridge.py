@@ -23,7 +23,9 @@ CLIENT_READY = {"version": "1.0.0", "about": {"library": "fake-bridge"}}
 class FakeCall:
     """One call as the bridge sees it: what the bot sent, in order, and what is sent to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: bytes = b"") -> None:
+        """`at_once` is audio that is sent with no regard to whether the bot is ready."""
+        self.at_once = at_once
         self.directions: list[str] = []
         self.frames: list[Any] = []  # every protobuf frame of the bot, in order
         self.input: ServerConnection | None = None
@@ -76,6 +78,14 @@ class FakeCall:
         """Let the caller say something, at the quality of a telephone."""
         self._speech += telephone_speech(text, voice)
 
+    def has(self, kind: str) -> bool:
+        """Whether the bot has sent an RTVI message of a type."""
+        return any(message["type"] == kind for message in self.messages)
+
+    async def until_closed(self, sockets: int = 1) -> None:
+        """Wait until the bot has closed every socket as one closes at a normal end."""
+        await self.until(lambda: self.close_codes == [1000] * sockets)
+
     async def listen_and_speak(self) -> None:
         """Send the caller's audio in real time, silence where nothing is said, until closed."""
         due = asyncio.get_running_loop().time()
@@ -103,9 +113,9 @@ class FakeBridge:
         self._server.close()
         await self._server.wait_closed()
 
-    def expect(self, call_id: str) -> FakeCall:
+    def expect(self, call_id: str, at_once: bytes = b"") -> FakeCall:
         """Make ready for a call."""
-        return self.calls.setdefault(call_id, FakeCall())
+        return self.calls.setdefault(call_id, FakeCall(at_once))
 
     async def _serve(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -114,6 +124,8 @@ class FakeBridge:
         call.directions.append(query)
         if "direction=output" not in query:
             call.input = connection
+            for start in range(0, len(call.at_once), FRAME):
+                await call.send_audio(call.at_once[start : start + FRAME])
             await call.send_message("client-ready", CLIENT_READY)
         async for data in connection:
             call.frames.append(protobufs.Frame.FromString(data))

@@ -13,7 +13,7 @@ from pipecat_bridge.bot.calls import Calls
 from pipecat_bridge.bot.services import load_local
 from pipecat_bridge.bot.spec import read_spec
 
-from .fake_bridge import FakeBridge
+from .fake_bridge import FakeBridge, FakeCall
 
 pytestmark = pytest.mark.pipecat
 ENDINGS = ("stopped", "closed by the bridge", "gone without a word", "nobody there")
@@ -43,16 +43,20 @@ async def _one_call(calls: Calls, bridge: FakeBridge, name: str, ending: str) ->
     calls.start(read_spec({"id": name, "ws_url": f"{url}/{name}/ws"}))
     if ending != "nobody there":
         await call.until(lambda: call.audio())
-        assert call.input is not None
+        await _end(calls, name, call, ending)
+    async with asyncio.timeout(10):
+        while len(calls):
+            await asyncio.sleep(0.01)
+
+
+async def _end(calls: Calls, name: str, call: FakeCall, ending: str) -> None:
+    assert call.input is not None
     if ending == "stopped":
         assert await calls.stop(name)
     elif ending == "closed by the bridge":
         await call.input.close()
-    elif ending == "gone without a word":
+    else:
         call.input.transport.abort()
-    async with asyncio.timeout(10):
-        while len(calls):
-            await asyncio.sleep(0.01)
 
 
 async def _alive() -> tuple[set[str], int, int]:

@@ -6,14 +6,18 @@ import asyncio
 import os
 import re
 import signal
+import sys
 
 import numpy as np
 import pytest
 
-from .fake_bridge import FRAME, FakeBridge, FakeCall
+from pipecat_bridge.bot.recogniser import transcribe
+
+from .fake_bridge import FRAME, FakeBridge
 from .runner_process import RunnerProcess
 
 pytestmark = pytest.mark.pipecat
+GOODBYE = "#JSGF V1.0; grammar g; public <goodbye> = thank you for calling goodbye | goodbye;"
 MINUTE = FRAME * 50 * 60
 
 
@@ -26,7 +30,7 @@ async def _lifecycle() -> None:
         call = bridge.expect("c1")
         body = {"id": "c1", "ws_url": f"{bridge.url}/c1/ws?token=t"}
         assert (await runner.post("/run", json=body))[0] == 200
-        await call.until(lambda: _has(call, "bot-ready"))
+        await call.until(lambda: call.has("bot-ready"))
         assert call.directions == ["token=t"]
         assert await runner.get("/health") == {"status": "ok", "calls": 1}
         status, answer = await runner.post("/run", json=body)
@@ -35,7 +39,7 @@ async def _lifecycle() -> None:
             'the call "c1" is already running; stop it first',
         )
         assert await runner.post("/stop?id=c1") == (200, {"status": "ok", "id": "c1"})
-        await call.until(lambda: call.close_codes == [1000])
+        await call.until_closed()
         assert await runner.get("/health") == {"status": "ok", "calls": 0}
         assert (await runner.post("/stop?id=c1"))[0] == 404
         assert "pipecat" in await runner.get("/status")
@@ -92,7 +96,7 @@ async def _echo(sockets: int) -> None:
         call = bridge.expect("c1")
         body = {"id": "c1", "ws_url": f"{bridge.url}/c1/ws", "llm_type": "echo"}
         assert (await runner.post("/run", json=body))[0] == 200
-        await call.until(lambda: _has(call, "bot-ready"))
+        await call.until(lambda: call.has("bot-ready"))
         assert call.directions == [[""], ["direction=input", "direction=output"]][sockets - 1]
         sizes = [FRAME, 42, FRAME, 276, 2]  # the odd ends of sound files among whole frames
         start = 0
@@ -104,7 +108,41 @@ async def _echo(sockets: int) -> None:
         assert call.audio() == sound
         assert {f.audio.sample_rate for f in call.frames if f.audio.audio} == {16000}
         assert (await runner.post("/stop?id=c1"))[0] == 200
-        await call.until(lambda: call.close_codes == [1000] * sockets)
+        await call.until_closed(sockets)
+
+
+def test_sound_that_comes_before_the_pipeline_has_started_is_not_lost() -> None:
+    asyncio.run(_early_sound())
+
+
+async def _early_sound() -> None:
+    sound = np.random.default_rng(2).integers(-32768, 32768, FRAME * 25, "<i2").tobytes()
+    async with RunnerProcess() as runner, FakeBridge() as bridge:
+        call = bridge.expect("c1", at_once=sound)
+        body = {"id": "c1", "ws_url": f"{bridge.url}/c1/ws", "bot": "echo"}
+        assert (await runner.post("/run", json=body))[0] == 200
+        await call.until(lambda: call.audio() == sound)
+        await call.until(lambda: call.has("bot-ready"))
+
+
+@pytest.mark.parametrize("sockets", [1, 2])
+def test_the_goodbye_is_sent_to_its_end_before_the_bot_hangs_up(sockets: int) -> None:
+    asyncio.run(_goodbye(sockets))
+
+
+async def _goodbye(sockets: int) -> None:
+    async with RunnerProcess() as runner, FakeBridge() as bridge:
+        call = bridge.expect("c1")
+        body = {"id": "c1", "ws_url": f"{bridge.url}/c1/ws", "sockets": sockets}
+        assert (await runner.post("/run", json=body))[0] == 200
+        await call.until(call.audio)
+        await call.send_message("dtmf", {"buttons": ["9"]})
+        await call.until(lambda: any(frame.text.text for frame in call.frames))
+        greeted = len(call.frames)
+        await call.until_closed(sockets)
+        await runner.until_idle()
+    assert transcribe(call.audio(greeted), 22050, GOODBYE) == "thank you for calling goodbye"
+    assert runner.log[-1] == "INFO    call=c1 ended: the bot has ended it"
 
 
 def test_sigterm_closes_the_calls_and_exits_with_zero() -> None:
@@ -120,16 +158,14 @@ async def _ended_by(number: signal.Signals | None) -> None:
         calls = [bridge.expect(name) for name in ("c1", "c2")]
         for name in bridge.calls:
             await runner.post("/run", json={"id": name, "ws_url": f"{bridge.url}/{name}/ws"})
-        for call in calls:
-            await call.until(lambda call=call: call.audio())
+        await asyncio.gather(*(call.until(call.audio) for call in calls))
         if number is None:
             assert runner.process.stdin is not None
             runner.process.stdin.close()
         else:
             runner.process.send_signal(number)
         assert await asyncio.wait_for(runner.process.wait(), 5) == 0
-        for call in calls:
-            await call.until(lambda call=call: call.close_codes == [1000])
+        await asyncio.gather(*(call.until_closed() for call in calls))
     ended = re.compile(r"call=c[12] ended: the runner is shutting down$")
     assert sum(bool(ended.search(line)) for line in runner.log) == 2
     assert len(runner.log) == 4, runner.log
@@ -143,14 +179,10 @@ async def _port_taken() -> None:
     async with RunnerProcess() as runner:
         port = runner.url.rpartition(":")[2]
         second = await asyncio.create_subprocess_exec(
-            *(os.sys.executable, "-m", "pipecat_bridge.bot", "--port", port),  # type: ignore[attr-defined]
+            *(sys.executable, "-m", "pipecat_bridge.bot", "--port", port),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
         output, errors = await second.communicate()
         assert (second.returncode, output) == (1, b"")
         assert f"cannot listen on 127.0.0.1:{port}: " in errors.decode()
-
-
-def _has(call: FakeCall, kind: str) -> bool:
-    return any(message["type"] == kind for message in call.messages)

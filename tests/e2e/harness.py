@@ -70,9 +70,11 @@ class Line:
 
 
 @asynccontextmanager
-async def line(*settings: str, **runner_options: Any) -> AsyncIterator[Line]:
+async def line(
+    *settings: str, runner: RunnerDouble | None = None, **runner_options: Any
+) -> AsyncIterator[Line]:
     """A daemon on free ports with `settings` (section.key=value), in front of a runner double."""
-    runner = RunnerDouble(reactor, **runner_options)
+    runner = runner or RunnerDouble(reactor, **runner_options)
     url = await runner.listen()
     overrides = [
         f"audiosocket.listen={LOOPBACK}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
 
 import msgspec
@@ -38,7 +39,9 @@ def shipped_rows() -> list[tuple[str, str, str, str]]:
 
 class ConfigCase(SynchronousTestCase):
     def file(self, text: str | bytes) -> Path:
-        path = Path(self.mktemp())
+        folder = TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name) / "bridge.toml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
 

@@ -30,7 +30,9 @@ class MarkTests(SynchronousTestCase):
                 for index in range(NUMBERS * EVERY):
                     heard += ear.hear(speaker.chunk(index), index)
                 self.assertEqual([mark.number for mark in heard], list(range(NUMBERS)))
-                self.assertEqual([mark.tag for mark in heard], list(range(0, NUMBERS * EVERY, EVERY)))
+                self.assertEqual(
+                    [mark.tag for mark in heard], list(range(0, NUMBERS * EVERY, EVERY))
+                )
                 for mark in heard:
                     self.assertApproximates(mark.offset, LEAD, 0.0001)
                 self.assertEqual(ear.damaged, 0)

@@ -1,0 +1,258 @@
+"""The end of the daemon: in memory for its deadlines, as a process of its own for the rest."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import treq
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import ProcessProtocol
+from twisted.python.failure import Failure
+from twisted.web.client import Agent
+
+from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
+from tests.doubles.link import join
+from tests.doubles.runner import RunnerDouble
+from tests.doubles.watch import Watched
+from tests.e2e.memory_line import LOOPBACK, MemoryLine, memory_line
+
+reactor: Any = _reactor
+
+TWISTD = [str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile="]
+TWIST = [sys.executable, "-m", "twisted", "--log-format=text"]
+
+
+def late_call(it: MemoryLine) -> StrictAsterisk:
+    """A phone whose connection was there before the daemon stopped to listen."""
+    phone = StrictAsterisk(it.clock)
+    join(it.clock, phone, it.bridge.phones.buildProtocol(None))
+    return phone
+
+
+def test_calls_may_go_on_until_the_deadline() -> None:
+    with memory_line("calls.drain_timeout=5") as it:
+        calls = [it.talk(), it.talk()]
+        for phone, bot in calls:
+            phone.start_audio()
+            bot.echo = True
+        it.clock.turn(1.0)
+        began = it.clock.seconds()
+        stopped = it.bridge.stopService()
+        it.clock.turn(4.5)
+        for phone, bot in calls:
+            assert phone.ended is None
+            assert began + 4.4 < bot.audio[-1].at, "the call goes on"
+        it.clock.wait(stopped)
+        assert 5.0 <= it.clock.seconds() - began < 5.0 + 2.0
+        for phone, bot in calls:
+            assert (phone.ended, phone.faults, bot.faults) == ("hangup received", [], [])
+            assert it.record(phone)["outcome"] == "drained"
+        assert len(it.runner.asked("/stop")) == 2
+
+
+def test_it_ends_with_the_last_call() -> None:
+    with memory_line("calls.drain_timeout=3600") as it:
+        (first, _), (second, bot) = it.talk(), it.talk()
+        stopped = it.bridge.stopService()
+        first.hangup()
+        it.clock.turn(5.0)
+        assert not stopped.called
+        bot.close()
+        began = it.clock.seconds()
+        it.clock.wait(stopped)
+        assert it.clock.seconds() - began < 0.5
+        outcomes = [it.record(phone)["outcome"] for phone in (first, second)]
+        assert outcomes == ["caller-hangup", "completed"]
+
+
+def test_new_calls_are_refused_while_it_drains() -> None:
+    with memory_line("calls.drain_timeout=5") as it:
+        phone, _ = it.talk()
+        port: Any = it.bridge.phone_listener.port
+        stopped = it.bridge.stopService()
+        late = late_call(it)
+        it.clock.turn(0.1)
+        assert (late.ended, late.faults) == ("hangup received", [])
+        assert it.bridge.calls.outcomes["rejected"] == 1
+        refused = Deferred.fromCoroutine(connect_asterisk(it.clock, port.getHost().port))
+        with pytest.raises(ConnectError):
+            it.clock.wait(refused)
+        assert phone.ended is None
+        phone.hangup()
+        it.clock.wait(stopped)
+
+
+def test_a_second_signal_ends_the_calls_at_once() -> None:
+    with memory_line("calls.drain_timeout=3600") as it:
+        phone, _ = it.talk()
+        it.bridge._terminate("SIGTERM")
+        stopped = it.bridge.stopService()
+        it.clock.turn(5.0)
+        assert not stopped.called
+        it.bridge._terminate("SIGTERM")
+        it.clock.turn(0.1)
+        assert phone.ended == "hangup received"
+        it.clock.wait(stopped)
+
+
+def test_a_runner_that_hangs_does_not_hold_up_the_end() -> None:
+    with memory_line("calls.drain_timeout=1") as it:
+        it.talk()
+        it.runner.answers.appendleft("hang")
+        it.bridge.runner.stopping.enter()  # as if one more /stop were never answered
+        began = it.clock.seconds()
+        it.clock.wait(it.bridge.stopService())
+        assert it.clock.seconds() - began < 1.0 + 2.0 + 0.1
+
+
+class Daemon(ProcessProtocol, Watched):
+    """The daemon in a process of its own; `text` is all that it says, `status` its exit status."""
+
+    def __init__(
+        self, *settings: str, command: list[str] = TWISTD, arguments: tuple[str, ...] = ()
+    ):
+        self.text = ""
+        self.status: int | None = None
+        self.signal: int | None = None
+        overrides = (f"--set={setting}" for setting in settings)
+        arguments = (*command, "pipecat-bridge", *arguments, *overrides)
+        self.ended: Deferred[None] = Deferred()
+        self.process = reactor.spawnProcess(self, arguments[0], arguments, env=os.environ)
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        self.text += data.decode()
+        self.changed()
+
+    def processEnded(self, reason: Failure) -> None:
+        self.status, self.signal = reason.value.exitCode, reason.value.signal
+        self.over(f"the daemon has ended with {reason.value}:\n{self.text}")
+        self.ended.callback(None)
+
+    async def started(self) -> None:
+        """It listens, and handles signals."""
+        await self.until(lambda: "AudioSocket on " in self.text)
+        await treq.get(f"{self.api}/healthz", agent=Agent(reactor), persistent=False)
+
+    @property
+    def phones(self) -> int:
+        """The port for phones."""
+        return int(self._announced(r"AudioSocket on [\d.]+:(\d+)"))
+
+    @property
+    def api(self) -> str:
+        """The API's URL."""
+        return "http://" + self._announced(r"API on ([\d.]+:\d+)")
+
+    def _announced(self, pattern: str) -> str:
+        found = re.search(pattern, self.text)
+        assert found, self.text
+        return found[1]
+
+
+PORTS = tuple(f"{each}.listen={LOOPBACK}" for each in ("audiosocket", "runner", "api"))
+SETTINGS = ("runner.mode=dialback", *PORTS)
+
+
+@asynccontextmanager
+async def daemon(*settings: str, **options: Any) -> AsyncIterator[Daemon]:
+    """A daemon of its own that has started; killed when the test has failed."""
+    it = Daemon(*SETTINGS, *settings, **options)
+    try:
+        await it.started()
+        yield it
+    finally:
+        if it.status is None and it.signal is None:
+            it.process.signalProcess("KILL")
+            await it.ended
+
+
+@pytest.mark.parametrize("command", [TWISTD, TWIST], ids=["twistd", "twist"])
+@pytest.mark.parametrize("name", ["TERM", "INT"])
+@ensureDeferred
+async def test_a_signal_ends_it_with_status_0(command: list[str], name: str) -> None:
+    async with daemon(command=command) as it:
+        it.process.signalProcess(name)
+        await it.ended
+        assert (it.status, it.signal) == (0, None), it.text
+        assert "Traceback" not in it.text
+
+
+@ensureDeferred
+async def test_sighup_does_not_end_it() -> None:
+    async with daemon() as it:
+        it.process.signalProcess("HUP")
+        await it.until(lambda: "SIGHUP ignored" in it.text)
+        response = await treq.get(f"{it.api}/healthz", agent=Agent(reactor), persistent=False)
+        assert response.code == 200
+        it.process.signalProcess("TERM")
+        await it.ended
+        assert it.status == 0
+
+
+@ensureDeferred
+async def test_sigterm_in_a_call_lets_it_go_on_and_a_second_one_does_not() -> None:
+    runner = RunnerDouble(reactor)
+    settings = (f"runner.url={await runner.listen()}", "calls.drain_timeout=3600")
+    try:
+        async with daemon(*settings) as it:
+            phone = await connect_asterisk(reactor, it.phones)
+            await it.until(lambda: f"{phone.call_id} initialized" in it.text)
+            it.process.signalProcess("TERM")
+            await it.until(lambda: "draining: 1 calls" in it.text)
+            count = len(phone.frames)
+            await phone.until(lambda: len(phone.frames) > count + 5)
+            it.process.signalProcess("TERM")
+            await phone.lost
+            assert (phone.ended, phone.faults) == ("hangup received", [])
+            await it.ended
+            assert it.status == 0
+            assert "outcome=drained" in it.text
+            assert len(runner.asked("/stop")) == 1
+    finally:
+        await runner.shut()
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens on."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening:
+        yield listening.getsockname()[1]
+
+
+@pytest.mark.parametrize("command", [TWISTD, TWIST], ids=["twistd", "twist"])
+@pytest.mark.parametrize("section", ["audiosocket", "runner", "api"])
+@ensureDeferred
+async def test_a_port_that_is_taken(command: list[str], section: str, taken: int) -> None:
+    listen = f"{section}.listen=tcp:{taken}:interface=127.0.0.1"
+    it = Daemon(*SETTINGS, listen, command=command)
+    await it.ended
+    assert it.status == 1
+    assert f"listen on 127.0.0.1:{taken}" in it.text
+    assert "Traceback" not in it.text
+
+
+@pytest.mark.parametrize("command", [TWISTD, TWIST], ids=["twistd", "twist"])
+@ensureDeferred
+async def test_a_configuration_that_is_wrong(command: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "bridge.toml"
+    path.write_text('[runner]\nurll = "http://127.0.0.1:1"\n')
+    sentence = f"{path}: [runner] unknown key urll (did you mean url?)\n"
+    for check in ((), ("--check",)):
+        it = Daemon(command=command, arguments=("--config", str(path), *check))
+        await it.ended
+        assert (it.status, it.text) == (1, sentence)
+    path.write_text('[runner]\nurl = "http://127.0.0.1:1"\n')
+    it = Daemon(command=command, arguments=("--config", str(path), "--check"))
+    await it.ended
+    assert (it.status, it.text) == (0, f"{path}: good\n")

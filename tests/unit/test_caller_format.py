@@ -1,0 +1,137 @@
+"""What the bytes under kind 0x10 are taken for, by their length and their pace."""
+
+from __future__ import annotations
+
+from itertools import accumulate, cycle, islice
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pipecat_bridge.asterisk.caller_format import FRAMES, CallerFormat
+from pipecat_bridge.audio import g711
+from tests.doubles.asterisk import JITTER
+from tests.unit.signals import tone
+
+MS = 0.001
+
+
+def jittered(spacing: float, count: int) -> list[float]:
+    """When frames come of which one is due every `spacing` seconds: 13 to 27 ms for 20."""
+    shifts = islice(cycle(JITTER), count)
+    return [number * spacing + shift for number, shift in enumerate(shifts)]
+
+
+def feed(taken: CallerFormat, payloads: list[bytes], times: list[float]) -> list[bytes]:
+    out: list[bytes] = []
+    for payload, time in zip(payloads, times, strict=True):
+        out += taken.convert(payload, time)
+    return out
+
+
+def cut(pcm: bytes, size: int) -> list[bytes]:
+    return [pcm[start : start + size] for start in range(0, len(pcm), size)]
+
+
+class LinearTests(SynchronousTestCase):
+    def test_the_usual_frame_is_linear_and_goes_on_at_once(self) -> None:
+        for size in (320, 2, 42, 276, 80, 480, 960, 8000):
+            with self.subTest(size=size):
+                taken = CallerFormat("ulaw")
+                payload = tone(440, 8000, 1.0)[:size]
+                self.assertEqual(taken.convert(payload, 5.0), [payload])
+                self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
+
+    def test_ten_ms_frames_are_not_mistaken_for_g711(self) -> None:
+        times = {
+            "even": [number * 10 * MS for number in range(30)],
+            "jittered": jittered(10 * MS, 30),
+            "in pairs": [number // 2 * 20 * MS for number in range(30)],
+            "one late": [number * 10 * MS + (52 * MS if number > 4 else 0) for number in range(30)],
+            "held": [number * 10 * MS + (5.0 if number > 4 else 0) for number in range(30)],
+            "at once": [0.0] * 30,
+        }
+        pcm = tone(440, 8000, 0.3)
+        for name, when in times.items():
+            with self.subTest(name=name):
+                taken = CallerFormat("ulaw")
+                out = feed(taken, cut(pcm, 160), when)
+                self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
+                self.assertEqual(b"".join(out), pcm)
+
+    def test_a_frame_of_another_length_settles_it_with_nothing_lost(self) -> None:
+        for doubtful in (160, 640):
+            for held in range(1, FRAMES):
+                for last in (320, 42, 276, 160, 640):
+                    if last == doubtful:
+                        continue
+                    with self.subTest(doubtful=doubtful, held=held, last=last):
+                        taken = CallerFormat("ulaw")
+                        payloads = [bytes([n]) * doubtful for n in range(held)] + [b"\1" * last]
+                        times = [number * 20 * MS for number in range(held + 1)]
+                        self.assertEqual(feed(taken, payloads[:-1], times[:-1]), [])
+                        self.assertEqual(taken.convert(payloads[-1], times[-1]), payloads)
+                        self.assertEqual(taken.codec, "linear")
+
+    def test_forty_ms_frames_are_not_mistaken_for_16_khz(self) -> None:
+        for when in ([number * 40 * MS for number in range(15)], jittered(40 * MS, 15)):
+            taken = CallerFormat("ulaw")
+            pcm = tone(440, 8000, 0.6)
+            self.assertEqual(b"".join(feed(taken, cut(pcm, 640), when)), pcm)
+            self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
+
+    def test_it_is_decided_once(self) -> None:
+        taken = CallerFormat("ulaw")
+        taken.convert(bytes(320), 0.0)
+        for number in range(1, 30):
+            self.assertEqual(taken.convert(bytes(160), number * 20 * MS), [bytes(160)])
+
+
+class G711Tests(SynchronousTestCase):
+    def times(self, count: int) -> dict[str, list[float]]:
+        even = [number * 20 * MS for number in range(count)]
+        spaces = [0.0, *[20 * MS] * (count - 1)]
+        stalled = list(spaces)
+        stalled[3], stalled[4], stalled[5] = 52 * MS, 4 * MS, 4 * MS
+        begun_late = list(spaces)  # the first was read only with the second and third
+        begun_late[1] = begun_late[2] = 0.0
+        return {
+            "even": even,
+            "jittered": jittered(20 * MS, count),
+            "52 ms late, and caught up": list(accumulate(stalled)),
+            "three at once": list(accumulate(begun_late)),
+            "held": [time + (5.0 if number > 4 else 0) for number, time in enumerate(even)],
+        }
+
+    def test_both_codecs_are_decoded_with_nothing_lost(self) -> None:
+        encoded = bytes(range(256)) * 15
+        for codec in ("ulaw", "alaw"):
+            for name, when in self.times(len(encoded) // 160).items():
+                with self.subTest(codec=codec, name=name):
+                    taken = CallerFormat(codec)
+                    out = feed(taken, cut(encoded, 160), when)
+                    self.assertEqual((taken.codec, taken.rate), ("g711", 8000))
+                    self.assertEqual(b"".join(out), g711.decode(codec, encoded))
+
+    def test_nothing_is_passed_on_before_it_is_decided(self) -> None:
+        taken = CallerFormat("ulaw")
+        for number in range(FRAMES - 1):
+            self.assertEqual(taken.convert(b"\xff" * 160, number * 20 * MS), [])
+            self.assertIsNone(taken.codec)
+        self.assertEqual(len(taken.convert(b"\xff" * 160, (FRAMES - 1) * 20 * MS)), FRAMES)
+        self.assertEqual(len(taken.convert(b"\xff" * 160, FRAMES * 20 * MS)), 1)
+
+    def test_the_last_frame_may_be_of_any_length(self) -> None:
+        taken = CallerFormat("ulaw")
+        feed(taken, [b"\x80" * 160] * 12, self.times(12)["even"])
+        for size in (1, 21, 138, 159):
+            with self.subTest(size=size):
+                (out,) = taken.convert(b"\x80" * size, 1.0)
+                self.assertEqual(out, g711.decode("ulaw", b"\x80" * size))
+
+
+class WidebandTests(SynchronousTestCase):
+    def test_frames_of_old_releases_are_16_khz(self) -> None:
+        pcm = tone(440, 16000, 0.6)
+        for when in ([number * 20 * MS for number in range(30)], jittered(20 * MS, 30)):
+            taken = CallerFormat("ulaw")
+            self.assertEqual(b"".join(feed(taken, cut(pcm, 640), when)), pcm)
+            self.assertEqual((taken.codec, taken.rate), ("slin16", 16000))

@@ -1,0 +1,118 @@
+"""Binary messages out of a client's WebSocket stream, at any split; all else untouched."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pipecat_bridge.wire.websocket import ClientFrames, server_header, unmask
+
+KEY = b"\x5a\x01\xff\x33"
+LIMIT = 1 << 20
+
+
+def frame(
+    opcode: int, payload: bytes, fin: bool = True, masked: bool = True, rsv: int = 0
+) -> bytes:
+    """One frame as a client sends it, written out by RFC 6455, section 5.2."""
+    size = len(payload)
+    mask = 0x80 if masked else 0
+    if size < 126:
+        length = bytes((mask | size,))
+    elif size < 1 << 16:
+        length = bytes((mask | 126,)) + size.to_bytes(2, "big")
+    else:
+        length = bytes((mask | 127,)) + size.to_bytes(8, "big")
+    body = bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload)) if masked else payload
+    first = (0x80 if fin else 0) | rsv << 4 | opcode
+    return bytes((first,)) + length + (KEY if masked else b"") + body
+
+
+PING = frame(9, b"alive")
+CLOSE = frame(8, b"\x03\xe8")
+TEXT = frame(1, b"hello")
+FIRST = frame(2, b"ab", fin=False)
+MIDDLE = frame(0, b"cd", fin=False)
+LAST = frame(0, b"ef")
+
+
+def feed(frames: ClientFrames, *chunks: bytes) -> tuple[list[bytes], bytes]:
+    """Messages, and the raw bytes of all else."""
+    pieces = [piece for chunk in chunks for piece in frames.feed(chunk)]
+    messages = [piece.data for piece in pieces if piece.message]
+    return messages, b"".join(piece.data for piece in pieces if not piece.message)
+
+
+class Splits(SynchronousTestCase):
+    def test_messages_of_every_length_form(self) -> None:
+        for size in (0, 1, 3, 4, 5, 125, 126, 127, 660, 65535, 65536, 70001):
+            payload = bytes(i * 7 % 256 for i in range(size))
+            with self.subTest(size=size):
+                self.assertEqual(feed(ClientFrames(LIMIT), frame(2, payload)), ([payload], b""))
+
+    def test_every_split_of_a_mixed_stream(self) -> None:
+        one, two = bytes(range(130)), b"x" * 5
+        others = PING + FIRST + PING + MIDDLE + LAST + TEXT + CLOSE
+        stream = frame(2, one) + others + frame(2, two)
+        for cut in range(len(stream) + 1):
+            got = feed(ClientFrames(LIMIT), stream[:cut], stream[cut:])
+            self.assertEqual(got, ([one, two], others), cut)
+
+    def test_byte_by_byte(self) -> None:
+        stream = frame(2, b"abc") + PING + frame(2, b"") + TEXT
+        chunks = [stream[i : i + 1] for i in range(len(stream))]
+        self.assertEqual(feed(ClientFrames(LIMIT), *chunks), ([b"abc", b""], PING + TEXT))
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.lists(st.binary(max_size=300), max_size=6), st.lists(st.integers(0, 2000), max_size=5)
+    )
+    def test_any_messages_at_any_cuts(self, payloads: list[bytes], cuts: list[int]) -> None:
+        stream = b"".join(frame(2, payload) + PING for payload in payloads)
+        edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+        chunks = [stream[a:b] for a, b in pairwise(edges)]
+        self.assertEqual(feed(ClientFrames(LIMIT), *chunks), (payloads, PING * len(payloads)))
+
+
+class LeftToAutobahn(SynchronousTestCase):
+    """What is not a plain message comes out as it went in, in whole frames."""
+
+    def test_a_binary_frame_between_fragments(self) -> None:
+        stray = frame(2, b"stray")
+        self.assertEqual(feed(ClientFrames(LIMIT), FIRST + stray), ([], FIRST + stray))
+
+    def test_a_message_after_fragments_is_plain_again(self) -> None:
+        stream = FIRST + LAST + frame(2, b"plain")
+        self.assertEqual(feed(ClientFrames(LIMIT), stream), ([b"plain"], FIRST + LAST))
+
+    def test_unmasked_and_reserved_bits(self) -> None:
+        for bad in (frame(2, b"ab", masked=False), frame(2, b"ab", rsv=4), frame(3, b"ab")):
+            self.assertEqual(feed(ClientFrames(LIMIT), bad), ([], bad))
+
+    def test_a_frame_beyond_the_limit_is_not_collected(self) -> None:
+        head = frame(2, b"x" * 200)[:8]
+        frames = ClientFrames(199)
+        self.assertEqual(feed(frames, head), ([], head))
+        self.assertEqual(feed(frames, b"abc", frame(2, b"y")), ([], b"abc" + frame(2, b"y")))
+
+    def test_a_frame_at_the_limit_is_taken(self) -> None:
+        self.assertEqual(feed(ClientFrames(200), frame(2, b"x" * 200)), ([b"x" * 200], b""))
+
+    def test_an_absurd_length(self) -> None:
+        head = b"\x82\xff" + b"\xff" * 8 + KEY
+        self.assertEqual(feed(ClientFrames(LIMIT), head), ([], head))
+
+
+class Masks(SynchronousTestCase):
+    def test_masking_twice_is_nothing(self) -> None:
+        for size in (0, 1, 2, 3, 4, 5, 640, 641):
+            payload = bytes(i % 251 for i in range(size))
+            self.assertEqual(unmask(unmask(payload, KEY), KEY), payload)
+
+    def test_headers_of_the_server(self) -> None:
+        for size in (0, 125, 126, 660, 65535, 65536):
+            header = frame(2, bytes(size), masked=False)[: -size or None]
+            self.assertEqual(server_header(size), header, size)
