@@ -108,6 +108,18 @@ def _demo(arguments: argparse.Namespace) -> int:
     return run(arguments.out, arguments.rate, arguments.script)
 
 
+def _load_arguments(parser: argparse.ArgumentParser) -> None:
+    from pipecat_bridge.load.command import add_arguments
+
+    add_arguments(parser, _address)
+
+
+def _load(arguments: argparse.Namespace) -> int:
+    from pipecat_bridge.load.command import main as run
+
+    return run(arguments)
+
+
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG", help="a configuration file")
 
@@ -153,6 +165,7 @@ def _seconds(text: str) -> float:
 COMMANDS = (
     Command("call", "place a call with a WAV file as the caller", _call_arguments, _call),
     Command("demo", "start a bridge and carry one spoken call", _demo_arguments, _demo),
+    Command("load", "put many calls on a bridge and measure it", _load_arguments, _load),
     Command("check", "say whether a configuration is good", _check_arguments, _check),
     Command("version", "print the version", _no_arguments, _version),
 )

@@ -210,9 +210,13 @@ class Bridge(MultiService):
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        """Drain: no new calls, those that run may end within the deadline, then the rest."""
+        """Drain: no new calls, those that run may end within the deadline, then the rest.
+
+        The port is closed last. A phone that connects meanwhile is told to hang up: Asterisk 22.10
+        closes the socket of a refused connection twice (res_audiosocket.c), and the second close
+        can hit another call's.
+        """
         self.calls.drain()
-        yield self.phone_listener.stopService()
         timeout = self.options.calls.drain_timeout
         running = len(self.calls.running)
         if running:

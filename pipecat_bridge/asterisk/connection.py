@@ -256,8 +256,9 @@ class AudioSocketConnection(Protocol):
         codec = self._format.codec
         if codec == "g711":
             self._log.warn(
-                "{call_id} frames of 160 bytes each 20 ms under kind 0x10 are G.711, taken for"
-                " {g711}: add c(slin) to Dial(AudioSocket/...) in the dialplan",
+                "{call_id} frames of 160 bytes each 20 ms under kind 0x10 are the caller's codec,"
+                " taken for {g711} (G.722 would be noise): add c(slin) to Dial(AudioSocket/...) in"
+                " the dialplan",
                 call_id=self.call_id,
                 g711=self._options.g711,
             )

@@ -12,6 +12,7 @@ from pipecat_bridge.load.bridge import Bridge, Reading
 from pipecat_bridge.load.callers import Callers, Plan
 from pipecat_bridge.load.calls import Role
 from pipecat_bridge.load.runner import Runner
+from pipecat_bridge.load.speed import Speed
 from pipecat_bridge.load.worker import Worker
 
 SET_UP_SECONDS: Final = 30.0
@@ -35,13 +36,17 @@ def run(
     runner: Worker[Runner],
     plan: Plan,
     course: Course,
-    cpu: int | None,
+    cpus: tuple[int | None, int | None],
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Carry `plan` through a bridge; all figures, ready for JSON. `cpu` is for the callers."""
-    _warm_up(bridge, runner, plan, cpu)
+    """Carry `plan` through a bridge; all figures, ready for JSON.
+
+    `cpus` are the processors of the bridge and of the callers, where they are known.
+    """
+    speed = Worker(Speed, cpu=cpus[0])
+    _warm_up(bridge, runner, plan, cpus[1])
     before = bridge.read()
-    callers = Worker(Callers, plan, cpu=cpu)
+    callers = Worker(Callers, plan, cpu=cpus[1])
     try:
         callers.ask("dial")
         _set_up(callers, plan, report)
@@ -49,23 +54,26 @@ def run(
         time.sleep(course.settle)
         # Not within the time that is measured: an answer of /metrics takes the bridge some ms.
         counted = bridge.metrics()
-        callers.ask("record")
-        runner.ask("record")
+        for worker in (callers, runner, speed):
+            worker.ask("record")
         readings = _observe(bridge, course.duration)
         at_load = callers.ask("status")
-        heard, said = runner.ask("stop"), callers.ask("stop")
-        counted = {k: v - counted.get(k, 0.0) for k, v in bridge.metrics().items()}
+        heard, said, slow = runner.ask("stop"), callers.ask("stop"), speed.ask("stop")
+        counted = _counted(counted, bridge.metrics())
         callers.ask("hang_up")
         time.sleep(min(2.0, course.settle))
         after = bridge.read()
     finally:
         callers.end()
+        speed.end()
     return {
         "calls": plan.calls,
         "plan": plan._asdict(),
         "course": course._asdict(),
         **_audio(plan, course, said, heard),
-        **_cost(plan, before, readings, after),
+        **_cost(plan, before, readings, after, slow["slowdown"]),
+        **_inside(counted, readings[-1].time - readings[0].time),
+        "slowdown": slow["slowdown"],
         "counted": counted,
         **_set_up_figures(plan, at_load, said, heard),
         **_generator(said, heard),
@@ -157,7 +165,7 @@ def _stalled(
 
 
 def _cost(
-    plan: Plan, before: Reading, readings: list[Reading], after: Reading
+    plan: Plan, before: Reading, readings: list[Reading], after: Reading, slowdown: float
 ) -> dict[str, Any]:
     """Processor time and memory of the bridge."""
     parts = [
@@ -172,6 +180,7 @@ def _cost(
             "min": round(100 * min(parts), 4),
             "max": round(100 * max(parts), 4),
         },
+        "cpu_percent_per_call_best": round(100 * statistics.median(parts) / slowdown, 4),
         "cpu_percent": round(100 * (last.cpu - first.cpu) / (last.time - first.time), 2),
         "rss_mb": {
             "before": round(before.rss / 1e6, 2),
@@ -186,6 +195,37 @@ def _cost(
         },
         "seconds": round(last.time - first.time, 3),
     }
+
+
+def _counted(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """What was added to each metric; of a maximum, its last value."""
+    return {
+        name: value if name.endswith("_max") else value - before.get(name, 0.0)
+        for name, value in after.items()
+        if not name.endswith("_created")
+    }
+
+
+def _inside(counted: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Lag of the bridge's loop and pauses of its collector, where its /metrics tell of them."""
+    name = "pipecat_bridge_gc_pause_seconds"
+    pauses = counted.get(f"{name}_count")
+    gc = None
+    if pauses is not None:
+        gc = {
+            "pauses": pauses,
+            "longest_ms": round(1000 * counted.get(f"{name}_max", 0.0), 3),
+            "share_percent": round(100 * counted.get(f"{name}_sum", 0.0) / seconds, 3),
+        }
+    lag_name = "pipecat_bridge_loop_lag_seconds"
+    ticks = counted.get(f"{lag_name}_count")
+    lag = None
+    if ticks:
+        lag = {
+            "mean": round(1000 * counted[f"{lag_name}_sum"] / ticks, 3),
+            "max": round(1000 * counted.get(f"{lag_name}_max", 0.0), 3),
+        }
+    return {"gc": gc, "loop_lag_ms": lag}
 
 
 def _set_up_figures(

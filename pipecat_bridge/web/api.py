@@ -138,6 +138,8 @@ class CallsResource(Resource):
                 PUT=lambda request: self._prepare(call_id, request),
                 POST=lambda request: self._prepare(call_id, request),
             )
+        if rest == [b"outcome"]:
+            return JSONResource(GET=lambda request: self._outcome(call_id))
         if rest == [b"stop"]:
             return JSONResource(POST=lambda request: self._stop(call_id))
         if rest == [b"messages"]:
@@ -163,7 +165,14 @@ class CallsResource(Resource):
             text = f"no call {call_id} runs, is prepared, or has ended lately: see /v1/calls"
             raise ProblemError(404, text) from None
 
+    def _outcome(self, call_id: str) -> Answer:
+        """A few fields, for the dialplan: a variable of Asterisk's does not hold a whole record."""
+        status, shown = self._show(call_id)
+        return status, {key: shown.get(key) for key in ("id", "state", "outcome", "reason")}
+
     def _prepare(self, call_id: str, request: Request) -> Answer:
+        if self._calls.draining:
+            raise ProblemError(503, "the daemon is being stopped and takes no calls")
         parameters, metadata = _preparation(_body(request))
         try:
             ttl = self._calls.prepare(call_id, parameters, metadata)

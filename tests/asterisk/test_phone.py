@@ -98,7 +98,10 @@ async def test_a_whole_sip_call(
     pressed = [m["data"]["buttons"] for m in bot.messages if m["type"] == "dtmf"]
     assert pressed == [["4"], ["2"], ["#"]]
     result = compare(signal, port.heard(), 8000)
-    measured.add("SIP call, PCMU both ways, c(slin16)", result)
+    measured.add(
+        "SIP call, PCMU both ways, c(slin16)",
+        f"correlation {result.correlation:.6f}, SNR {result.snr:.1f} dB",
+    )
     assert result.correlation >= 0.999, result
     assert not result.gaps
     assert not lost(result)

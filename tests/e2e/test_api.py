@@ -73,6 +73,8 @@ async def test_the_page_shows_answers_as_they_are() -> None:
         status, answer = await it.api("GET", PATH)
         assert (status, shape(answer)) == (200, shape(example("GET /v1/calls/{id}")))
         assert SECRET not in json.dumps(answer)
+        status, answer = await it.api("GET", f"{PATH}/outcome")
+        assert (status, shape(answer)) == (200, shape(example("GET /v1/calls/{id}/outcome")))
 
 
 @ensureDeferred

@@ -26,6 +26,7 @@ ROUTES = {
     "/metrics": {"GET"},
     "/v1/calls": {"GET"},
     "/v1/calls/{id}": {"GET", "PUT", "POST"},
+    "/v1/calls/{id}/outcome": {"GET"},
     "/v1/calls/{id}/stop": {"POST"},
     "/v1/calls/{id}/messages": {"POST"},
 }
@@ -164,6 +165,19 @@ class ShowTests(ApiCase):
             self.assertIn("is running", self.problem(404, "POST", f"/v1/calls/{form}/stop"))
             self.problem(404, "POST", f"/v1/calls/{form}/messages", {"text": "x"})
 
+    def test_the_outcome_for_the_dialplan(self) -> None:
+        path = f"/v1/calls/{UUID}/outcome"
+        self.problem(404, "GET", path)
+        self.ask("PUT", f"/v1/calls/{UUID}", {"metadata": {"caller": "1" * 5000}})
+        unknown = {"id": UUID, "outcome": None, "reason": None}
+        self.assertEqual(self.ask("GET", path), (200, {**unknown, "state": "prepared"}))
+        call, _, _ = self.exchange.call(UUID)
+        unknown["reason"] = ""
+        self.assertEqual(self.ask("GET", path), (200, {**unknown, "state": "starting"}))
+        call.bot_failed("no bot")
+        ended = {"id": UUID, "state": "ended", "outcome": "runner-failed", "reason": "no bot"}
+        self.assertEqual(self.ask("GET", path), (200, ended))
+
 
 class PrepareTests(ApiCase):
     path = f"/v1/calls/{UUID}"
@@ -243,6 +257,11 @@ class PrepareTests(ApiCase):
     def test_a_call_that_runs(self) -> None:
         self.exchange.talk(UUID)
         self.assertIn("running already", self.problem(409, "PUT", self.path, {}))
+
+    def test_nothing_is_prepared_while_the_daemon_is_stopped(self) -> None:
+        self.calls.drain()
+        self.assertIn("being stopped", self.problem(503, "PUT", self.path, {}))
+        self.assertIsNone(self.calls.prepared(UUID))
 
     def test_keys_are_never_shown(self) -> None:
         self.ask("PUT", self.path, {"llm_key": SECRET, "metadata": {"caller": "1"}})

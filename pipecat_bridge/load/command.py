@@ -1,0 +1,114 @@
+"""``pipecat-bridge load``: a load of any size on a bridge, and what it costs and delays."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipecat_bridge.load import plots, report
+from pipecat_bridge.load.bridge import Bridge, BridgeError, Remote, daemon
+from pipecat_bridge.load.callers import Plan
+from pipecat_bridge.load.run import Course, run
+from pipecat_bridge.load.runner import Runner
+from pipecat_bridge.load.worker import Worker, WorkerError
+
+Address = Callable[[str], tuple[str, int]]
+
+
+def add_arguments(parser: argparse.ArgumentParser, address: Address) -> None:
+    """The arguments; `address` reads HOST:PORT."""
+    add = parser.add_argument
+    add("--calls", type=int, default=20, metavar="N", help="calls at once (default: 20)")
+    add("--duration", type=float, default=20.0, metavar="S", help="seconds measured (default: 20)")
+    add("--per-second", type=float, default=50.0, metavar="N", help="calls set up each second")
+    add("--settle", type=float, default=3.0, metavar="S", help="seconds left out before that")
+    add("--length", type=float, default=0.0, metavar="S",
+        help="hang up each call after this time and place another (default: calls stay)")  # fmt: skip
+    add("--rate", type=int, default=8000, choices=[8000, 16000], help="of the phones, in Hz")
+    add("--sockets", type=int, default=2, choices=[1, 2], help="WebSockets of a bot (default: 2)")
+    add("--stalled", type=int, default=0, metavar="N", help="so many bots stop reading for 5 s")
+    add("--bursting", type=int, default=0, metavar="N", help="so many send 10 s of audio at once")
+    add("--dying", type=int, default=0, metavar="N", help="so many break off after a second")
+    add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="settings",
+        help="an option of the daemon that is started; may be repeated")  # fmt: skip
+    add("--address", type=address, metavar="HOST:PORT",
+        help="of a daemon that runs already, whose [runner] url leads to --runner-port here"
+        " (default: one is started, kept on one processor)")  # fmt: skip
+    add("--api", default="", metavar="URL", help="its API, to read CPU and memory from /metrics")
+    add("--runner-port", type=int, default=0, metavar="PORT", help="of the runner double")
+    add("--runner-host", default="127.0.0.1", metavar="HOST", help="the address it listens on")
+    add("--json", type=Path, metavar="FILE", help="write all figures")
+    add("--plots", type=Path, metavar="FOLDER", help="draw them")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run as the arguments say; the exit status."""
+    try:
+        result = measure(arguments)
+    except (BridgeError, WorkerError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(report.table([result]))
+    for remark in report.remarks(result):
+        print(f"note: {remark}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1))
+    if arguments.plots:
+        print(f"plots: {plots.draw([result], arguments.plots)}")
+    return 0 if result["up"] else 1
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one run."""
+    bridge_cpu, cpu = (None, None) if arguments.address else processors()
+    runner = Worker(
+        Runner, arguments.runner_host, arguments.runner_port, arguments.sockets, cpu=cpu
+    )
+    try:
+        port = runner.ask("port")
+        with tempfile.TemporaryDirectory(prefix="pipecat-bridge-load-") as folder:
+            bridge = _bridge(arguments, port, Path(folder) / "bridge.log", bridge_cpu)
+            try:
+                return run(bridge, runner, _plan(arguments, bridge), _course(arguments),
+                           (bridge_cpu, cpu), _tell)  # fmt: skip
+            finally:
+                bridge.stop()
+    finally:
+        runner.end()
+
+
+def processors() -> tuple[int | None, int | None]:
+    """One for the bridge and one for the load; none where there is no choice."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
+
+
+def _bridge(arguments: argparse.Namespace, port: int, log: Path, cpu: int | None) -> Bridge:
+    if arguments.address:
+        return Remote(*arguments.address, arguments.api)
+    started = daemon(f"http://127.0.0.1:{port}", log, cpu, arguments.settings)
+    started.wait()
+    return started
+
+
+def _plan(arguments: argparse.Namespace, bridge: Bridge) -> Plan:
+    return Plan(
+        bridge.host, bridge.port, arguments.calls, arguments.per_second, arguments.rate,
+        arguments.length, arguments.stalled, arguments.bursting, arguments.dying,
+    )  # fmt: skip
+
+
+def _course(arguments: argparse.Namespace) -> Course:
+    return Course(arguments.duration, arguments.settle)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,102 @@
+"""A run in words: what was measured, in a table, and whether the generator kept up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+BUSY: Final = 0.7
+"""A side of the generator that is busier than this may be what was measured."""
+
+Result = dict[str, Any]
+
+
+def _figures(spread: dict[str, float]) -> str:
+    if not spread:
+        return "-"
+    return " / ".join(f"{value:.1f}" for value in spread.values())
+
+
+def _cpu(result: Result) -> str:
+    cost = result["cpu_percent_per_call"]
+    if math.isnan(cost["median"]):
+        return "-"
+    return f"{cost['median']:.3f} ({cost['min']:.3f} .. {cost['max']:.3f})"
+
+
+def _memory(result: Result) -> str:
+    rss = result["rss_mb"]
+    if math.isnan(rss["load"]):
+        return "-"
+    return f"{rss['before']:.1f} / {rss['load']:.1f} / {rss['after']:.1f}"
+
+
+def _gaps(result: Result) -> str:
+    there, back = result["to_bot_gaps"], result["to_caller_gaps"]
+    return f"{there['lost']:g} + {back['lost']:g} / {there['repeated']:g} + {back['repeated']:g}"
+
+
+def _pauses(result: Result) -> str:
+    gc = result["gc"]
+    if gc is None:
+        return "-"
+    return f"{gc['pauses']:.0f} / {gc['longest_ms']:.1f} / {gc['share_percent']:.2f}"
+
+
+def _lag(result: Result) -> str:
+    lag = result["loop_lag_ms"]
+    return "-" if lag is None else f"{lag['mean']:.2f} / {lag['max']:.1f}"
+
+
+def _generator(result: Result) -> str:
+    generator = result["generator"]
+    return f"{generator['callers_busy']:.0%} / {generator['bots_busy']:.0%}"
+
+
+_ROWS: Final[tuple[tuple[str, Callable[[Result], str]], ...]] = (
+    ("calls: asked / up", lambda r: f"{r['calls']} / {r['up']}"),
+    ("set-up, ms (p50 / p95 / p99 / max)", lambda r: _figures(r["set_up_ms"])),
+    ("first frame to the phone, ms", lambda r: _figures(r["answer_ms"])),
+    ("CPU per call, % of a core (min .. max)", _cpu),
+    ("the same at the core's best speed", lambda r: f"{r['cpu_percent_per_call_best']:.3f}"),
+    ("CPU of the bridge, %", lambda r: f"{r['cpu_percent']:.1f}"),
+    ("memory before / at load / after, MB", _memory),
+    ("memory per call, MB", lambda r: f"{r['rss_mb_per_call']:.3f}"),
+    ("delay caller -> bot, ms", lambda r: _figures(r["to_bot_ms"])),
+    ("delay bot -> caller, ms", lambda r: _figures(r["to_caller_ms"])),
+    ("pace to the phone, off 20 ms by", lambda r: _figures(r["pace"]["deviation_ms"])),
+    ("late frames (40 ms or more apart)", lambda r: str(r["pace"]["late"])),
+    ("frames lost / put in, to bot + to caller", _gaps),
+    ("loop lag mean / max, ms", _lag),
+    ("GC pauses / longest ms / % of the time", _pauses),
+    ("generator busy, callers / bots", _generator),
+    ("callers' clock late, ms", lambda r: _figures(r["generator"]["callers_late_ms"])),
+    ("the core slower than at its best by", lambda r: f"{r['slowdown']:.2f}"),
+)
+
+
+def table(results: Sequence[Result]) -> str:
+    """Rows of figures, a column for each run, in Markdown."""
+    names = [str(result.get("name") or f"{result['calls']} calls") for result in results]
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for title, cell in _ROWS:
+        lines.append(f"| {title} | " + " | ".join(cell(result) for result in results) + " |")
+    return "\n".join(lines)
+
+
+def remarks(result: Result) -> list[str]:
+    """What makes a run doubtful, one sentence each."""
+    found = []
+    generator = result["generator"]
+    for side in ("callers", "bots"):
+        busy = generator[f"{side}_busy"]
+        if busy > BUSY:
+            found.append(f"the {side} were busy for {busy:.0%} of the time: delays may be theirs")
+    if result["up"] < result["calls"]:
+        found.append(f"{result['calls'] - result['up']} calls did not come up, or ended")
+    if generator["unsent"]:
+        found.append(f"{generator['unsent']} frames of callers were not taken by the bridge")
+    for why, count in result["ended"].items():
+        found.append(f"{count} calls {why}")
+    return found

@@ -1,0 +1,71 @@
+"""Pauses of the collector and lateness of the loop, as /metrics tells of them."""
+
+from __future__ import annotations
+
+import gc
+
+from prometheus_client import CollectorRegistry
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pipecat_bridge.web.health import LOOK_EVERY, RECENT, Durations, Health
+
+
+class HealthTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.health = Health(self.clock, self.clock.seconds)
+        self.health.start()
+        self.addCleanup(self.health.stop)
+        self.registry = CollectorRegistry()
+        self.registry.register(self.health)
+
+    def value(self, name: str) -> float | None:
+        return self.registry.get_sample_value(f"pipecat_bridge_{name}")
+
+    def test_every_collection_is_a_pause(self) -> None:
+        before = self.value("gc_pause_seconds_count") or 0
+        gc.collect()
+        gc.collect()
+        self.assertEqual(self.value("gc_pause_seconds_count"), before + 2)
+
+    def test_a_pause_lasts_from_start_to_stop(self) -> None:
+        for seconds in (0.03, 0.01):
+            self.health._collecting("start", {})
+            self.clock.rightNow += seconds
+            self.health._collecting("stop", {})
+        self.assertApproximates(self.value("gc_pause_seconds_sum"), 0.04, 1e-9)
+        self.assertApproximates(self.value("gc_pause_seconds_max"), 0.03, 1e-9)
+
+    def test_a_loop_in_time_has_no_lag(self) -> None:
+        for _ in range(10):
+            self.clock.advance(LOOK_EVERY)
+        self.assertEqual(self.value("loop_lag_seconds_count"), 10)
+        self.assertApproximates(self.value("loop_lag_seconds_sum"), 0, 1e-9)
+
+    def test_a_loop_that_stalls_is_late_by_the_stall(self) -> None:
+        self.clock.advance(LOOK_EVERY + 0.25)
+        self.clock.advance(LOOK_EVERY)
+        self.assertApproximates(self.value("loop_lag_seconds_sum"), 0.25, 1e-9)
+        self.assertApproximates(self.value("loop_lag_seconds_max"), 0.25, 1e-9)
+
+    def test_after_stop_nothing_is_left(self) -> None:
+        self.health.stop()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertNotIn(self.health._collecting, gc.callbacks)
+        self.health.stop()
+
+
+class DurationTests(SynchronousTestCase):
+    def test_the_longest_is_forgotten_within_two_turns(self) -> None:
+        clock = Clock()
+        durations = Durations(clock.seconds)
+        durations.add(2.0)
+        clock.advance(RECENT)
+        durations.add(1.0)
+        self.assertEqual(durations.longest, 2.0)
+        clock.advance(RECENT)
+        self.assertEqual(durations.longest, 1.0)
+        clock.advance(3 * RECENT)
+        self.assertEqual(durations.longest, 0.0)
+        self.assertEqual((durations.count, durations.sum), (2, 3.0))
