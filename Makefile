@@ -13,6 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+WHEEL := .venv/wheel
 CONFIG ?= etc/pipecat-bridge.toml
 ARGS ?=
 
@@ -45,8 +46,14 @@ asterisk: ## install a real Asterisk into .asterisk (Debian, root)
 	@scripts/asterisk.sh
 
 .PHONY: test-asterisk
-test-asterisk: $(INSTALLED) asterisk ## the tests against a real Asterisk (Debian, root)
-	@$(BIN)/python -m pytest tests/asterisk $(ARGS)
+test-asterisk: $(INSTALLED) asterisk ## a wheel's daemon against a real Asterisk (Debian, root)
+	@echo "building the wheel and installing it alone into $(WHEEL)/env"
+	@rm -rf $(WHEEL)
+	@$(BIN)/python -m venv $(WHEEL)/env
+	@$(BIN)/python -m build --outdir $(WHEEL)/dist . >$(WHEEL)/build.log 2>&1 || \
+		{ tail -n 20 $(WHEEL)/build.log >&2; exit 1; }
+	@$(WHEEL)/env/bin/python -m pip install --quiet $(WHEEL)/dist/*.whl
+	@BRIDGE_TWISTD=$(CURDIR)/$(WHEEL)/env/bin/twistd $(BIN)/python -m pytest tests/asterisk $(ARGS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## style, formatting and layers

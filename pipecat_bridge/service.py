@@ -35,6 +35,7 @@ from pipecat_bridge.runner.dialback import DialBack, FixedAddress, RunnerAddress
 from pipecat_bridge.runner.embedded import EmbeddedRunner, missing_extra
 from pipecat_bridge.runner.websocket import BotSocketFactory
 from pipecat_bridge.web.api import api_site
+from pipecat_bridge.web.health import Health
 from pipecat_bridge.web.metrics import CallCollector, registry
 
 STOP_GRACE = 2.0
@@ -93,6 +94,8 @@ class Bridge(MultiService):
         self._ending = False
         self.runner = self._runner()
         self.calls = Calls(self.runner, self.events, reactor, options.calls, options.bot_audio)
+        self.health = Health(reactor)
+        self.health.setServiceParent(self)
         self.phones = AudioSocketFactory(self._connection, options.audiosocket.allow)
         listen = options.audiosocket.listen
         self.phone_listener = Listener(reactor, listen, self.phones)
@@ -156,6 +159,7 @@ class Bridge(MultiService):
                 lambda: embedded.restarts,
             )
         metrics = registry(CallCollector(self.calls, extra))
+        metrics.register(self.health)
         return api_site(
             self.calls, lambda: Deferred.fromCoroutine(self.runner.reachable()), metrics
         )

@@ -20,20 +20,27 @@ from zope.interface import implementer
 _TCP_NOTSENT_LOWAT = 25  # Linux, tcp(7); Python 3.11 has no name for it.
 
 
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
 class EagerTransport:
     """Wraps a connected transport; everything but writing and closing is passed through.
 
     `congested` is true while bytes wait in user space; `on_drained` is called when the last of them
-    went to the kernel. A transport without a plain TCP socket (in memory, TLS) is written to in
-    Twisted's way, and is congested from where Twisted pauses a producer until it resumes it.
+    went to the kernel. `broken` is true once a send has met a connection that the peer has ended,
+    which Twisted has yet to read. A transport without a plain TCP socket (in memory, TLS) is
+    written to in Twisted's way, and is congested from where Twisted pauses a producer until it
+    resumes it.
     """
 
-    def __init__(self, transport: Any, on_drained: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, transport: Any, on_drained: Callable[[], None] = _nothing) -> None:
         self._transport: Any = transport
         self._on_drained = on_drained
         self._socket = plain_socket(self._transport)
         self._open = True
         self.congested = False
+        self.broken = False
         signals = _BufferSignals(self._filled, self._emptied, self._gone)
         self._transport.registerProducer(signals, self._socket is None)
 
@@ -62,9 +69,12 @@ class EagerTransport:
         assert self._socket is not None
         try:
             sent = self._socket.send(data)
-        except OSError:
-            # Full, or broken: Twisted will meet the same error when it reads, and close.
+        except ConnectionError:
+            # Twisted will meet the same error when it reads, and close.
+            self.broken = True
             return False
+        except OSError:
+            return False  # full
         if sent < len(data):
             self._queue(data[sent:])
         return True
@@ -87,6 +97,10 @@ class EagerTransport:
 
     def _gone(self) -> None:
         self._open = False
+
+    def forget(self) -> None:
+        """Tell nobody any more; who was told has this transport, and would be kept by it."""
+        self._on_drained = _nothing
 
     def loseConnection(self) -> None:
         """Close when everything is sent."""

@@ -7,6 +7,7 @@ the length of the frames and their pace do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
 from typing import Literal
@@ -17,6 +18,13 @@ G711_BYTES = 160
 SLIN16_BYTES = 640
 FRAMES = 10
 """Frames that are looked at before a decision: 0.2 s."""
+
+AT_ONCE = 0.005
+"""Frames closer together than this, in seconds, had piled up while this process or Asterisk was
+busy. Of the pile that a call may begin with nobody knows how long it took to grow."""
+
+MOST_FRAMES = 50
+"""Frames that are kept at the most: a second."""
 
 Codec = Literal["linear", "g711", "slin16"]
 
@@ -50,13 +58,18 @@ class CallerFormat:
     def _decode(self, payload: bytes) -> bytes:
         return g711.decode(self._g711, payload) if self.codec == "g711" else payload
 
+    def _is_enough(self) -> bool:
+        times = self._times
+        since_first_pile = len(times) - next(_piles(times))[1]
+        return since_first_pile >= FRAMES - 1 or len(times) == MOST_FRAMES
+
     def _undecided(self, payload: bytes, now: float) -> list[bytes]:
         held = self._held
         held.append(payload)
         self._times.append(now)
         if len(payload) not in (G711_BYTES, SLIN16_BYTES) or len(payload) != len(held[0]):
             self.codec = "linear"
-        elif len(held) == FRAMES:
+        elif self._is_enough():
             self.codec = _by_pace(len(payload), self._times)
         else:
             return []
@@ -69,7 +82,22 @@ def _by_pace(size: int, times: list[float]) -> Codec:
 
     The median, since one frame that was late, or a caller put on hold meanwhile, must not decide.
     """
-    spacing = median(after - before for before, after in pairwise(times))
+    spacings: list[float] = []
+    for (before, _), (start, end) in pairwise(_piles(times)):
+        grown = times[start] - times[before]
+        spacings += [grown / (end - start)] * (end - start)
+    # All at once: Asterisk's frames are of 20 ms as a rule.
+    spacing = median(spacings) if spacings else 0.02
     if size == G711_BYTES:
         return "g711" if spacing > 0.015 else "linear"
     return "slin16" if spacing < 0.03 else "linear"
+
+
+def _piles(times: list[float]) -> Iterator[tuple[int, int]]:
+    """First index, and the one after the last, of frames that came at once; most are alone."""
+    start = 0
+    for index, (before, after) in enumerate(pairwise(times), 1):
+        if after - before > AT_ONCE:
+            yield start, index
+            start = index
+    yield start, len(times)

@@ -21,10 +21,10 @@ SLOTS = 10
 """Groups of calls that tick together, 2 ms apart, so that hundreds of calls are not one burst."""
 
 CATCH_UP = 3
-"""Missed frames that are made good after a stall, at half the spacing; more are skipped.
+"""Missed frames that are made good after a stall, at half the spacing.
 
-A phone's jitter buffer takes two or three frames that come closer together. More would only build
-up a lead in Asterisk that cannot be taken back.
+A phone's jitter buffer bridges that, and needs the frames then. A longer stall is heard anyway, and
+is skipped whole: frames sent after it would only be a lead in Asterisk that cannot be taken back.
 """
 
 _EARLY = 0.0005  # Timers of the loop and the monotonic clock differ by less; saves an idle turn.
@@ -126,8 +126,8 @@ class FrameClock:
             except Exception:  # noqa: BLE001 - one call's fault must not stop the others' clock
                 self._fail(tick)
         now = self._now()
-        missed = int((now - slot.due) / FRAME) - CATCH_UP
-        if missed > 0:
+        missed = int((now - slot.due) / FRAME)
+        if missed > CATCH_UP:
             slot.due += missed * FRAME
             self.skipped += missed * len(slot.ticks)
         slot.next = max(slot.due, now + _APART)

@@ -194,7 +194,7 @@ class AudioSocketConnection(Protocol):
         message = self._silence if frame is None else self._header + frame
         if self._out.offer(message):
             self.stats.frames_out += 1
-        else:
+        elif not self._out.broken:  # Asterisk has not hung up between two ticks
             self.stats.frames_skipped += 1
 
     def _fill(self, frames: int) -> None:

@@ -182,6 +182,7 @@ class Call:
         for timer in (self._limit, self._finish):
             if timer is not None and timer.active():
                 timer.cancel()
+        self._limit = self._finish = None  # a timer that has fired keeps what it called
         self.bot.stop()
         self.phone.hang_up()
         duration = round(self.ended_at - self.created_at, 3)

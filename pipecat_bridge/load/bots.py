@@ -244,5 +244,3 @@ class BotSocket:
             self.send(websocket.masked(payload, websocket.PONG))
         elif opcode == websocket.CLOSE:
             self.send(websocket.masked(payload, websocket.CLOSE))
-
-

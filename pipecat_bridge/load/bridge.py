@@ -12,6 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.error import URLError
@@ -28,10 +29,12 @@ class BridgeError(Exception):
 
 
 class Reading(NamedTuple):
-    """A bridge at one moment: processor seconds since its start, resident bytes."""
+    """A bridge at one moment: processor seconds since its start, seconds that it
+    waited for the processor because others had it, resident bytes."""
 
     time: float
     cpu: float
+    waited: float
     rss: float
     descriptors: float
 
@@ -68,6 +71,7 @@ class Remote:
         return Reading(
             time.monotonic(),
             metrics.get("process_cpu_seconds_total", nan),
+            nan,
             metrics.get("process_resident_memory_bytes", nan),
             metrics.get("process_open_fds", nan),
         )
@@ -138,6 +142,7 @@ class Started:
         return Reading(
             now,
             sum(map(_cpu, pids)),
+            sum(map(_waited, pids)),
             sum(map(_rss, pids)),
             sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids),
         )
@@ -214,8 +219,23 @@ def _tree(pid: int) -> list[int]:
 
 
 def _cpu(pid: int) -> float:
+    """Processor seconds: to the nanosecond where the kernel says so, else in ticks of 10 ms."""
+    with suppress(OSError):
+        return _schedule(pid, 0)
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def _waited(pid: int) -> float:
+    with suppress(OSError):
+        return _schedule(pid, 1)
+    return float("nan")
+
+
+def _schedule(pid: int, field: int) -> float:
+    """Seconds from /proc/PID/task/*/schedstat, of the threads that there are."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[field]) for task in tasks) / 1e9
 
 
 def _rss(pid: int) -> float:

@@ -24,17 +24,10 @@ Address = Callable[[str], tuple[str, int]]
 def add_arguments(parser: argparse.ArgumentParser, address: Address) -> None:
     """The arguments; `address` reads HOST:PORT."""
     add = parser.add_argument
-    add("--calls", type=int, default=20, metavar="N", help="calls at once (default: 20)")
-    add("--duration", type=float, default=20.0, metavar="S", help="seconds measured (default: 20)")
-    add("--per-second", type=float, default=50.0, metavar="N", help="calls set up each second")
-    add("--settle", type=float, default=3.0, metavar="S", help="seconds left out before that")
-    add("--length", type=float, default=0.0, metavar="S",
-        help="hang up each call after this time and place another (default: calls stay)")  # fmt: skip
+    for name, kind, least, default, metavar, text in _NUMBERS:
+        add(name, type=_number(least, kind), default=default, metavar=metavar, help=text)
     add("--rate", type=int, default=8000, choices=[8000, 16000], help="of the phones, in Hz")
     add("--sockets", type=int, default=2, choices=[1, 2], help="WebSockets of a bot (default: 2)")
-    add("--stalled", type=int, default=0, metavar="N", help="so many bots stop reading for 5 s")
-    add("--bursting", type=int, default=0, metavar="N", help="so many send 10 s of audio at once")
-    add("--dying", type=int, default=0, metavar="N", help="so many break off after a second")
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="settings",
         help="an option of the daemon that is started; may be repeated")  # fmt: skip
     add("--address", type=address, metavar="HOST:PORT",
@@ -45,6 +38,33 @@ def add_arguments(parser: argparse.ArgumentParser, address: Address) -> None:
     add("--runner-host", default="127.0.0.1", metavar="HOST", help="the address it listens on")
     add("--json", type=Path, metavar="FILE", help="write all figures")
     add("--plots", type=Path, metavar="FOLDER", help="draw them")
+
+
+_NUMBERS: tuple[tuple[str, type[float], float, float, str, str], ...] = (
+    ("--calls", int, 1, 20, "N", "calls at once (default: 20)"),
+    ("--duration", float, 0.5, 20.0, "S", "seconds measured (default: 20)"),
+    ("--per-second", float, 0.1, 50.0, "N", "calls set up each second (default: 50)"),
+    ("--settle", float, 0, 3.0, "S", "seconds left out before that (default: 3)"),
+    ("--length", float, 0, 0.0, "S", "hang up each call after this time and place another"),
+    ("--stalled", int, 0, 0, "N", "so many bots stop reading for 5 s, every 15 s"),
+    ("--bursting", int, 0, 0, "N", "so many bots send 10 s of audio at once, every 15 s"),
+    ("--dying", int, 0, 0, "N", "so many bots break off a second after each call began"),
+)
+
+
+def _number(least: float, what: type[float] = float) -> Callable[[str], float]:
+    """A type of argument: numbers from `least` on."""
+
+    def read(text: str) -> float:
+        try:
+            number = what(text)
+        except ValueError:
+            number = what(-1)
+        if not least <= number < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a number from {least:g} on")
+        return number
+
+    return read
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -93,7 +113,8 @@ def processors() -> tuple[int | None, int | None]:
 
 def _bridge(arguments: argparse.Namespace, port: int, log: Path, cpu: int | None) -> Bridge:
     if arguments.address:
-        return Remote(*arguments.address, arguments.api)
+        host, port = arguments.address
+        return Remote(host, port, arguments.api)
     started = daemon(f"http://127.0.0.1:{port}", log, cpu, arguments.settings)
     started.wait()
     return started

@@ -43,9 +43,7 @@ def spread(values: Iterable[float], scale: float = 1000.0) -> Spread:
     return {name: round(float(value), 3) for name, value in figures.items()}
 
 
-def to_bot(
-    sent: Mapping[int, Sequence[float]], heard: Iterable[HeardByBot]
-) -> list[Delay]:
+def to_bot(sent: Mapping[int, Sequence[float]], heard: Iterable[HeardByBot]) -> list[Delay]:
     """From the callers' marks to the bots' ears; `sent` are times by call and mark."""
     delays = []
     for call, number, time, *_ in heard:

@@ -121,7 +121,7 @@ class Ear(Generic[Tag]):
 
     def _search(self, samples: _Samples, start: int) -> list[Heard[Tag]]:
         loud = np.flatnonzero(np.abs(samples.astype(np.int32)) >= _THRESHOLD)
-        heard = []
+        heard: list[Heard[Tag]] = []
         at = 0
         while True:
             index = int(np.searchsorted(loud, at))

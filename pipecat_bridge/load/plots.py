@@ -72,7 +72,7 @@ def _stall(axes: Any, results: Sequence[Result]) -> None:
     for begin, end in result["stalled"]["stalls"]:
         axes.axvspan(begin, end, color="0.9")
     for key, label in (("to_bot", "caller to bot"), ("to_caller", "bot to caller")):
-        times, delays = zip(*result["stalled"][key], strict=True) or ((), ())
-        axes.plot(times, delays, ".", markersize=3, label=label)
+        marks = result["stalled"][key]
+        axes.plot([m[0] for m in marks], [m[1] for m in marks], ".", markersize=3, label=label)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()

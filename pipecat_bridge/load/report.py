@@ -9,6 +9,9 @@ from typing import Any, Final
 BUSY: Final = 0.7
 """A side of the generator that is busier than this may be what was measured."""
 
+WAITED: Final = 5.0
+"""Per cent of the time that a bridge may have waited for its processor."""
+
 Result = dict[str, Any]
 
 
@@ -72,6 +75,7 @@ _ROWS: Final[tuple[tuple[str, Callable[[Result], str]], ...]] = (
     ("GC pauses / longest ms / % of the time", _pauses),
     ("generator busy, callers / bots", _generator),
     ("callers' clock late, ms", lambda r: _figures(r["generator"]["callers_late_ms"])),
+    ("bridge waited for its core, % of the time", lambda r: f"{r['waited_percent']:.1f}"),
     ("the core slower than at its best by", lambda r: f"{r['slowdown']:.2f}"),
 )
 
@@ -93,10 +97,15 @@ def remarks(result: Result) -> list[str]:
         busy = generator[f"{side}_busy"]
         if busy > BUSY:
             found.append(f"the {side} were busy for {busy:.0%} of the time: delays may be theirs")
+    if result["waited_percent"] > WAITED:
+        found.append(
+            f"the bridge waited for its processor for {result['waited_percent']:.0f} % of the time,"
+            " as others were using it: delays and pace are worse than its own"
+        )
     if result["up"] < result["calls"]:
         found.append(f"{result['calls'] - result['up']} calls did not come up, or ended")
     if generator["unsent"]:
         found.append(f"{generator['unsent']} frames of callers were not taken by the bridge")
-    for why, count in result["ended"].items():
-        found.append(f"{count} calls {why}")
+    if not (result["plan"]["dying"] or result["plan"]["length"]):
+        found += [f"{count} calls {why}" for why, count in result["ended"].items()]
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from pipecat_bridge.load import figures
@@ -74,6 +75,7 @@ def run(
         **_cost(plan, before, readings, after, slow["slowdown"]),
         **_inside(counted, readings[-1].time - readings[0].time),
         "slowdown": slow["slowdown"],
+        "work_us": slow["work_us"],
         "counted": counted,
         **_set_up_figures(plan, at_load, said, heard),
         **_generator(said, heard),
@@ -146,9 +148,7 @@ def _audio(
     }
 
 
-def _stalled(
-    roles: dict[int, Role], said: dict[str, Any], heard: dict[str, Any]
-) -> dict[str, Any]:
+def _stalled(roles: dict[int, Role], said: dict[str, Any], heard: dict[str, Any]) -> dict[str, Any]:
     """The time line of the bot that stalls: (seconds, delay in ms) of its marks, both ways."""
     marks = figures.only(Role.STALLED, roles, heard["heard"])
     if not marks:
@@ -168,10 +168,7 @@ def _cost(
     plan: Plan, before: Reading, readings: list[Reading], after: Reading, slowdown: float
 ) -> dict[str, Any]:
     """Processor time and memory of the bridge."""
-    parts = [
-        (b.cpu - a.cpu) / (b.time - a.time) / plan.calls
-        for a, b in zip(readings, readings[1:], strict=False)
-    ]
+    parts = [(b.cpu - a.cpu) / (b.time - a.time) / plan.calls for a, b in pairwise(readings)]
     first, last = readings[0], readings[-1]
     per_call = (last.rss - before.rss) / plan.calls
     return {
@@ -182,6 +179,7 @@ def _cost(
         },
         "cpu_percent_per_call_best": round(100 * statistics.median(parts) / slowdown, 4),
         "cpu_percent": round(100 * (last.cpu - first.cpu) / (last.time - first.time), 2),
+        "waited_percent": round(100 * (last.waited - first.waited) / (last.time - first.time), 2),
         "rss_mb": {
             "before": round(before.rss / 1e6, 2),
             "load": round(last.rss / 1e6, 2),

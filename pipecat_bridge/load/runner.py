@@ -83,7 +83,7 @@ class Runner:
 
     def answer(self, method: str, target: str, body: bytes) -> int:
         """Do what a request says; the status."""
-        if target.startswith("/health") or target.startswith("/stop"):
+        if target.startswith(("/health", "/stop")):
             return 200
         if method != "POST" or target != "/run":
             return 404

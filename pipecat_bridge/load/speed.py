@@ -39,7 +39,8 @@ class Speed:
     def stop(self) -> dict[str, Any]:
         """How long the work took as a median since `record`, as a multiple of its best time."""
         self._best = min([self._best, *self._times])
-        return {"slowdown": round(statistics.median(self._times) / self._best, 3)}
+        median = statistics.median(self._times)
+        return {"slowdown": round(median / self._best, 3), "work_us": round(1e6 * median, 1)}
 
 
 def _work() -> float:

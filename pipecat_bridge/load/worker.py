@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, TypeVar
 
@@ -53,10 +54,8 @@ class Worker(Generic[Side]):
 
     def end(self) -> None:
         """End the process."""
-        try:
+        with suppress(OSError):
             self._pipe.send(_END)
-        except OSError:
-            pass
         self._process.join(5.0)
         if self._process.is_alive():
             self._process.kill()

@@ -24,6 +24,10 @@ class QueueStats:
     wait_max: float = 0.0
 
 
+def _ignore(frame: bytes) -> None:
+    """Nobody is there to take it."""
+
+
 class CallerQueue:
     """Sends frames at once while the bot takes them, keeps at most `bound` while it does not.
 
@@ -96,10 +100,14 @@ class CallerQueue:
         if not self._frames:
             self._behind_since = None
 
-    def clear(self) -> None:
-        """Forget everything; nothing is counted as dropped."""
+    def close(self) -> None:
+        """Forget everything, counting nothing as dropped; what is pushed from now on is ignored.
+
+        That goes for whom the frames went to as well: both would keep each other in memory.
+        """
         self._frames.clear()
         self._stop_timer()
+        self._send, self._blocked, self._in_flight = _ignore, lambda: False, lambda: 0
 
     def _excess(self) -> int:
         """Frames above the bound; below 0 there is room."""

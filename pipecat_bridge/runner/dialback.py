@@ -191,12 +191,15 @@ class DialBackBot:
         if self._stopped:
             return
         self._stopped = True
+        # What points back is let go, so that the call leaves memory without a garbage collection.
+        del self._listener
         self._runner.door.forget(self.link.call_id)
         self.link.close()
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         if self._starting is not None:
             self._starting.cancel()
+        self._deadline = self._starting = None
         if self._asked:
             self._runner.send_stop(self.link.call_id, self._asked)
 

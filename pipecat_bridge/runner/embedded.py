@@ -79,7 +79,11 @@ class EmbeddedRunner:
         self._started_at = self._reactor.seconds()
         self._process = _Process(self._reactor, self._say, self._listening, self._ended)
         # The environment is passed on whole: the keys of speech services are in it.
-        self._reactor.spawnProcess(self._process, self._command[0], self._command, env=None)
+        try:
+            self._reactor.spawnProcess(self._process, self._command[0], self._command, env=None)
+        except OSError as error:
+            self._ended(f"not started: {error}")
+            return
         self._timer = self._reactor.callLater(self._options.start_timeout, self._not_listening)
 
     def stop(self) -> Deferred[None]:

@@ -16,6 +16,10 @@ PING_EVERY = 10
 _MAGIC = b"flow"
 
 
+def _ignore(payload: bytes) -> None:
+    """Nobody is there to be asked."""
+
+
 class FlowWindow:
     """Counts the frames that the bot has not yet been seen to read.
 
@@ -51,6 +55,10 @@ class FlowWindow:
     def progress(self) -> bytes:
         """The payload of a ping that acknowledges everything sent so far."""
         return _MAGIC + self._sent.to_bytes(8, "big")
+
+    def close(self) -> None:
+        """Send no pings any more, and forget through whom."""
+        self._ping = _ignore
 
     def ask(self) -> None:
         """Send a ping."""

@@ -5,7 +5,6 @@ Who dials whom is not its business: sockets are attached to it when they are ope
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -18,15 +17,14 @@ from pipecat_bridge import __version__
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.audio.resample import Resampler, make_resampler
 from pipecat_bridge.options import CallerAudioOptions
+from pipecat_bridge.runner.barge_in import BargeIns, Signal
 from pipecat_bridge.runner.caller_queue import CallerQueue
+from pipecat_bridge.runner.early import EarlyAudio
 from pipecat_bridge.runner.flow import FlowWindow
 from pipecat_bridge.wire import frames, rtvi
 
 Direction = Literal["input", "output", "both"]
 """As the bot sees it: `input` carries the caller's audio to it, `output` the bot's from it."""
-
-SAME_BARGE_IN = 0.5
-"""Seconds after a barge-in in which a signal of another kind tells of the same one once more."""
 
 ROOM_CHECK = 0.1
 """Seconds between looks at a full playout queue, to read on from the bot when there is room."""
@@ -117,8 +115,7 @@ class BotLink:
         self._rate: int = options.sample_rate
         self._input: BotSocket | None = None
         self._output: BotSocket | None = None
-        self._early: deque[tuple[bytes, int]] = deque()
-        self._early_seconds = 0.0
+        self._early = EarlyAudio(options.keep_before_ready)
         self._early_messages: list[str] = []
         self._told_ready = False
         self._ready = False
@@ -127,8 +124,7 @@ class BotLink:
         self._timer: IDelayedCall | None = None  # until ready
         self._room_timer: IDelayedCall | None = None
         self._resampler: Resampler | None = None
-        self._barge_in_at = float("-inf")
-        self._barge_ins: Counter[str] = Counter()  # signals of each kind, close together
+        self._barge_ins = BargeIns()
         in_flight = min(int(options.in_flight * 50), options.queue_frames)
         self._flow = FlowWindow(in_flight, self._ping)
         self._queue = CallerQueue(
@@ -158,6 +154,8 @@ class BotLink:
         if not self.connected:
             return
         self._listener.bot_connected()
+        if self._closed:
+            return
         self._send_message(rtvi.client_ready(__version__))
         self._flow.ask()
         if self._told_ready:
@@ -182,20 +180,27 @@ class BotLink:
             self._output.resume()
             self._output.close(1000, "call ended")
             return
+        listener = self._listener
         self.close()
         if self._ending or (clean and self.connected):
-            self._listener.bot_ended()
+            listener.bot_ended()
         else:
-            self._listener.bot_lost(reason)
+            listener.bot_lost(reason)
 
     def close(self) -> None:
         """Close all sockets; nothing is told to the listener any more."""
+        if self._closed:
+            return
         self._closed = True
+        # What points back is let go, so that the call leaves memory without a garbage collection.
+        del self._listener
         for timer in (self._timer, self._room_timer):
             if timer is not None and timer.active():
                 timer.cancel()
-        self._queue.clear()
-        self._early.clear()
+        self._timer = self._room_timer = None
+        self._queue.close()
+        self._flow.close()
+        self._early.take()
         for socket in {self._input, self._output}:
             if socket is not None:
                 socket.resume()  # or the answer to our close would never be read
@@ -206,7 +211,8 @@ class BotLink:
     def send_audio(self, pcm: bytes, rate: int) -> None:
         """Caller audio, mono PCM16 at `rate`."""
         if not self._ready:
-            self._keep(pcm, rate)
+            if not self._closed:
+                self._early.add(pcm, rate)
             return
         if rate != self._rate:
             resampler = self._resampler
@@ -229,23 +235,6 @@ class BotLink:
         self.stats.filter_delay = self._resampler.delay
         return self._resampler
 
-    def _keep(self, pcm: bytes, rate: int) -> None:
-        """Keep the last `keep_before_ready` seconds, to the sample."""
-        if self._closed:
-            return
-        self._early.append((pcm, rate))
-        self._early_seconds += len(pcm) / (2 * rate)
-        while self._early:
-            old, old_rate = self._early[0]
-            excess = round((self._early_seconds - self._options.keep_before_ready) * old_rate) * 2
-            if excess <= 0:
-                return
-            self._early_seconds -= min(excess, len(old)) / (2 * old_rate)
-            if excess < len(old):
-                self._early[0] = (old[excess:], old_rate)
-                return
-            self._early.popleft()
-
     def _become_ready(self) -> None:
         if self._ready or self._closed:
             return
@@ -256,8 +245,8 @@ class BotLink:
         for text in self._early_messages:
             self._send_message(text)
         self._early_messages.clear()
-        while self._early:
-            self.send_audio(*self._early.popleft())
+        for pcm, rate in self._early.take():
+            self.send_audio(pcm, rate)
 
     def _send_message(self, text: str) -> None:
         if self._input is not None and not self._closed:
@@ -356,22 +345,9 @@ class BotLink:
                 self._become_ready()
         self._listener.bot_event(event)
 
-    def _interrupt(self, kind: str) -> None:
-        """Barge-in, by one of three signals; the second and third of one barge-in do nothing.
-
-        The n-th signal of a kind tells of the n-th of the barge-ins that follow each other closely.
-        """
-        now = self._now()
-        if now - self._barge_in_at >= SAME_BARGE_IN:
-            self._barge_ins.clear()
-        self._barge_ins[kind] += 1
-        if any(
-            self._barge_ins[kind] <= told
-            for other, told in self._barge_ins.items()
-            if other != kind
-        ):
+    def _interrupt(self, signal: Signal) -> None:
+        if not self._barge_ins.is_new(signal, self._now()):
             return
-        self._barge_in_at = now
         self.stats.interruptions += 1
         self._playout.flush()
         if self._room_timer is not None:

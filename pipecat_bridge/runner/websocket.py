@@ -51,7 +51,8 @@ class BotSocketProtocol(WebSocketServerProtocol):
                 self.onMessage(piece, True)  # after our close too: last words
 
     def _between_messages(self) -> bool:
-        return self.current_frame is None and not self.inside_message and not self.data
+        begun: list[Any] = [self.current_frame, self.inside_message, self.data]
+        return not any(begun)
 
     # From Autobahn
 
@@ -81,6 +82,9 @@ class BotSocketProtocol(WebSocketServerProtocol):
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         if self._keepalive is not None and self._keepalive.active():
             self._keepalive.cancel()
+        self._keepalive = None
+        self._eager.forget()
+        self.is_closed.addCallback(lambda _: None)  # its result is this protocol
         link, self._link = self._link, None
         if link is None:
             return

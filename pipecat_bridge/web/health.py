@@ -9,50 +9,37 @@ from typing import Any, Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
+from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 LOOK_EVERY: Final = 0.1
 """Seconds from one look at the loop's lateness to the next."""
 
-RECENT: Final = 30.0
-"""The longest is that of the last 30 to 60 s."""
-
 Now = Callable[[], float]
 
 
 class Durations:
-    """Counts and adds up durations in seconds, and knows the longest of late."""
+    """Counts and adds up durations in seconds, and knows the longest since it was last asked."""
 
-    def __init__(self, now: Now) -> None:
-        self._now = now
-        self._begun = now()
-        self._longest = self._longest_before = 0.0
+    def __init__(self) -> None:
+        self._longest = 0.0
         self.count = 0
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
         """One more."""
-        self._turn()
         self.count += 1
         self.sum += seconds
         self._longest = max(self._longest, seconds)
 
-    @property
-    def longest(self) -> float:
-        """The longest of the last 30 to 60 s."""
-        self._turn()
-        return max(self._longest, self._longest_before)
-
-    def _turn(self) -> None:
-        elapsed = self._now() - self._begun
-        if elapsed >= RECENT:
-            self._longest_before = self._longest if elapsed < 2 * RECENT else 0.0
-            self._longest = 0.0
-            self._begun = self._now()
+    def take_longest(self) -> float:
+        """The longest since this was called before."""
+        longest, self._longest = self._longest, 0.0
+        return longest
 
 
-class Health(Collector):
-    """Watches from `start` to `stop`; the metrics are there at any time.
+class Health(Service, Collector):
+    """Watches while it runs; the metrics are there at any time.
 
     `now` is a monotonic clock in seconds.
     """
@@ -62,16 +49,18 @@ class Health(Collector):
         self._now = now
         self._timer: IDelayedCall | None = None
         self._paused_at = 0.0
-        self.pauses = Durations(now)
-        self.lag = Durations(now)
+        self.pauses = Durations()
+        self.lag = Durations()
 
-    def start(self) -> None:
+    def startService(self) -> None:
         """Watch from now on."""
+        super().startService()
         gc.callbacks.append(self._collecting)
         self._look_again()
 
-    def stop(self) -> None:
+    def stopService(self) -> None:
         """Watch no more."""
+        super().stopService()
         if self._collecting in gc.callbacks:
             gc.callbacks.remove(self._collecting)
         if self._timer is not None and self._timer.active():
@@ -103,5 +92,7 @@ class Health(Collector):
                 name, text, count_value=durations.count, sum_value=durations.sum
             )
             yield GaugeMetricFamily(
-                f"{name}_max", f"{text}: the longest of the last minute", value=durations.longest
+                f"{name}_max",
+                f"{text}: the longest since the last scrape",
+                value=durations.take_longest(),
             )

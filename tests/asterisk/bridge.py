@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -23,13 +24,21 @@ TWISTD = os.environ.get("BRIDGE_TWISTD", str(Path(sys.executable).with_name("twi
 """The twistd whose environment has the daemon under test; make test-asterisk names a wheel's."""
 
 
+def installed_in() -> Path:
+    """Where that environment has the package, seen as the daemon is run: from elsewhere."""
+    code = "import pipecat_bridge; print(pipecat_bridge.__path__[0])"
+    python = str(Path(TWISTD).with_name("python"))
+    with tempfile.TemporaryDirectory() as folder:
+        return Path(subprocess.check_output([python, "-c", code], cwd=folder, text=True).strip())
+
+
 class BridgeError(Exception):
     """The daemon did not start, or something did not happen in time."""
 
 
 @dataclass
 class Bridge:
-    """A daemon with free ports of its own, in mode dialback."""
+    """A daemon with free ports of its own, in mode dialback unless `settings` say otherwise."""
 
     runner_url: str
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -37,6 +46,7 @@ class Bridge:
     phone_port: int = field(default_factory=free_port)
     runner_port: int = field(default_factory=free_port)
     api_port: int = field(default_factory=free_port)
+    twistd: str = TWISTD
     process: Program | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -80,7 +90,7 @@ class Bridge:
         folder = tempfile.mkdtemp(prefix="pipecat-bridge-suite-")
         path = Path(folder, "bridge.toml")
         path.write_text(_toml(config))
-        arguments = [TWISTD, "-n", "--pidfile=", "pipecat-bridge", "--config", str(path)]
+        arguments = [self.twistd, "-n", "--pidfile=", "pipecat-bridge", "--config", str(path)]
         self.process = Program.run(arguments, folder)
         await self._healthy(self.process)
 
@@ -96,6 +106,16 @@ class Bridge:
                 break
             await deferLater(reactor, 0.1)
         raise BridgeError(f"the daemon did not start:\n{self.log}")
+
+    async def ready(self, timeout: float = 60.0) -> None:
+        """Wait until a call would get a bot: an embedded runner takes seconds to load."""
+        answer: Any = None
+        for _ in range(round(timeout / 0.2)):
+            status, answer = await self.request("GET", "/readyz")
+            if status == 200:
+                return
+            await deferLater(reactor, 0.2)
+        raise BridgeError(f"not ready within {timeout:g} s: {answer}\n{self.log}")
 
     async def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request to the API; its status and its JSON, or text when it is none."""

@@ -24,11 +24,16 @@ class Comparison:
     gaps: tuple[tuple[float, float], ...]
     """(second in `said`, length) of each stretch that is silent in `heard` and not in `said`."""
 
-    def __str__(self) -> str:
-        return (
-            f"delay {1000 * self.delay:.2f} ms, correlation {self.correlation:.6f}, "
-            f"SNR {self.snr:.1f} dB, {len(self.gaps)} gaps, {len(self.jumps)} jumps"
-        )
+    @property
+    def figures(self) -> dict[str, float]:
+        """What stands in a table of measurements."""
+        return {
+            "delay_ms": round(1000 * self.delay, 2),
+            "correlation": round(self.correlation, 6),
+            "snr_db": round(self.snr, 1),
+            "gaps": len(self.gaps),
+            "jumps": len(self.jumps),
+        }
 
 
 def compare(said: Signal, heard: Signal, rate: int) -> Comparison:

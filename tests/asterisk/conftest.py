@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import sys
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
@@ -12,12 +14,20 @@ import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 
-from tests.asterisk.bridge import Bridge
+from tests.asterisk.bridge import TWISTD, Bridge, installed_in
 from tests.asterisk.pbx import PROJECT, Pbx
 from tests.asterisk.process import Program
 from tests.doubles.runner import RunnerDouble
 
 T = TypeVar("T")
+
+
+def pytest_report_header() -> str:
+    """Which daemon is tested; ends the run when a wheel was promised and it is the checkout."""
+    place = installed_in()
+    if "BRIDGE_TWISTD" in os.environ and place.is_relative_to(PROJECT / "pipecat_bridge"):
+        pytest.exit(f"{TWISTD} imports the checkout ({place}), not an installed wheel", 1)
+    return f"daemon under test: {place}"
 
 
 async def use_bridge(pbx: Pbx, bridge: Bridge) -> None:
@@ -78,15 +88,16 @@ def pbx(bridge: Bridge) -> Iterator[Pbx]:
         wait(asterisk.stop())
 
 
-_MEASURED: list[tuple[str, str]] = []
+MEASURED = PROJECT / ".asterisk" / "measured.json"
+_MEASURED: dict[str, dict[str, float]] = {}
 
 
 class Measurements:
-    """Figures for docs/asterisk.md, printed at the end of the run."""
+    """Figures for docs/asterisk.md: printed at the end of the run, and kept in `MEASURED`."""
 
-    def add(self, what: str, value: object) -> None:
+    def add(self, what: str, **figures: float) -> None:
         """Keep one line of the table."""
-        _MEASURED.append((what, str(value)))
+        _MEASURED[what] = {name: float(value) for name, value in figures.items()}
 
 
 @pytest.fixture(scope="session")
@@ -96,8 +107,11 @@ def measured() -> Measurements:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was measured."""
-    if _MEASURED:
-        terminalreporter.section("measured")
-    for what, value in _MEASURED:
-        terminalreporter.write_line(f"{what}: {value}")
+    """Print what was measured and write it down."""
+    if not _MEASURED:
+        return
+    MEASURED.write_text(json.dumps(_MEASURED, indent=2) + "\n")
+    terminalreporter.section(f"measured, also in {MEASURED.relative_to(PROJECT)}")
+    for what, figures in _MEASURED.items():
+        text = ", ".join(f"{name} {value:g}" for name, value in figures.items())
+        terminalreporter.write_line(f"{what}: {text}")

@@ -39,7 +39,7 @@ async def test_a_caller_and_a_bot_in_a_bridge(
     await no_channels(pbx)
     assert record["outcome"] == "caller-hangup"
     result = judged(caller, signal)
-    measured.add("ARI externalMedia, slin16", result)
+    measured.add("ARI externalMedia, slin16", **result.figures)
     assert result.correlation >= 0.999, result
     assert not result.gaps
     assert not lost(result)

@@ -61,7 +61,7 @@ async def test_twenty_seconds_at_once(
     await caller.ended()
     sent = sound.resampled(sound.speech_like(20.0, 24000), 24000, RATE)
     result = compare(sent, caller.heard(), RATE)
-    measured.add(f"20 s at once, {driver}", result)
+    measured.add(f"20 s at once, {driver}", **result.figures)
     assert result.correlation >= 0.999, result
     assert not result.gaps
     assert not lost(result)
@@ -93,7 +93,7 @@ async def test_barge_in(
     last = int(np.flatnonzero(np.abs(caller.heard()) > 0.05)[-1])
     after = 1000 * (last - first) / RATE
     record = await bridge.outcome(call_id)
-    measured.add(f"barge-in ({how}), caller's first sound to the bot's last", f"{after:.0f} ms")
+    measured.add(f"barge-in ({how})", first_sound_to_last_ms=round(after))
     assert np.abs(caller.heard()[first - RATE : first]).max() > 0.2, "the bot was not talking"
     assert 0 < after < 300
     assert record["stats"]["interruptions"] == 1

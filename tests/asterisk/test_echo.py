@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import pytest_twisted
 
 from tests.asterisk import sound
 from tests.asterisk.bridge import Bridge
@@ -99,16 +100,30 @@ async def _echoes(pbx: Pbx, bridge: Bridge) -> dict[str, Echo]:
     return results
 
 
+@pytest_twisted.ensureDeferred
+async def test_asterisk_alone(pbx: Pbx, measured: Measurements) -> None:
+    """What the recordings are worth: Asterisk's own Echo(), without a bridge."""
+    signal = np.concatenate([sound.speech_like(3.0, 8000), sound.silence(1.0, 8000)])
+    said = sound.write(pbx.folder / "takes", "alone", 8000, signal)
+    caller = await call(pbx, "echo@suite", said, 8000)
+    await caller.ended()
+    result = judged(caller, signal)
+    measured.add("Asterisk's own Echo()", **result.figures)
+    assert result.correlation >= 0.999, result
+
+
 @pytest.mark.parametrize("name", LINES)
 def test_it_comes_back_as_it_was_said(
     name: str, echoes: dict[str, Echo], measured: Measurements
 ) -> None:
     """The same signal without a hole, and nothing of it is lost."""
     echo = echoes[name]
-    measured.add(f"echo {name}", echo.comparison)
     measured.add(
-        f"echo {name}, added by the bridge",
-        f"{echo.caller_delay} ms to the bot, {echo.bot_delay} ms to the caller",
+        f"echo {name}",
+        **echo.comparison.figures,
+        bridge_to_bot_ms=echo.caller_delay,
+        bridge_to_caller_ms=echo.bot_delay,
+        underruns=echo.underruns,
     )
     assert echo.comparison.correlation >= 0.999, echo
     assert not echo.comparison.gaps

@@ -65,7 +65,7 @@ async def test_dial_without_c_is_understood(
     assert "c(slin)" in daemon.log
     await daemon.stop()
     result = judged(caller, signal)
-    measured.add(f"echo of a {codec} caller without c()", result)
+    measured.add(f"echo of a {codec} caller without c()", **result.figures)
     # Twice through G.711, which itself has 38 dB.
     assert result.correlation >= 0.999, result
     assert not result.gaps

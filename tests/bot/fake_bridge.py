@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import soxr
 from pipecat.frames.protobufs import frames_pb2
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from pipecat_bridge.bot.espeak import Espeak
 
@@ -92,7 +94,8 @@ class FakeCall:
         while not self.close_codes:
             frame = bytes(self._speech[:FRAME]).ljust(FRAME, b"\0")
             del self._speech[:FRAME]
-            await self.send_audio(frame)
+            with suppress(ConnectionClosed):  # the bot may hang up while the caller still talks
+                await self.send_audio(frame)
             due += 0.02
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
 

@@ -44,9 +44,12 @@ async def _one_call(calls: Calls, bridge: FakeBridge, name: str, ending: str) ->
     if ending != "nobody there":
         await call.until(lambda: call.audio())
         await _end(calls, name, call, ending)
-    async with asyncio.timeout(10):
-        while len(calls):
-            await asyncio.sleep(0.01)
+    try:
+        async with asyncio.timeout(10):
+            while len(calls):
+                await asyncio.sleep(0.01)
+    finally:
+        await calls.close()  # or a call that did not end would keep the loop for ever
 
 
 async def _end(calls: Calls, name: str, call: FakeCall, ending: str) -> None:

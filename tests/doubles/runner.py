@@ -107,7 +107,8 @@ class RunnerDouble(Resource, Watched):
                 timer.cancel()
         for bot in self.bots.values():
             bot.die()
-        await self.until(lambda: not any(bot.sockets for bot in self.bots.values()))
+        for bot in self.bots.values():
+            await bot.until(lambda bot=bot: not bot.sockets)  # type: ignore[misc]
         if self._open is not None:
             await self._port.stopListening()
             for connection in list(self._open.protocols):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.doubles.asterisk import StrictAsterisk
@@ -38,6 +37,13 @@ def delays(phone: StrictAsterisk, bot: BotDouble, first: int) -> list[float]:
     ]
 
 
+async def speak(it: Line) -> tuple[StrictAsterisk, BotDouble]:
+    """A call whose caller speaks."""
+    phone, bot = await it.talk(**SIXTEEN)
+    phone.start_audio(numbered())
+    return phone, bot
+
+
 def queue(it: Line, phone: StrictAsterisk) -> Any:
     return it.bridge.calls.get(str(phone.call_id)).bot.link
 
@@ -47,55 +53,57 @@ def unread(it: Line, phone: StrictAsterisk, bot: BotDouble) -> int:
     return int(queue(it, phone).queue_stats.sent) - len(bot.audio)
 
 
-@pytest.mark.parametrize("sockets", [None, "both"])
 @ensureDeferred
-async def test_a_bot_that_is_stalled_for_five_seconds(sockets: Any) -> None:
-    """One line with the window of pings and one without, to show what the window does."""
+async def test_bots_that_are_stalled_for_five_seconds() -> None:
+    """On one socket, on two, and without the window of pings, to show what the window does."""
     no_window = ("caller_audio.in_flight=3600", "caller_audio.queue_frames=10000")
-    async with line(sockets=sockets) as it, line(*no_window, sockets=sockets) as other:
-        (phone, bot), (hidden_phone, hidden_bot) = (
-            await it.talk(**SIXTEEN),
-            await other.talk(**SIXTEEN),
-        )
-        for one in (phone, hidden_phone):
-            one.start_audio(numbered())
-        await bot.until(lambda: len(bot.audio) >= SECOND)
-        bot.stall()
-        hidden_bot.stall()
-        depth = 0
+    async with (
+        line(sockets=None) as one,
+        line(sockets="both") as two,
+        line(*no_window, sockets=None) as other,
+    ):
+        lines = [one, two, other]
+        calls = [await speak(each) for each in lines]
+        for _, bot in calls:
+            await bot.until(lambda bot=bot: len(bot.audio) >= SECOND)
+        for _, bot in calls:
+            bot.stall()
+        queued = [0, 0, 0]
         for _ in range(SECOND):
             await sleep(0.1)
-            depth = max(depth, queue(it, phone).queued)
-        in_flight = unread(it, phone, bot)
-        hidden = unread(other, hidden_phone, hidden_bot)
-        assert in_flight <= 25
-        assert hidden > 2 * in_flight
-        assert depth <= AT_MOST
-        assert queue(it, phone).queued >= 140
-        bot.unstall()
-        hidden_bot.unstall()
-        last = len(phone.sent)
-        await bot.until(lambda: numbers(bot)[-1] > last + SECOND)
-        # Frames that were said after the stall find nothing before them.
-        recent = delays(phone, bot, last + SECOND // 2)
-        assert len(recent) > 20
-        assert sorted(recent)[len(recent) // 2] < 0.02
-        assert queue(it, phone).queued <= 25
-        assert numbers(bot) == sorted(numbers(bot))
-        stats = queue(it, phone).queue_stats
-        assert stats.dropped == numbers(bot)[-1] + 1 - len(bot.audio)
-        for one, record in ((phone, it), (hidden_phone, other)):
-            one.hangup()
-            assert (await record.ended(one))["outcome"] == "caller-hangup"
-        assert (bot.faults, phone.faults) == ([], [])
-        print(f"unread in the kernel: {in_flight} frames with the window, {hidden} without")
+            now = [queue(it, phone).queued for it, (phone, _) in zip(lines, calls, strict=True)]
+            queued = list(map(max, queued, now))
+        hidden = [unread(it, *call) for it, call in zip(lines, calls, strict=True)]
+        for (phone, bot), most, it in zip(calls[:2], queued, lines, strict=False):
+            assert unread(it, phone, bot) <= 25
+            assert 140 <= most <= AT_MOST
+            await recovers(it, phone, bot)
+        assert hidden[2] > 2 * hidden[0]
+        for it, (phone, bot) in zip(lines, calls, strict=True):
+            phone.hangup()
+            assert (await it.ended(phone))["outcome"] == "caller-hangup"
+            assert (bot.faults, phone.faults) == ([], [])
+        print(f"unread in the kernel: {hidden[:2]} frames with the window, {hidden[2]} without")
+
+
+async def recovers(it: Line, phone: StrictAsterisk, bot: BotDouble) -> None:
+    """The bot reads again; what is said from half a second later on finds nothing before it."""
+    bot.unstall()
+    last = len(phone.sent)
+    await bot.until(lambda: numbers(bot)[-1] > last + SECOND)
+    recent = delays(phone, bot, last + SECOND // 2)
+    assert len(recent) > 20
+    assert sorted(recent)[len(recent) // 2] < 0.5  # three seconds, were it late
+    assert queue(it, phone).queued <= 25
+    assert numbers(bot) == sorted(numbers(bot))
+    stats = queue(it, phone).queue_stats
+    assert stats.dropped == numbers(bot)[-1] + 1 - len(bot.audio)
 
 
 @ensureDeferred
 async def test_control_messages_pass_the_queue() -> None:
     async with line() as it:
-        phone, bot = await it.talk(**SIXTEEN)
-        phone.start_audio(numbered())
+        phone, bot = await speak(it)
         await bot.until(lambda: len(bot.audio) >= 20)
         bot.stall()
         await phone.until(lambda: queue(it, phone).queued >= 60)
@@ -122,31 +130,33 @@ async def test_control_messages_pass_the_queue() -> None:
         assert bot.faults == []
 
 
-@pytest.mark.parametrize(("speed", "bound"), [(0.9, 3.0), (0.5, 4.0)])
 @ensureDeferred
-async def test_a_slow_bot_stays_near_the_present(speed: float, bound: float) -> None:
-    async with line(sockets=None, read_rate=round(FULL_SPEED * speed)) as it:
-        phone, bot = await it.talk(**SIXTEEN)
-        phone.start_audio(numbered())
-        await phone.until(lambda: len(phone.sent) >= 6 * SECOND)
-        assert queue(it, phone).queued < AT_MOST
-        assert max(delays(phone, bot, 0)) < bound
-        bot.read_rate, bot.sockets[None]._tcp().bufferSize = 0, 65536
-        last = len(phone.sent)
-        await bot.until(lambda: numbers(bot)[-1] >= last + SECOND)
-        recent = delays(phone, bot, last + SECOND // 2)
-        assert sorted(recent)[len(recent) // 2] < 0.02
-        phone.hangup()
-        await it.ended(phone)
-        assert (bot.faults, phone.faults) == ([], [])
+async def test_slow_bots_stay_near_the_present() -> None:
+    async with (
+        line(sockets=None, read_rate=round(FULL_SPEED * 0.9)) as slow,
+        line(sockets=None, read_rate=round(FULL_SPEED * 0.5)) as slower,
+    ):
+        calls = [await speak(slow), await speak(slower)]
+        for it, (phone, bot) in zip((slow, slower), calls, strict=True):
+            await phone.until(lambda phone=phone: len(phone.sent) >= 5 * SECOND)
+            assert queue(it, phone).queued < AT_MOST
+            assert max(delays(phone, bot, 0)) < 4
+        for it, (phone, bot) in zip((slow, slower), calls, strict=True):
+            bot.read_rate, bot.sockets[None]._tcp().bufferSize = 0, 65536
+            last = len(phone.sent)
+            await bot.until(lambda bot=bot, last=last: numbers(bot)[-1] >= last + SECOND)
+            recent = delays(phone, bot, last + SECOND // 2)
+            assert sorted(recent)[len(recent) // 2] < 0.5  # three seconds, were it late
+            phone.hangup()
+            await it.ended(phone)
+            assert (bot.faults, phone.faults) == ([], [])
 
 
 @ensureDeferred
 async def test_a_bot_that_answers_no_pings_is_bounded_by_the_sockets() -> None:
     """The kernel's buffers are all that hides audio then: SO_SNDBUF here, its own there."""
     async with line(sockets=None, answers_pings=False, receive_buffer=4096) as it:
-        phone, bot = await it.talk(**SIXTEEN)
-        phone.start_audio(numbered())
+        phone, bot = await speak(it)
         await bot.until(lambda: len(bot.audio) >= 3 * SECOND)
         assert queue(it, phone).queued <= 1
         bot.stall()
@@ -164,8 +174,7 @@ async def test_a_bot_that_answers_no_pings_is_bounded_by_the_sockets() -> None:
 @ensureDeferred
 async def test_a_bot_that_sends_far_too_much_is_not_read_until_there_is_room() -> None:
     async with line("bot_audio.max_queue=1.0", sockets=None) as it:
-        phone, bot = await it.talk(**SIXTEEN)
-        phone.start_audio(numbered())
+        phone, bot = await speak(it)
         bot.burst(bytes(16000 * 2 * 60), 16000)
         [call] = it.bridge.calls.running
         await phone.until(lambda: call.playout.full)

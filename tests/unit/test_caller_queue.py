@@ -173,10 +173,13 @@ class FullTests(QueueCase):
         self.release(queue)
         self.assertEqual((len(self.bot.got), queue.depth), (152, 0))
 
-    def test_clear_forgets_and_leaves_no_timer(self) -> None:
+    def test_closed_it_forgets_all_and_leaves_no_timer(self) -> None:
         queue = self.full()
         self.push(queue, 2)
-        queue.clear()
+        queue.close()
+        self.push(queue, 2)
+        self.release(queue)
+        self.assertEqual(self.bot.got, [])
         self.assertEqual((queue.depth, queue.stats.dropped), (0, 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
 

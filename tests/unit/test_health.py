@@ -8,15 +8,15 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.web.health import LOOK_EVERY, RECENT, Durations, Health
+from pipecat_bridge.web.health import LOOK_EVERY, Health
 
 
 class HealthTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.health = Health(self.clock, self.clock.seconds)
-        self.health.start()
-        self.addCleanup(self.health.stop)
+        self.health.startService()
+        self.addCleanup(self.health.stopService)
         self.registry = CollectorRegistry()
         self.registry.register(self.health)
 
@@ -50,22 +50,16 @@ class HealthTests(SynchronousTestCase):
         self.assertApproximates(self.value("loop_lag_seconds_max"), 0.25, 1e-9)
 
     def test_after_stop_nothing_is_left(self) -> None:
-        self.health.stop()
+        self.health.stopService()
         self.assertEqual(self.clock.getDelayedCalls(), [])
         self.assertNotIn(self.health._collecting, gc.callbacks)
-        self.health.stop()
+        self.health.stopService()
 
-
-class DurationTests(SynchronousTestCase):
-    def test_the_longest_is_forgotten_within_two_turns(self) -> None:
-        clock = Clock()
-        durations = Durations(clock.seconds)
-        durations.add(2.0)
-        clock.advance(RECENT)
-        durations.add(1.0)
-        self.assertEqual(durations.longest, 2.0)
-        clock.advance(RECENT)
-        self.assertEqual(durations.longest, 1.0)
-        clock.advance(3 * RECENT)
-        self.assertEqual(durations.longest, 0.0)
-        self.assertEqual((durations.count, durations.sum), (2, 3.0))
+    def test_the_longest_is_told_once(self) -> None:
+        self.health.pauses.add(2.0)
+        self.health.pauses.add(1.0)
+        self.assertEqual(self.value("gc_pause_seconds_max"), 2.0)
+        self.assertEqual(self.value("gc_pause_seconds_max"), 0.0)
+        self.health.pauses.add(0.5)
+        self.assertEqual(self.value("gc_pause_seconds_max"), 0.5)
+        self.assertEqual(self.value("gc_pause_seconds_sum"), 3.5)

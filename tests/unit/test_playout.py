@@ -393,11 +393,11 @@ class RestTests(SynchronousTestCase):
                 self.assertEqual(line.heard[: len(pcm)], pcm)
 
     def test_no_silence_in_its_midst_while_the_bot_is_writing(self) -> None:
-        """10 ms a write, and one of them late: the silence is before the rest, not within it."""
-        line = Line()
+        """10 ms a write and no reserve, one late: the silence is before a rest, not within it."""
+        line = Line(prebuffer=0.0)
         pcm = loud(160 * 100)
         for number in range(200):
-            late = 15 * MS if number == 80 else 0.0
+            late = 15 * MS if number == 81 else 0.0
             at = START + number * 10 * MS + 7 * MS + late
             while line.now <= at:
                 line.tick()

@@ -1,0 +1,172 @@
+"""The benchmarks: `python -m benchmarks`, minutes; with `--short` seconds, to see that they work.
+
+Writes results.json, report.md and load.png. Steps: `ladder`, more and more calls on one core;
+`sides`, other bridges one after the other; `ratios`, the same at the same time; `stall`, a bot
+that stops reading; `faults`, what bots that do wrong do to the other calls; `path`, a frame in
+memory; `churn`, only when asked for, short calls without end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import churn, frame_path, sides
+from benchmarks.bridges import BRIDGES
+from pipecat_bridge.load import plots, report
+from pipecat_bridge.load.callers import Plan
+from pipecat_bridge.load.command import processors
+from pipecat_bridge.load.run import Course, run
+from pipecat_bridge.load.runner import Runner
+from pipecat_bridge.load.worker import Worker
+
+Result = dict[str, Any]
+
+
+class Sizes(NamedTuple):
+    """How much of everything."""
+
+    ladder: tuple[int, ...] = (1, 20, 50, 100, 200, 300)
+    seconds: float = 15.0
+    settle: float = 3.0
+    sides: int = 50
+    ratios: int = 20
+    faults: int = 100
+    churn: int = 100_000
+
+
+SHORT = Sizes((1, 10), 2.0, 0.5, 5, 3, 10, 200)
+COMPARED = ("today", "before", "asyncio")
+
+
+class Bench:
+    """Runs steps; `folder` is for what bridges log."""
+
+    def __init__(self, sizes: Sizes, folder: Path) -> None:
+        self.sizes = sizes
+        self._folder = folder
+        self._cpus = processors()
+
+    def ladder(self) -> list[Result]:
+        """More and more calls."""
+        return [self._run("today", calls, f"{calls} calls") for calls in self.sizes.ladder]
+
+    def sides(self) -> list[Result]:
+        """Each bridge by itself."""
+        return [self._run(name, self.sizes.sides, name) for name in COMPARED]
+
+    def ratios(self) -> list[Result]:
+        """All bridges at the same time."""
+        seconds = max(2, int(self.sizes.seconds))
+        return sides.compare(COMPARED, self.sizes.ratios, seconds, self._folder, self._cpus, tell)
+
+    def stall(self) -> list[Result]:
+        """One of some bots stops reading for 5 s; long enough to see how it comes back."""
+        seconds = max(self.sizes.seconds, 14.0)
+        calls = max(2, self.sizes.ratios)
+        return [
+            self._run(name, calls, f"{name}, one stalled", seconds, stalled=1)
+            for name in ("today", "before")
+        ]
+
+    def faults(self) -> list[Result]:
+        """The same calls without and with three bots that do wrong."""
+        calls = self.sizes.faults
+        wrong = {"stalled": 1, "bursting": 1, "dying": 1}
+        return [
+            self._run("today", calls, "all in order"),
+            self._run("today", calls, "three do wrong", **wrong),
+        ]
+
+    def path(self) -> Result:
+        """A frame in memory."""
+        return frame_path.measure()
+
+    def churn(self) -> Result:
+        """Short calls, one after the other."""
+        return churn.measure(self.sizes.churn, self._folder, self._cpus, tell)
+
+    def _run(
+        self, bridge: str, calls: int, name: str, seconds: float | None = None, **wrong: int
+    ) -> Result:
+        tell(f"{name}:")
+        sizes = self.sizes
+        runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=self._cpus[1])
+        try:
+            url = f"http://127.0.0.1:{runner.ask('port')}"
+            started = BRIDGES[bridge](url, self._folder / f"{bridge}.log", self._cpus[0])
+            try:
+                started.wait()
+                plan = Plan(started.host, started.port, calls, **wrong)  # type: ignore[arg-type]
+                course = Course(seconds or sizes.seconds, sizes.settle)
+                result = run(started, runner, plan, course, self._cpus, tell)
+            finally:
+                started.stop()
+        finally:
+            runner.end()
+        return {**result, "name": name}
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+STEPS: dict[str, Callable[[Any], str]] = {
+    "path": frame_path.table,
+    "ratios": sides.table,
+    "ladder": report.table,
+    "sides": report.table,
+    "stall": report.table,
+    "faults": report.table,
+    "churn": churn.table,
+}
+"""Name of a step, which is a method of Bench, and what makes its table."""
+
+
+def main() -> int:
+    arguments = _arguments()
+    results: dict[str, Any] = {}
+    tables = []
+    with tempfile.TemporaryDirectory(prefix="pipecat-bridge-bench-") as folder:
+        bench = Bench(SHORT if arguments.short else Sizes(), Path(folder))
+        for name in arguments.steps:
+            results[name] = getattr(bench, name)()
+            tables.append(f"## {name}\n\n{STEPS[name](results[name])}\n")
+            print(tables[-1], flush=True)
+            for remark in _remarks(results[name]):
+                print(f"note: {remark}", flush=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "report.md").write_text("\n".join(tables))
+    (arguments.out / "results.json").write_text(json.dumps(results, indent=1))
+    drawn = [*results.get("ladder", []), *results.get("stall", [])]
+    if drawn:
+        plots.draw(drawn, arguments.out)
+    tell(f"written to {arguments.out}")
+    return 0
+
+
+def _remarks(results: Any) -> list[str]:
+    runs = [result for result in results if isinstance(result, dict) and "generator" in result]
+    return [f"{run['name']}: {remark}" for run in runs for remark in report.remarks(run)]
+
+
+def _arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"any of {', '.join(STEPS)}")
+    parser.add_argument("--short", action="store_true", help="small and quick, for CI")
+    parser.add_argument("--out", type=Path, default=Path("bench"), metavar="FOLDER")
+    arguments = parser.parse_args(words)
+    unknown = [name for name in arguments.steps if name not in STEPS]
+    if unknown:
+        parser.error(f"unknown step {unknown[0]}, expected any of {', '.join(STEPS)}")
+    arguments.steps = arguments.steps or [name for name in STEPS if name != "churn"]
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())

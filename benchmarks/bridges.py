@@ -1,0 +1,33 @@
+"""The bridges that are compared, each as a process on one processor."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.before import SETTINGS
+from pipecat_bridge.load.bridge import Started, daemon, free_ports
+
+Start = Callable[[str, Path, int | None], Started]
+"""From the URL of a runner, a file for the log and a processor."""
+
+
+def today(runner: str, log: Path, cpu: int | None) -> Started:
+    """The daemon as it is."""
+    return daemon(runner, log, cpu)
+
+
+def before(runner: str, log: Path, cpu: int | None) -> Started:
+    """The daemon with the settings from before the plan."""
+    return daemon(runner, log, cpu, SETTINGS, [sys.executable, "-m", "benchmarks.before"])
+
+
+def by_hand(runner: str, log: Path, cpu: int | None) -> Started:
+    """The script in asyncio."""
+    phone, bot = free_ports(2)
+    command = [sys.executable, "-m", "benchmarks.asyncio_bridge", str(phone), str(bot), runner]
+    return Started(command, phone, "", log, cpu)
+
+
+BRIDGES: dict[str, Start] = {"today": today, "before": before, "asyncio": by_hand}

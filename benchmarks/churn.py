@@ -1,0 +1,83 @@
+"""Short calls one after the other, and what they leave behind in the daemon."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bridges import today
+from pipecat_bridge.load.callers import Callers, Plan
+from pipecat_bridge.load.runner import Runner
+from pipecat_bridge.load.worker import Worker
+
+AT_ONCE = 50
+LENGTH = 0.5
+"""Seconds that a call lasts, its set-up included."""
+
+SAMPLES = 40
+
+
+def measure(
+    calls: int, folder: Path, cpus: tuple[int | None, int | None], report: Callable[[str], None]
+) -> dict[str, Any]:
+    """Place `calls` calls; memory, descriptors and objects of the daemon over time."""
+    report(f"{calls} calls of {LENGTH:g} s, {AT_ONCE} at once")
+    runner = Worker(Runner, "127.0.0.1", 0, 2, cpu=cpus[1])
+    try:
+        bridge = today(f"http://127.0.0.1:{runner.ask('port')}", folder / "churn.log", cpus[0])
+        try:
+            bridge.wait()
+            plan = Plan(bridge.host, bridge.port, AT_ONCE, length=LENGTH)
+            callers = Worker(Callers, plan, cpu=cpus[1])
+            try:
+                rows = _watch(calls, callers, bridge)
+            finally:
+                callers.end()
+            time.sleep(2.0)
+            rows.append(_row(calls, bridge))
+        finally:
+            bridge.stop()
+    finally:
+        runner.end()
+    return {"calls": calls, "rows": rows}
+
+
+def _watch(calls: int, callers: Worker[Callers], bridge: Any) -> list[dict[str, float]]:
+    callers.ask("dial")
+    rows = [_row(0, bridge)]
+    done = 0
+    while done < calls:
+        time.sleep(1.0)
+        done = callers.ask("status").get("dialled", 0)
+        if done >= len(rows) * calls / SAMPLES:
+            rows.append(_row(done, bridge))
+    callers.ask("hang_up")
+    return rows
+
+
+def _row(done: int, bridge: Any) -> dict[str, float]:
+    reading, metrics = bridge.read(), bridge.metrics()
+    collected = metrics.get("python_gc_objects_collected_total", 0.0)
+    return {
+        "calls": done,
+        "rss_mb": round(reading.rss / 1e6, 2),
+        "descriptors": reading.descriptors,
+        "collected": collected,
+        "failed": metrics.get("pipecat_bridge_calls_ended_total", 0.0),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Some of the rows in Markdown."""
+    rows = result["rows"]
+    some = rows[:: max(1, len(rows) // 10)]
+    if some[-1] is not rows[-1]:
+        some.append(rows[-1])
+    lines = ["| calls placed | memory, MB | descriptors | calls ended |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['calls']:g} | {row['rss_mb']:.1f} | {row['descriptors']:g} | {row['failed']:g} |"
+        for row in some
+    ]
+    return "\n".join(lines)

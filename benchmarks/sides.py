@@ -1,0 +1,105 @@
+"""What several bridges cost, at the same time on the same processor: ratios that hold anywhere.
+
+A core that is shared with other machines changes its speed from second to second; bridges that
+run beside each other are slowed down alike. The core must have time to spare: when it has none,
+the kernel gives each bridge the same, and every ratio is 1.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.bridges import BRIDGES
+from pipecat_bridge.load.bridge import Started
+from pipecat_bridge.load.callers import Callers, Plan
+from pipecat_bridge.load.runner import Runner
+from pipecat_bridge.load.worker import Worker
+
+SETTLE = 3.0
+
+
+class Side(NamedTuple):
+    """One bridge, with callers and bots of its own."""
+
+    name: str
+    bridge: Started
+    callers: Worker[Callers]
+
+
+def compare(
+    names: Sequence[str],
+    calls: int,
+    seconds: int,
+    folder: Path,
+    cpus: tuple[int | None, int | None],
+    report: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Put `calls` on each bridge; for each its CPU per call and its ratio to the first."""
+    report(f"{calls} calls on each of {', '.join(names)}, at the same time")
+    with ExitStack() as stack:
+        sides = [_side(stack, name, calls, folder, cpus) for name in names]
+        for side in sides:
+            side.callers.ask("dial")
+        time.sleep(calls / 50 + SETTLE)
+        parts = _watch(sides, calls, seconds)
+        up = [side.callers.ask("status")["up"] for side in sides]
+    first = parts[0]
+    rows = []
+    for side, own, there in zip(sides, parts, up, strict=True):
+        ratios = [a / b for a, b in zip(own, first, strict=True) if b]
+        rows.append(
+            {
+                "name": side.name,
+                "calls": calls,
+                "up": there,
+                "cpu_percent_per_call": round(statistics.median(own), 4),
+                "ratio": round(statistics.median(ratios), 3),
+                "ratio_from": round(min(ratios), 3),
+                "ratio_to": round(max(ratios), 3),
+            }
+        )
+    return rows
+
+
+def _side(
+    stack: ExitStack, name: str, calls: int, folder: Path, cpus: tuple[int | None, int | None]
+) -> Side:
+    runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=cpus[1])
+    stack.callback(runner.end)
+    url = f"http://127.0.0.1:{runner.ask('port')}"
+    bridge = BRIDGES[name](url, folder / f"{name}.log", cpus[0])
+    stack.callback(bridge.stop)
+    bridge.wait()
+    callers = Worker(Callers, Plan(bridge.host, bridge.port, calls), cpu=cpus[1])
+    stack.callback(callers.end)
+    return Side(name, bridge, callers)
+
+
+def _watch(sides: Sequence[Side], calls: int, seconds: int) -> list[list[float]]:
+    """Per cent of a core for a call, of each side and second."""
+    parts: list[list[float]] = [[] for _ in sides]
+    last = [side.bridge.read() for side in sides]
+    for _ in range(seconds):
+        time.sleep(1.0)
+        for index, side in enumerate(sides):
+            now, before = side.bridge.read(), last[index]
+            parts[index].append(100 * (now.cpu - before.cpu) / (now.time - before.time) / calls)
+            last[index] = now
+    return parts
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = ["| at the same time | calls | up | CPU per call, % | ratio | from .. to |"]
+    lines.append("|---" * 6 + "|")
+    lines += [
+        f"| {row['name']} | {row['calls']} | {row['up']} | {row['cpu_percent_per_call']:.3f}"
+        f" | {row['ratio']:.2f} | {row['ratio_from']:.2f} .. {row['ratio_to']:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,178 @@
+"""The receptionist that comes with the bridge holds its conversation over Asterisk.
+
+Its packages are those of the bot extra, so the daemon is that of this environment. The caller is
+Asterisk's: it hears by WaitForNoise() and WaitForSilence() when it is its turn.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+
+from pipecat_bridge.phone.demo import spoken
+from pipecat_bridge.phone.ears import recognise
+from pipecat_bridge.phone.judge import missing_words
+from pipecat_bridge.phone.measure import Turn, heard_after, turns_of
+from pipecat_bridge.phone.microphone import Utterance
+from pipecat_bridge.phone.recording import Timeline
+from pipecat_bridge.phone.report import BARGE_IN_SECONDS, recognised
+from pipecat_bridge.phone.scenario import Said, Scenario, load
+from pipecat_bridge.phone.speech import spans
+from tests.asterisk import sound
+from tests.asterisk.bridge import Bridge
+from tests.asterisk.caller import Caller, call
+from tests.asterisk.calls import DRIVERS, no_channels
+from tests.asterisk.conftest import Measurements, wait
+from tests.asterisk.pbx import Pbx
+
+RATE = 16000
+LINES = (
+    Said("What are your opening hours?", "hours"),
+    Said("Where are you located?", "address", interrupt_after=2.5),
+    Said("Say that again.", "address"),
+    Said("Are you open on Saturday, please?", "saturday"),
+    Said("No thank you, that is all.", "farewell"),
+)
+"""Lines that the bot's recogniser is sure of in this voice at 8 kHz too, by a wide margin."""
+
+
+def _scenario() -> Scenario:
+    demo = load()
+    voice = replace(demo.caller, words_per_minute=135)
+    return replace(demo, say=list(LINES), caller=voice)
+
+
+SCENARIO = _scenario()
+CALLS = {"application": ("602@pipecat", "slin"), "channel": ("604@pipecat", "slin16")}
+"""Both drivers, with the caller's number told beforehand."""
+
+
+class Talk(NamedTuple):
+    """A call that is over, as recorded by Asterisk, and what the bridge says of it."""
+
+    timeline: Timeline
+    turns: list[Turn]
+    record: dict[str, Any]
+    after: str
+
+
+@pytest.fixture(scope="module")
+def talks(pbx: Pbx) -> dict[str, Talk]:
+    """One call on each driver, one after the other: the bot computes in real time."""
+    return wait(_talks(pbx))
+
+
+async def _talks(pbx: Pbx) -> dict[str, Talk]:
+    _write_lines(pbx.folder / "takes")
+    twistd = str(Path(sys.executable).with_name("twistd"))
+    daemon = Bridge("http://127.0.0.1:8000", {"runner": {"mode": "embedded"}}, twistd=twistd)
+    await daemon.start()
+    try:
+        await daemon.ready()
+        talks = {driver: await _talk(pbx, daemon, driver) for driver in DRIVERS}
+        await no_channels(pbx)
+        return talks
+    finally:
+        await daemon.stop()
+
+
+def _write_lines(folder: Path) -> None:
+    for number, samples in enumerate(spoken(SCENARIO, RATE), 1):
+        sound.write(folder, f"line-{number}", RATE, samples / sound.FULL_SCALE)
+
+
+async def _talk(pbx: Pbx, daemon: Bridge, driver: str) -> Talk:
+    extension, audio_format = CALLS[driver]
+    said = enumerate(SCENARIO.say, 1)
+    number, after = next((n, one.interrupt_after) for n, one in said if one.interrupt_after)
+    caller = await call(
+        pbx,
+        extension,
+        pbx.folder / "takes" / "line",
+        RATE,
+        f"LINES={len(SCENARIO.say)}",
+        f"PAUSE={round(1000 * SCENARIO.timing.pause)}",
+        f"INTERRUPTING={number}",
+        f"AFTER={after}",
+        f"PIPECAT_FORMAT={audio_format}",
+        *daemon.variables,
+        exten="converse",
+    )
+    call_id = await caller.variable("PIPECAT_CALL")
+    await caller.ended(SCENARIO.timing.longest_call)
+    timeline = _timeline(caller)
+    turns = turns_of(timeline, _utterances(timeline))
+    return Talk(
+        timeline, turns, await daemon.outcome(call_id), await caller.variable("PIPECAT_OUTCOME")
+    )
+
+
+def _timeline(caller: Caller) -> Timeline:
+    tracks = [np.rint(track * sound.FULL_SCALE) for track in (caller.said(), caller.heard())]
+    length = max(len(track) for track in tracks)
+    said, heard = (np.pad(x, (0, length - len(x))).astype(np.int16) for x in tracks)
+    return Timeline(caller.rate, said, heard, [], 0.0)
+
+
+def _utterances(timeline: Timeline) -> list[Utterance]:
+    """Where in the recording the caller spoke; the pauses within its lines are shorter."""
+    found = spans(timeline.caller, timeline.rate)
+    starts = [(round(one.start * timeline.rate), round(one.end * timeline.rate)) for one in found]
+    texts = [one.text for one in SCENARIO.say]
+    assert len(found) == len(texts), f"{len(texts)} lines were to be said, recorded: {found}"
+    return [Utterance(text, *times) for text, times in zip(texts, starts, strict=True)]
+
+
+def _understood(talk: Talk) -> list[str]:
+    """What the bot says that it understood."""
+    events = (one for one in talk.record["events"] if one["kind"] == "user-transcription")
+    return [str(event["data"]["text"]) for event in events]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_it_answers_what_it_is_asked(
+    driver: str, talks: dict[str, Talk], measured: Measurements
+) -> None:
+    """Judged by a recogniser from what the caller's end recorded, not from what the bot says."""
+    talk = talks[driver]
+    for turn, answer in zip(talk.turns, SCENARIO.expected, strict=True):
+        heard = recognised(talk.timeline, turn, SCENARIO, recognise)
+        wanted = answer.opening if turn.interrupted and answer.opening else answer.words
+        assert heard, f"nothing that could be understood in place of {answer.sentences}"
+        assert missing_words(heard, wanted) == [], (heard, _understood(talk))
+    waits = [turn.answered_after for turn in talk.turns if turn.answered_after is not None]
+    measured.add(
+        f"receptionist, {driver}",
+        answers=len(talk.turns),
+        answer_p50_ms=round(1000 * float(np.median(waits))),
+        answer_max_ms=round(1000 * max(waits)),
+    )
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_it_lets_itself_be_interrupted(
+    driver: str, talks: dict[str, Talk], measured: Measurements
+) -> None:
+    """One answer is cut short, and no other; the bot's voice detection has its part in the time."""
+    talk = talks[driver]
+    wanted = [bool(one.interrupt_after) for one in SCENARIO.say]
+    assert [turn.interrupted for turn in talk.turns] == [*wanted, False]
+    began = next(t.said for t in talk.turns[1 + wanted.index(True) :] if t.said is not None).start
+    after = heard_after(talk.timeline, began)
+    measured.add(f"receptionist interrupted, {driver}", first_sound_to_last_ms=round(1000 * after))
+    assert 0 < after <= BARGE_IN_SECONDS
+    assert talk.record["stats"]["interruptions"] >= 1
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_it_hangs_up_when_it_has_said_goodbye(driver: str, talks: dict[str, Talk]) -> None:
+    """The dialplan goes on, and knows that the bot had finished."""
+    talk = talks[driver]
+    assert talk.record["outcome"] == "completed"
+    assert talk.after == "completed"
+    assert talk.record["metadata"]["caller"] == "2125550100"
