@@ -52,7 +52,7 @@ test-asterisk: $(INSTALLED) asterisk ## a wheel's daemon against a real Asterisk
 	@$(BIN)/python -m venv $(WHEEL)/env
 	@$(BIN)/python -m build --outdir $(WHEEL)/dist . >$(WHEEL)/build.log 2>&1 || \
 		{ tail -n 20 $(WHEEL)/build.log >&2; exit 1; }
-	@$(WHEEL)/env/bin/python -m pip install --quiet $(WHEEL)/dist/*.whl
+	@$(WHEEL)/env/bin/python -m pip install -qq $(WHEEL)/dist/*.whl
 	@BRIDGE_TWISTD=$(CURDIR)/$(WHEEL)/env/bin/twistd $(BIN)/python -m pytest tests/asterisk $(ARGS)
 
 .PHONY: lint

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import churn, frame_path, sides
+from benchmarks import churn, frame_path, sides, stall
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.load import plots, report
 from pipecat_bridge.load.callers import Plan
@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
 
 
 SHORT = Sizes((1, 10), 2.0, 0.5, 5, 3, 10, 200)
-COMPARED = ("today", "before", "asyncio")
+COMPARED = ("today", "before", "asyncio", "asyncio-qq")
 
 
 class Bench:
@@ -121,7 +121,7 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "ratios": sides.table,
     "ladder": report.table,
     "sides": report.table,
-    "stall": report.table,
+    "stall": stall.table,
     "faults": report.table,
     "churn": churn.table,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.before import SETTINGS
@@ -23,11 +24,17 @@ def before(runner: str, log: Path, cpu: int | None) -> Started:
     return daemon(runner, log, cpu, SETTINGS, [sys.executable, "-m", "benchmarks.before"])
 
 
-def by_hand(runner: str, log: Path, cpu: int | None) -> Started:
+def by_hand(runner: str, log: Path, cpu: int | None, quality: str = "HQ") -> Started:
     """The script in asyncio."""
     phone, bot = free_ports(2)
-    command = [sys.executable, "-m", "benchmarks.asyncio_bridge", str(phone), str(bot), runner]
+    words = [str(phone), str(bot), runner, quality]
+    command = [sys.executable, "-m", "benchmarks.asyncio_bridge", *words]
     return Started(command, phone, "", log, cpu)
 
 
-BRIDGES: dict[str, Start] = {"today": today, "before": before, "asyncio": by_hand}
+BRIDGES: dict[str, Start] = {
+    "today": today,
+    "before": before,
+    "asyncio": by_hand,
+    "asyncio-qq": partial(by_hand, quality="QQ"),
+}

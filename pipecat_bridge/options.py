@@ -49,7 +49,7 @@ class EmbeddedOptions(Struct, frozen=True):
 
     arguments: list[str] = field(default_factory=list)
     start_timeout: Positive = 60.0
-    stop_timeout: Positive = 5.0
+    stop_timeout: Positive = 8.0
     restart_delay: Positive = 0.5
     max_restart_delay: Positive = 30.0
 

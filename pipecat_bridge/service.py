@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.application.service import MultiService, Service
-from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
@@ -22,7 +21,7 @@ from twisted.python.usage import Options as UsageOptions
 from twisted.web.client import Agent
 
 from pipecat_bridge import config
-from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.clock import FrameClock, keep_time
 from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
 from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio.resample import make_resampler
@@ -296,16 +295,6 @@ def prepare_filters(options: BridgeOptions) -> None:
             make_resampler(rate, phone_rate, options.bot_audio.resampler)
 
 
-def use_monotonic_time(reactor: Any) -> None:
-    """Take the reactor's timers off the wall clock, which a time server may step.
-
-    Twisted counts all timeouts by `reactor.seconds`, which is `time.time`: a step back by an hour
-    would stop every timer, and with them the audio, for an hour.
-    """
-    if isinstance(reactor, ReactorBase) and not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic
-
-
 def makeService(usage: Options, reactor: Any = None) -> Bridge:
     """The daemon, built from its options; called by twistd."""
     if reactor is None:
@@ -315,5 +304,5 @@ def makeService(usage: Options, reactor: Any = None) -> Bridge:
     options: BridgeOptions = usage["options"]
     if options.runner.mode == "embedded" and (missing := missing_extra()):
         sys.exit(missing)
-    use_monotonic_time(reactor)
+    keep_time(reactor)
     return Bridge(options, reactor)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -33,13 +34,14 @@ _APART = FRAME / 2 + _EARLY  # so that two ticks of a call are never closer than
 Tick = Callable[[], None]
 
 
-def keep_time(reactor: Any, now: Callable[[], float] = time.monotonic) -> None:
-    """Take the timers of a Twisted reactor off the wall clock, before any of them is set.
+def keep_time(reactor: Any) -> None:
+    """Take the timers of a Twisted reactor off the wall clock, which a time server may step.
 
     By default they hang on `time.time`: when that is set back by an hour, nothing happens in any
-    call for an hour.
+    call for an hour. Timers that are set already, and clocks that are no reactor's, are left alone.
     """
-    reactor.seconds = now
+    if isinstance(reactor, ReactorBase) and not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
 
 
 class _Slot:

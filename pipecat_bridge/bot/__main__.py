@@ -69,10 +69,11 @@ async def _listen(options: argparse.Namespace, calls: Calls, ended: asyncio.Even
 
     from .app import App
 
-    runner = web.AppRunner(App(calls, options.sockets).application(), access_log=None)
+    application = App(calls, options.sockets).application()
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, options.host, options.port, shutdown_timeout=1.0)
+        site = web.TCPSite(runner, options.host, options.port)
         await site.start()
         host, port = runner.addresses[0][:2]
         shown = f"[{host}]" if ":" in host else host

@@ -28,6 +28,7 @@ from .transport import CallOutput, CallTransport, EchoOutput
 from .vad import voice_activity
 
 INPUT_RATE = 16000
+_CANCEL_TIMEOUT = 3.0  # for a processor that does not let go; Pipecat's own 20 s is for servers
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def build(spec: CallSpec) -> CallPipeline:
     worker = PipelineWorker(
         Pipeline(_echo(transport) if spec.is_echo else _conversation(spec, transport, hang_up)),
         params=PipelineParams(audio_in_sample_rate=INPUT_RATE, audio_out_sample_rate=rate),
+        cancel_timeout_secs=_CANCEL_TIMEOUT,
         idle_timeout_secs=None,  # a call lasts as long as its socket
         enable_turn_tracking=False,
     )

@@ -18,9 +18,11 @@ def draw(results: Sequence[Result], folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     figure, ((to_bot, to_caller), (cost, stall)) = plt.subplots(2, 2, figsize=(12, 8))
-    _delays(to_bot, results, "to_bot_ms", "Delay, caller to bot")
-    _delays(to_caller, results, "to_caller_ms", "Delay, bot to caller")
-    _cost(cost, results)
+    # A run for the sake of its stalled bot is drawn once, unless there is no other.
+    plain = [result for result in results if "stalled" not in result] or results
+    _delays(to_bot, plain, "to_bot_ms", "Delay, caller to bot")
+    _delays(to_caller, plain, "to_caller_ms", "Delay, bot to caller")
+    _cost(cost, plain)
     _stall(stall, results)
     figure.tight_layout()
     path = folder / "load.png"

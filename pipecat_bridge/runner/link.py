@@ -151,9 +151,12 @@ class BotLink:
             self._input = socket
         if direction != "input":
             self._output = socket
-        if not self.connected:
-            return
-        self._listener.bot_connected()
+        if self.connected:
+            self._listener.bot_connected()
+            self._begin()
+
+    def _begin(self) -> None:
+        """Ask the bot to be ready, unless the listener has ended the call."""
         if self._closed:
             return
         self._send_message(rtvi.client_ready(__version__))
@@ -343,7 +346,8 @@ class BotLink:
             self._told_ready = True
             if self.connected:
                 self._become_ready()
-        self._listener.bot_event(event)
+        if not self._closed:
+            self._listener.bot_event(event)
 
     def _interrupt(self, signal: Signal) -> None:
         if not self._barge_ins.is_new(signal, self._now()):

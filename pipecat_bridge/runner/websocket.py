@@ -14,7 +14,11 @@ from twisted.logger import Logger
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link import BotLink, Direction
 from pipecat_bridge.transport import EagerTransport, set_buffers
-from pipecat_bridge.wire.websocket import PING, ClientFrames, server_header
+from pipecat_bridge.wire.websocket import PING, ClientFrames, pong, server_header
+
+ROUNDED_DOWN: Final = 1.0
+"""Seconds by which Autobahn's timeouts may come too early: it cuts them off at whole seconds of the
+clock, so that one of 1 s would be anything from 0 to 1 s."""
 
 _DIRECTIONS: Final[dict[str, Direction]] = {"input": "input", "output": "output", "": "both"}
 
@@ -38,17 +42,20 @@ class BotSocketProtocol(WebSocketServerProtocol):
         super().makeConnection(self._eager)
 
     def dataReceived(self, data: bytes) -> None:
-        """Plain messages are taken here, past Autobahn; it gets all else, in whole frames."""
+        """Audio and pongs are taken here, past Autobahn; it gets all else, in whole frames."""
         if self._frames is None:
             if self.state != self.STATE_OPEN or not self._between_messages():
                 super().dataReceived(data)
                 return
             self._frames = ClientFrames(self.factory.longest_plain)
         for message, piece in self._frames.feed(data):
-            if not message:
-                super().dataReceived(piece)
-            elif self.state != self.STATE_CLOSED and not self.failedByMe:
+            gone = self.state == self.STATE_CLOSED or self.failedByMe
+            if message and not gone:
                 self.onMessage(piece, True)  # after our close too: last words
+            elif not gone and (payload := pong(piece)) is not None:
+                self.onPong(payload)
+            elif not message:
+                super().dataReceived(piece)
 
     def _between_messages(self) -> bool:
         begun: list[Any] = [self.current_frame, self.inside_message, self.data]
@@ -83,6 +90,10 @@ class BotSocketProtocol(WebSocketServerProtocol):
         if self._keepalive is not None and self._keepalive.active():
             self._keepalive.cancel()
         self._keepalive = None
+        waiting: Any = self.closeHandshakeTimeoutCall  # Autobahn leaves it when the peer is lost
+        if waiting is not None:
+            waiting.cancel()
+            self.closeHandshakeTimeoutCall = None
         self._eager.forget()
         self.is_closed.addCallback(lambda _: None)  # its result is this protocol
         link, self._link = self._link, None
@@ -189,8 +200,8 @@ class BotSocketFactory(WebSocketServerFactory):
         self.setProtocolOptions(
             maxFramePayloadSize=options.max_frame,
             maxMessagePayloadSize=options.max_message,
-            openHandshakeTimeout=options.handshake_timeout,
-            closeHandshakeTimeout=options.close_timeout,
+            openHandshakeTimeout=options.handshake_timeout + ROUNDED_DOWN,
+            closeHandshakeTimeout=options.close_timeout + ROUNDED_DOWN,
             failByDrop=False,  # a bot that breaks the protocol is told how
             webStatus=False,
             tcpNoDelay=True,

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 BINARY: Final = 0x2
 PING: Final = 0x9
+PONG: Final = 0xA
 
 _FINAL: Final = 0x80
 _MASKED: Final = 0x80
@@ -81,6 +82,17 @@ class ClientFrames:
         """Keep in mind whether a message has begun whose end is still to come."""
         if first & 0x0F < _CONTROL:
             self._fragmented = not first & _FINAL
+
+
+def pong(frame: bytes) -> bytes | None:
+    """The payload of a whole frame from a client when it is a pong as it must be, else None.
+
+    A link pings several times a second, so its pongs are worth a shortcut as well.
+    """
+    size = len(frame) - 2 - _MASK_BYTES
+    if not 0 <= size <= _SHORT or frame[0] != _FINAL | PONG or frame[1] != _MASKED | size:
+        return None
+    return unmask(frame[2 + _MASK_BYTES :], frame[2 : 2 + _MASK_BYTES])
 
 
 def unmask(payload: bytes, mask: bytes) -> bytes:

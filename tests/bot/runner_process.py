@@ -20,8 +20,8 @@ class RunnerProcess:
 
     async def __aenter__(self) -> RunnerProcess:
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error::DeprecationWarning:pipecat_bridge"),
-            *("-m", "pipecat_bridge.bot", "--port", "0", "--exit-with-parent", *self._arguments),
+            *(sys.executable, "-m", "pipecat_bridge.bot", "--port", "0", "--exit-with-parent"),
+            *self._arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

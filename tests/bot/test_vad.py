@@ -26,6 +26,6 @@ async def _two_callers() -> None:
         states.add(await speaking.analyze_audio(speech[start : start + FRAME]))
         assert await silent.analyze_audio(bytes(FRAME)) == VADState.QUIET
     assert VADState.SPEAKING in states
-    await speaking.cleanup()
+    await speaking.cleanup()  # type: ignore[no-untyped-call]  # Pipecat's
     assert await silent.analyze_audio(bytes(FRAME)) == VADState.QUIET
-    await silent.cleanup()
+    await silent.cleanup()  # type: ignore[no-untyped-call]  # Pipecat's

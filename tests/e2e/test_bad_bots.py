@@ -54,10 +54,8 @@ async def test_the_strict_bot_is_never_killed_by_early_audio(
         assert (bot.faults, bot.closes) == ([], [])
         got = [int.from_bytes(frame.pcm[-2:], "little") for frame in bot.audio]
         assert got == list(range(got[0], got[0] + len(got)))
-        # What came at once is the half second that was kept, or all that was said so far.
-        first = bot.audio[0].at
-        kept = sum(len(frame.pcm) for frame in bot.audio if frame.at < first + 0.01)
-        assert kept <= 16000 + 2 * 640
+        if ready_after is None:  # after 1.3 s: the last half second was kept, not all
+            assert got[0] > 10
         phone.hangup()
         await it.ended(phone)
 

@@ -183,3 +183,15 @@ async def test_a_handshake_that_is_not_finished_is_given_up() -> None:
         client.connectionLost = lambda reason: (gone.append(reason), client.changed())
         await client.until(lambda: gone)
         assert client.data == b""
+
+
+@ensureDeferred
+async def test_a_peer_that_is_lost_within_our_close_leaves_no_timer() -> None:
+    """Autobahn's would hold on to the protocol for as long as the handshake may take."""
+    async with line("websocket.close_timeout=60", answers_close=False) as it:
+        phone, bot = await it.talk()
+        phone.hangup()
+        await it.ended(phone)
+        bot.die()
+        await bot.until(lambda: not bot.sockets)
+    # The fixture of all these tests looks for timers that are left.

@@ -181,7 +181,7 @@ class StopTests(EmbeddedCase):
     def test_sigkill_for_one_that_does_not_obey(self) -> None:
         stopping = self.runner.stop()
         self.assertIs(self.runner.stop(), stopping)
-        self.machine.advance(4.9)
+        self.machine.advance(7.9)
         self.assertEqual(self.machine.last.signals, ["TERM"])
         self.machine.advance(0.2)
         self.assertEqual(self.machine.last.signals, ["TERM", "KILL"])

@@ -581,6 +581,19 @@ class EndTests(BotSideCase):
             side.turn(0.1)
         self.assertEqual((side.heard.names, bot.closes), (["connected", "ready"], []))
 
+    def test_a_listener_that_ends_the_call_while_it_is_told(self) -> None:
+        for told in ("bot_connected", "bot_ready", "bot_event", "bot_interrupted"):
+            with self.subTest(told=told):
+                side = self.make()
+                setattr(side.heard, told, lambda *_: self.side.link.close())
+                bot = BotDouble(side.clock)
+                with warnings() as said:
+                    side.dial(bot)
+                    bot.interrupt()
+                    side.turn(0.05)
+                self.assertEqual((side.clock.getDelayedCalls(), said), ([], []))
+                self.assertEqual([(how.clean, how.code) for how in bot.closes], [(True, 1000)])
+
     def test_our_close(self) -> None:
         for sockets in (1, 2):
             with self.subTest(sockets=sockets):

@@ -10,12 +10,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from treq.testing import StubTreq
 from twisted.internet.defer import succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
 from pipecat_bridge.web.api import api_site
+from pipecat_bridge.web.health import Health
 from pipecat_bridge.web.metrics import COUNTERS, GAUGES, CallCollector, registry
 from tests.unit.sides import BotSide, Exchange, PhoneSide
 
@@ -143,5 +145,7 @@ class PageTests(MetricsCase):
         own = {sample.name for sample in self.samples() if "pipecat_bridge" in sample.name}
         service = {"ticks_skipped", "phones_refused", "bot_sockets_refused", "runner_restarts"}
         own |= {f"pipecat_bridge_{name}_total" for name in service}
+        health = [sample for family in Health(Clock()).collect() for sample in family.samples]
+        own |= {sample.name for sample in health}
         named = set(re.findall(r"`(pipecat_bridge_\w+)", PAGE.read_text("utf-8")))
         self.assertEqual(named, own)

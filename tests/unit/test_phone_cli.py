@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge import __version__, cli
 from pipecat_bridge.phone import call
 from pipecat_bridge.phone.daemon import configuration, free_ports
+from tests.unit.files import scratch
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -70,7 +71,7 @@ class CommandTests(SynchronousTestCase):
                 self.assertIn(message, err)
 
     def test_check(self) -> None:
-        good, bad = Path(self.mktemp()), Path(self.mktemp())
+        good, bad = scratch(self), scratch(self)
         good.write_text(configuration(free_ports()), "utf-8")
         bad.write_text("[runner]\nmode = 3\n", "utf-8")
         self.assertEqual(run("check", str(good)), (0, f"{good} is good\n", ""))

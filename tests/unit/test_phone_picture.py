@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.phone.picture import Phrase, Sketch, draw, envelope
 from pipecat_bridge.phone.recording import Span, Timeline
+from tests.unit.files import scratch
 
 
 class EnvelopeTests(SynchronousTestCase):
@@ -44,6 +43,6 @@ class DrawTests(SynchronousTestCase):
         nothing = np.zeros(160, dtype=np.int16)
         empty = Sketch("", "", Timeline(8000, nothing, nothing, [], 0.0), [], [], [], None)
         for sketch in (full, empty):
-            path = Path(self.mktemp()).with_suffix(".png")
+            path = scratch(self).with_suffix(".png")
             draw(sketch, path)
             self.assertEqual(path.read_bytes()[:8], b"\x89PNG\r\n\x1a\n")

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.phone.judge import missing_words
 from pipecat_bridge.phone.scenario import ScenarioError, load
+from tests.unit.files import scratch
 
 
 class PackagedTests(SynchronousTestCase):
@@ -43,7 +44,7 @@ class FaultTests(SynchronousTestCase):
         ]
         for text, words in cases:
             with self.subTest(words=words):
-                path = Path(self.mktemp())
+                path = scratch(self)
                 path.write_text(text, "utf-8")
                 with self.assertRaisesRegex(ScenarioError, words):
                     load(path)

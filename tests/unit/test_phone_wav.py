@@ -9,11 +9,12 @@ import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.phone.wav import WavError, at_rate, read_wav, write_wav
+from tests.unit.files import scratch
 
 
 class ReadTests(SynchronousTestCase):
     def write(self, width: int, channels: int, data: bytes) -> Path:
-        path = Path(self.mktemp())
+        path = scratch(self)
         with wave.open(str(path), "wb") as file:
             file.setnchannels(channels)
             file.setsampwidth(width)
@@ -38,9 +39,9 @@ class ReadTests(SynchronousTestCase):
         self.assertEqual(read_wav(self.write(2, 2, data))[0].tolist(), [2000, 0])
 
     def test_what_is_no_wav_file_is_told_in_one_sentence(self) -> None:
-        text = Path(self.mktemp())
+        text = scratch(self)
         text.write_bytes(b"RIFF and so on")
-        empty = Path(self.mktemp())
+        empty = scratch(self)
         empty.write_bytes(b"")
         for path, words in (
             (Path("nowhere/in.wav"), "cannot be read: No such file"),
@@ -51,7 +52,7 @@ class ReadTests(SynchronousTestCase):
                 read_wav(path)
 
     def test_round_trip(self) -> None:
-        path = Path(self.mktemp())
+        path = scratch(self)
         left = np.array([1, -2, 32767], dtype=np.int16)
         right = np.array([3, 4, -32767], dtype=np.int16)
         write_wav(path, [left, right], 8000)

@@ -22,8 +22,9 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge import config, service
+from pipecat_bridge.asterisk.clock import keep_time
 from pipecat_bridge.options import Options as BridgeOptions
-from pipecat_bridge.service import Bridge, Options, makeService, use_monotonic_time
+from pipecat_bridge.service import Bridge, Options, makeService
 from tests.doubles.link import turn
 
 
@@ -220,7 +221,7 @@ class MonotonicTimeTests(SynchronousTestCase):
 
     def test_timers_do_not_follow_the_wall_clock(self) -> None:
         reactor = self.reactor()
-        use_monotonic_time(reactor)
+        keep_time(reactor)
         self.assertIs(reactor.seconds, time.monotonic)
         timer = reactor.callLater(10.0, lambda: None)
         with patch("time.time", lambda: 0.0):
@@ -230,12 +231,12 @@ class MonotonicTimeTests(SynchronousTestCase):
     def test_timers_that_run_already_are_left_alone(self) -> None:
         reactor = self.reactor()
         timer = reactor.callLater(10.0, lambda: None)
-        use_monotonic_time(reactor)
+        keep_time(reactor)
         self.assertIsNot(reactor.seconds, time.monotonic)
         timer.cancel()
 
     def test_a_clock_of_a_test_is_left_alone(self) -> None:
         clock = Clock()
-        use_monotonic_time(clock)
+        keep_time(clock)
         clock.advance(5.0)
         self.assertEqual(clock.seconds(), 5.0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.wire.websocket import ClientFrames, server_header, unmask
+from pipecat_bridge.wire.websocket import ClientFrames, pong, server_header, unmask
 
 KEY = b"\x5a\x01\xff\x33"
 LIMIT = 1 << 20
@@ -104,6 +104,23 @@ class LeftToAutobahn(SynchronousTestCase):
     def test_an_absurd_length(self) -> None:
         head = b"\x82\xff" + b"\xff" * 8 + KEY
         self.assertEqual(feed(ClientFrames(LIMIT), head), ([], head))
+
+
+class Pongs(SynchronousTestCase):
+    def test_the_payload_of_a_pong(self) -> None:
+        for payload in (b"", b"flow\0\1\2", b"x" * 125):
+            self.assertEqual(pong(frame(10, payload)), payload)
+
+    def test_all_else_is_none(self) -> None:
+        whole = frame(10, b"abc")
+        for other in (PING, CLOSE, TEXT, frame(2, b"abc"), frame(10, b"x" * 126), whole[:-1], b""):
+            self.assertIs(pong(other), None)
+        for bad in (
+            frame(10, b"abc", masked=False),
+            frame(10, b"a", fin=False),
+            frame(10, b"", rsv=4),
+        ):
+            self.assertIs(pong(bad), None)
 
 
 class Masks(SynchronousTestCase):
