@@ -142,7 +142,7 @@ def main() -> int:
                 print(f"note: {remark}", flush=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "report.md").write_text("\n".join(tables))
-    (arguments.out / "results.json").write_text(json.dumps(results, indent=1))
+    (arguments.out / "results.json").write_text(json.dumps(report.for_json(results), indent=1))
     drawn = [*results.get("ladder", []), *results.get("stall", [])]
     if drawn:
         plots.draw(drawn, arguments.out)

@@ -22,7 +22,7 @@ SAMPLES = 40
 def measure(
     calls: int, folder: Path, cpus: tuple[int | None, int | None], report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Place `calls` calls; memory, descriptors and objects of the daemon over time."""
+    """Place `calls` calls; memory, blocks of it and descriptors of the daemon over time."""
     report(f"{calls} calls of {LENGTH:g} s, {AT_ONCE} at once")
     runner = Worker(Runner, "127.0.0.1", 0, 2, cpu=cpus[1])
     try:
@@ -33,10 +33,11 @@ def measure(
             callers = Worker(Callers, plan, cpu=cpus[1])
             try:
                 rows = _watch(calls, callers, bridge)
+                placed = callers.ask("status")["dialled"]
             finally:
                 callers.end()
             time.sleep(2.0)
-            rows.append(_row(calls, bridge))
+            rows.append(_row(placed, bridge))
         finally:
             bridge.stop()
     finally:
@@ -59,13 +60,12 @@ def _watch(calls: int, callers: Worker[Callers], bridge: Any) -> list[dict[str, 
 
 def _row(done: int, bridge: Any) -> dict[str, float]:
     reading, metrics = bridge.read(), bridge.metrics()
-    collected = metrics.get("python_gc_objects_collected_total", 0.0)
     return {
         "calls": done,
         "rss_mb": round(reading.rss / 1e6, 2),
         "descriptors": reading.descriptors,
-        "collected": collected,
-        "failed": metrics.get("pipecat_bridge_calls_ended_total", 0.0),
+        "blocks": metrics.get("pipecat_bridge_memory_blocks", 0.0),
+        "ended": metrics.get("pipecat_bridge_calls_ended_total", 0.0),
     }
 
 
@@ -75,9 +75,10 @@ def table(result: dict[str, Any]) -> str:
     some = rows[:: max(1, len(rows) // 10)]
     if some[-1] is not rows[-1]:
         some.append(rows[-1])
-    lines = ["| calls placed | memory, MB | descriptors | calls ended |", "|---|---|---|---|"]
+    lines = ["| calls placed | ended | memory, MB | blocks | descriptors |", "|---" * 5 + "|"]
     lines += [
-        f"| {row['calls']:g} | {row['rss_mb']:.1f} | {row['descriptors']:g} | {row['failed']:g} |"
+        f"| {row['calls']:.0f} | {row['ended']:.0f} | {row['rss_mb']:.1f} | {row['blocks']:.0f}"
+        f" | {row['descriptors']:.0f} |"
         for row in some
     ]
     return "\n".join(lines)

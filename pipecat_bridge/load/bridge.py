@@ -40,10 +40,11 @@ class Reading(NamedTuple):
 
 
 class Bridge(Protocol):
-    """What a run needs of a bridge."""
+    """What a run needs of a bridge; `here` when it runs on this machine."""
 
     host: str
     port: int
+    here: bool
 
     def read(self) -> Reading:
         """How it stands."""
@@ -60,13 +61,19 @@ class Bridge(Protocol):
 class Remote:
     """A bridge that runs already; `api` is the base URL of its API, or empty."""
 
+    here = False
+
     def __init__(self, host: str, port: int, api: str) -> None:
         self.host, self.port = host, port
         self._api = api.rstrip("/")
+        self._longest: dict[str, float] = {}  # maxima that were told since `metrics` was called
 
     def read(self) -> Reading:
         """What its /metrics tell of the process; without an API that is not known."""
-        metrics = self.metrics()
+        metrics = scrape(self._api) if self._api else {}
+        for name, value in metrics.items():
+            if name.endswith("_max"):
+                self._longest[name] = max(value, self._longest.get(name, 0.0))
         nan = float("nan")
         return Reading(
             time.monotonic(),
@@ -77,8 +84,12 @@ class Remote:
         )
 
     def metrics(self) -> dict[str, float]:
-        """From /metrics."""
-        return scrape(self._api) if self._api else {}
+        """From /metrics, where a maximum is told once only."""
+        metrics = scrape(self._api) if self._api else {}
+        for name, value in self._longest.items():
+            metrics[name] = max(value, metrics.get(name, 0.0))
+        self._longest.clear()
+        return metrics
 
     def stop(self) -> None:
         """It is not ours to stop."""
@@ -92,6 +103,7 @@ class Started:
     """
 
     host = "127.0.0.1"
+    here = True
 
     def __init__(
         self, command: Sequence[str], port: int, api: str, log: Path, cpu: int | None = None

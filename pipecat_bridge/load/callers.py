@@ -109,6 +109,7 @@ class Callers:
             "pace": dict(self.pace),
             "roles": self.roles,
             "lateness": lateness,
+            "damaged": sum(caller.damaged for caller in self._open),
         }
 
     def hang_up(self) -> None:
@@ -167,6 +168,11 @@ class Caller:
         self._socket.connect_ex((plan.host, plan.port))
         callers.loop.read(self._socket.fileno(), self._readable)
         callers.loop.at(self._due, self._tick)
+
+    @property
+    def damaged(self) -> int:
+        """Marks that were heard and could not be read."""
+        return self._ear.damaged
 
     def hang_up(self) -> None:
         """As Asterisk does it: close."""

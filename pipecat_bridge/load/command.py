@@ -78,7 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
     for remark in report.remarks(result):
         print(f"note: {remark}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1))
+        arguments.json.write_text(json.dumps(report.for_json(result), indent=1))
     if arguments.plots:
         print(f"plots: {plots.draw([result], arguments.plots)}")
     return 0 if result["up"] else 1

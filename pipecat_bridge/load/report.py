@@ -21,18 +21,17 @@ def _figures(spread: dict[str, float]) -> str:
     return " / ".join(f"{value:.1f}" for value in spread.values())
 
 
+def _known(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
+
+
 def _cpu(result: Result) -> str:
-    cost = result["cpu_percent_per_call"]
-    if math.isnan(cost["median"]):
-        return "-"
-    return f"{cost['median']:.3f} ({cost['min']:.3f} .. {cost['max']:.3f})"
+    cost = [_known(result["cpu_percent_per_call"][key], ".3f") for key in ("median", "min", "max")]
+    return f"{cost[0]} ({cost[1]} .. {cost[2]})"
 
 
 def _memory(result: Result) -> str:
-    rss = result["rss_mb"]
-    if math.isnan(rss["load"]):
-        return "-"
-    return f"{rss['before']:.1f} / {rss['load']:.1f} / {rss['after']:.1f}"
+    return " / ".join(_known(result["rss_mb"][key], ".1f") for key in ("before", "load", "after"))
 
 
 def _gaps(result: Result) -> str:
@@ -52,6 +51,10 @@ def _lag(result: Result) -> str:
     return "-" if lag is None else f"{lag['mean']:.2f} / {lag['max']:.1f}"
 
 
+def _speed(result: Result) -> str:
+    return f"{_known(result['work_us'], '.0f')} ({_known(result['slowdown'], '.2f')})"
+
+
 def _generator(result: Result) -> str:
     generator = result["generator"]
     return f"{generator['callers_busy']:.0%} / {generator['bots_busy']:.0%}"
@@ -62,10 +65,13 @@ _ROWS: Final[tuple[tuple[str, Callable[[Result], str]], ...]] = (
     ("set-up, ms (p50 / p95 / p99 / max)", lambda r: _figures(r["set_up_ms"])),
     ("first frame to the phone, ms", lambda r: _figures(r["answer_ms"])),
     ("CPU per call, % of a core (min .. max)", _cpu),
-    ("the same at the core's best speed", lambda r: f"{r['cpu_percent_per_call_best']:.3f}"),
-    ("CPU of the bridge, %", lambda r: f"{r['cpu_percent']:.1f}"),
+    (
+        "the same at the core's best speed in the run",
+        lambda r: _known(r["cpu_percent_per_call_best"], ".3f"),
+    ),
+    ("CPU of the bridge, %", lambda r: _known(r["cpu_percent"], ".1f")),
     ("memory before / at load / after, MB", _memory),
-    ("memory per call, MB", lambda r: f"{r['rss_mb_per_call']:.3f}"),
+    ("memory per call, MB", lambda r: _known(r["rss_mb_per_call"], ".3f")),
     ("delay caller -> bot, ms", lambda r: _figures(r["to_bot_ms"])),
     ("delay bot -> caller, ms", lambda r: _figures(r["to_caller_ms"])),
     ("pace to the phone, off 20 ms by", lambda r: _figures(r["pace"]["deviation_ms"])),
@@ -75,8 +81,8 @@ _ROWS: Final[tuple[tuple[str, Callable[[Result], str]], ...]] = (
     ("GC pauses / longest ms / % of the time", _pauses),
     ("generator busy, callers / bots", _generator),
     ("callers' clock late, ms", lambda r: _figures(r["generator"]["callers_late_ms"])),
-    ("bridge waited for its core, % of the time", lambda r: f"{r['waited_percent']:.1f}"),
-    ("the core slower than at its best by", lambda r: f"{r['slowdown']:.2f}"),
+    ("bridge waited for its core, % of the time", lambda r: _known(r["waited_percent"], ".1f")),
+    ("a fixed piece of work took, us (times its best)", _speed),
 )
 
 
@@ -109,3 +115,12 @@ def remarks(result: Result) -> list[str]:
     if not (result["plan"]["dying"] or result["plan"]["length"]):
         found += [f"{count} calls {why}" for why, count in result["ended"].items()]
     return found
+
+
+def for_json(value: Any) -> Any:
+    """The same with null for what is not known, as JSON has no word for it."""
+    if isinstance(value, dict):
+        return {key: for_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_json(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -13,7 +13,7 @@ from pipecat_bridge.load.bridge import Bridge, Reading
 from pipecat_bridge.load.callers import Callers, Plan
 from pipecat_bridge.load.calls import Role
 from pipecat_bridge.load.runner import Runner
-from pipecat_bridge.load.speed import Speed
+from pipecat_bridge.load.speed import Elsewhere, Speed
 from pipecat_bridge.load.worker import Worker
 
 SET_UP_SECONDS: Final = 30.0
@@ -44,7 +44,7 @@ def run(
 
     `cpus` are the processors of the bridge and of the callers, where they are known.
     """
-    speed = Worker(Speed, cpu=cpus[0])
+    speed = Worker(Speed if bridge.here else Elsewhere, cpu=cpus[0])
     _warm_up(bridge, runner, plan, cpus[1])
     before = bridge.read()
     callers = Worker(Callers, plan, cpu=cpus[1])
@@ -138,7 +138,7 @@ def _audio(
         "pace": figures.pace(said["pace"]),
         "to_bot_gaps": figures.gaps(by_bots, course.bot_rate)._asdict(),
         "to_caller_gaps": figures.gaps(by_callers, plan.rate)._asdict(),
-        "marks": {"to_bot": len(there), "to_caller": len(back)},
+        "marks": {"to_bot": len(there), "to_caller": len(back), "damaged": said["damaged"]},
         "silent_frames": said["counts"].get("silent_in", 0),
         "delays": {
             "to_bot_ms": [round(delay.seconds * 1000, 2) for delay in there],

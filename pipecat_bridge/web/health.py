@@ -1,8 +1,9 @@
-"""How the daemon itself is: pauses of the garbage collector, lateness of the event loop."""
+"""How the daemon itself is: the garbage collector's pauses, the event loop's lateness, memory."""
 
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
@@ -96,3 +97,8 @@ class Health(Service, Collector):
                 f"{text}: the longest since the last scrape",
                 value=durations.take_longest(),
             )
+        yield GaugeMetricFamily(
+            "pipecat_bridge_memory_blocks",
+            "Blocks of memory that Python objects have; grows without end where there is a leak",
+            value=sys.getallocatedblocks(),
+        )

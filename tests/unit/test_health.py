@@ -37,6 +37,12 @@ class HealthTests(SynchronousTestCase):
         self.assertApproximates(self.value("gc_pause_seconds_sum"), 0.04, 1e-9)
         self.assertApproximates(self.value("gc_pause_seconds_max"), 0.03, 1e-9)
 
+    def test_what_is_kept_shows_in_the_blocks(self) -> None:
+        before = self.value("memory_blocks") or 0
+        kept = [[number] for number in range(10_000)]
+        self.assertGreater((self.value("memory_blocks") or 0) - before, 9_000)
+        del kept
+
     def test_a_loop_in_time_has_no_lag(self) -> None:
         for _ in range(10):
             self.clock.advance(LOOK_EVERY)

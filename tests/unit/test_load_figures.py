@@ -90,7 +90,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "cpu_percent_per_call_best": 0.35, "cpu_percent": 0.8, "waited_percent": 0.5,
         "rss_mb": {"before": 50.0, "load": 51.0, "after": 50.5}, "rss_mb_per_call": 0.5,
         "to_bot_ms": spread, "to_caller_ms": {}, "pace": {"deviation_ms": spread, "late": 0},
-        "to_bot_gaps": {"lost": 0.0, "repeated": 1.0}, "slowdown": 1.2,
+        "to_bot_gaps": {"lost": 0.0, "repeated": 1.0}, "slowdown": 1.2, "work_us": 140.0,
         "to_caller_gaps": {"lost": 2.0, "repeated": 0.0},
         "loop_lag_ms": None, "gc": {"pauses": 3, "longest_ms": 1.5, "share_percent": 0.1},
         "generator": {"callers_busy": 0.1, "bots_busy": 0.2, "callers_late_ms": {}, "unsent": 0},
@@ -104,6 +104,16 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(lines[0], "| | 2 calls | other |")
         self.assertEqual({line.count("|") for line in lines}, {4})
         self.assertIn("| delay bot -> caller, ms | - | - |", lines)
+
+    def test_what_is_not_known_is_a_dash_and_null(self) -> None:
+        nan = float("nan")
+        unknown = result(cpu_percent=nan, waited_percent=nan, rss_mb_per_call=nan)
+        text = report.table([unknown])
+        self.assertIn("| CPU of the bridge, % | - |", text)
+        self.assertNotIn("nan", text)
+        self.assertEqual(report.remarks(unknown), [])
+        self.assertEqual(report.for_json({"a": [1.5, nan], "b": (nan, "x")}),
+                         {"a": [1.5, None], "b": [None, "x"]})  # fmt: skip
 
     def test_a_good_run_needs_no_remark(self) -> None:
         self.assertEqual(report.remarks(result()), [])
