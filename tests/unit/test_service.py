@@ -240,3 +240,12 @@ class MonotonicTimeTests(SynchronousTestCase):
         keep_time(clock)
         clock.advance(5.0)
         self.assertEqual(clock.seconds(), 5.0)
+
+
+class CollectorTests(SynchronousTestCase):
+    def test_it_is_tuned_once_the_daemon_runs(self) -> None:
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
+        self.addCleanup(gc.unfreeze)
+        service.tune_collector()
+        self.assertEqual(gc.get_threshold(), service.COLLECTOR)
+        self.assertGreater(gc.get_freeze_count(), 10_000)
