@@ -11,6 +11,7 @@ import pytest_twisted
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.process import reapProcessHandlers
+from twisted.logger import globalLogBeginner
 
 reactor: Any = _reactor
 
@@ -18,6 +19,11 @@ reactor: Any = _reactor
 # is given this long before it counts.
 _SETTLE_TURNS = 200
 _TURN = 0.005
+
+
+def pytest_sessionstart() -> None:
+    """Until logging is begun Twisted keeps the last 65536 events, and with them who logged them."""
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
 
 
 @pytest.fixture(autouse=True)
