@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: $(INSTALLED) ## carry a spoken call between a caller and a real bot, offline; recording in demo/
@@ -55,6 +55,14 @@ test-asterisk: $(INSTALLED) asterisk ## a wheel's daemon against a real Asterisk
 	@$(WHEEL)/env/bin/python -m pip install -qq $(WHEEL)/dist/*.whl
 	@BRIDGE_TWISTD=$(CURDIR)/$(WHEEL)/env/bin/twistd $(BIN)/python -m pytest tests/asterisk $(ARGS)
 
+.PHONY: pipecat
+pipecat: $(INSTALLED) ## install real Pipecat, the oldest and the newest, into .pipecat
+	@scripts/pipecat_envs.sh $(BIN)/python
+
+.PHONY: test-pipecat
+test-pipecat: $(INSTALLED) pipecat ## the daemon against Pipecat's own runner, oldest and newest
+	@$(BIN)/python -m pytest tests/pipecat $(ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## style, formatting and layers
 	@failed=0; for check in "ruff check" "ruff format --check" lint-imports; do \
@@ -78,6 +86,10 @@ coverage: $(INSTALLED) ## the tests with branch coverage; pages in htmlcov/
 .PHONY: bench
 bench: $(INSTALLED) ## the benchmarks (ARGS="--help")
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-smoke
+bench-smoke: $(INSTALLED) ## every benchmark in short, to see that it finishes and reports
+	@$(BIN)/python -m benchmarks --short --out .venv/bench $(ARGS)
 
 .PHONY: proto
 proto: $(INSTALLED) ## generate the protobuf code from proto/frames.proto

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import churn, frame_path, sides, stall
+from benchmarks import churn, frame_path, sides, stall, workers
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.load import plots, report
 from pipecat_bridge.load.callers import Plan
@@ -38,9 +38,11 @@ class Sizes(NamedTuple):
     ratios: int = 20
     faults: int = 100
     churn: int = 100_000
+    workers: int = 20
+    climb: tuple[int, ...] = (100, 150, 200, 225, 250, 275, 300, 350)
 
 
-SHORT = Sizes((1, 10), 2.0, 0.5, 5, 3, 10, 200)
+SHORT = Sizes((1, 10), 2.0, 0.5, 5, 3, 10, 200, 3, (5,))
 COMPARED = ("today", "before", "asyncio", "asyncio-qq")
 
 
@@ -87,6 +89,11 @@ class Bench:
         """A frame in memory."""
         return frame_path.measure()
 
+    def workers(self) -> Result:
+        """One worker, and two."""
+        course = Course(self.sizes.seconds, self.sizes.settle)
+        return workers.measure(self.sizes.workers, self.sizes.climb, course, self._folder, tell)
+
     def churn(self) -> Result:
         """Short calls, one after the other."""
         return churn.measure(self.sizes.churn, self._folder, self._cpus, tell)
@@ -123,6 +130,7 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "sides": report.table,
     "stall": stall.table,
     "faults": report.table,
+    "workers": workers.table,
     "churn": churn.table,
 }
 """Name of a step, which is a method of Bench, and what makes its table."""

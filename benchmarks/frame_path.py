@@ -10,31 +10,47 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import base64
 import gc
+import hashlib
+import re
 import statistics
 import sys
 import timeit
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from autobahn.websocket.xormasker import create_xor_masker
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
+from pipecat_bridge.audio import g711
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.load import protobuf, websocket
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
+from pipecat_bridge.runner.dialler import Dialler
+from pipecat_bridge.runner.door import Door
 from pipecat_bridge.runner.link import BotLink
-from pipecat_bridge.runner.websocket import BotSocketFactory
+from pipecat_bridge.runner.target import Target
 from pipecat_bridge.wire.audiosocket import Kind, encode
+from pipecat_bridge.wire.dialect import Dialect
+from pipecat_bridge.wire.pipecat import PipecatDialect
+from pipecat_bridge.wire.twilio import TwilioDialect
+from pipecat_bridge.wire.websocket import mask, server_frame
 
 CALL_ID = "00000000-0000-4000-8000-000000000001"
 CALLER_FRAME = encode(0x10, bytes(range(256)) + bytes(64))
-BOT_FRAME = websocket.masked(protobuf.audio_frame(bytes(640), 16000))
-_BOT_READY = websocket.masked(
-    protobuf.message_frame('{"label":"rtvi-ai","type":"bot-ready","data":{"version":"1.0.0"}}')
+BOT_FRAME = protobuf.audio_frame(bytes(640), 16000)
+TWILIO_FRAME = b'{"event": "media", "streamSid": "MZ", "media": {"payload": "%s"}}' % (
+    base64.b64encode(bytes(range(160)))
+)
+_BOT_READY = protobuf.message_frame(
+    '{"label":"rtvi-ai","type":"bot-ready","data":{"version":"1.0.0"}}'
 )
 
 
@@ -55,21 +71,34 @@ class Nobody:
 
 
 class Path:
-    """One call that is up: `to_bot` and `to_caller` carry a frame each."""
+    """One call that is up: `to_bot` and `to_caller` carry a frame each.
 
-    def __init__(self) -> None:
+    The bot has dialled back, or (`dialled`) was dialled, and then the bridge masks what it sends.
+    """
+
+    def __init__(self, dialect: Dialect, dialled: bool, bot_frame: bytes) -> None:
         clock = Clock()
         self._clock = clock
         self.playout = Playout()
         link = BotLink(
-            CALL_ID, clock, self.playout, Nobody(), CallerAudioOptions(), 1.0, clock.seconds
+            CALL_ID,
+            clock,
+            self.playout,
+            Nobody(),
+            dialect,
+            CallerAudioOptions(),
+            1.0,
+            clock.seconds,
         )
-        factory = BotSocketFactory(clock, WebSocketOptions())
-        token = factory.expect(link)
-        self._socket: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
-        self._socket.makeConnection(Sink())
-        self._socket.dataReceived(websocket.request("localhost", f"/{CALL_ID}/ws/{token}"))
-        self._socket.dataReceived(_BOT_READY)
+        opcode = 2 if dialect.binary else 1
+        if dialled:
+            self._socket = _dialled(clock, link)
+            self._frame = server_frame(bot_frame, opcode)
+            self._socket.dataReceived(server_frame(_BOT_READY))
+        else:
+            self._socket = _dialled_back(clock, link)
+            self._frame = websocket.masked(bot_frame, opcode)
+            self._socket.dataReceived(websocket.masked(_BOT_READY))
         exchange = Nobody()
         self._phone = AudioSocketConnection(
             exchange,  # type: ignore[arg-type]
@@ -91,8 +120,67 @@ class Path:
     def to_caller(self) -> None:
         """A frame of the bot's, to the phone's socket."""
         self._clock.rightNow += 0.02
-        self._socket.dataReceived(BOT_FRAME)
+        self._socket.dataReceived(self._frame)
         self._phone.tick()
+
+
+def _dialled_back(clock: Clock, link: BotLink) -> Any:
+    """The bridge's end of a socket that a runner has opened."""
+    door = Door(clock, WebSocketOptions())
+    token = door.expect(link)
+    protocol: Any = door.buildProtocol(None)  # type: ignore[arg-type]
+    protocol.makeConnection(Sink())
+    protocol.dataReceived(websocket.request("localhost", f"/{CALL_ID}/ws/{token}"))
+    return protocol
+
+
+def _dialled(clock: Clock, link: BotLink) -> Any:
+    """The bridge's end of a socket that it has opened."""
+    dialler = Dialler(clock, WebSocketOptions(), lambda *_: Here())
+    dialling = Deferred.fromCoroutine(dialler.dial(Target("ws://localhost:80/ws", {}), link))
+    protocol = Here.protocol
+    key = re.search(rb"Sec-WebSocket-Key: (\S+)", protocol.transport.last)
+    assert key is not None
+    accept = base64.b64encode(hashlib.sha1(key[1] + _GUID).digest())
+    protocol.dataReceived(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: %s\r\n\r\n" % accept
+    )
+    assert dialling.called
+    return protocol
+
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Here:
+    """An endpoint that connects to a sink."""
+
+    protocol: Any = None
+
+    def connect(self, factory: Any) -> Deferred[Any]:
+        """Connected at once."""
+        protocol = Here.protocol = factory.buildProtocol(None)
+        protocol.makeConnection(Sink())
+        return succeed(protocol)
+
+
+def pipecat() -> Dialect:
+    """As spoken by protobuf bots."""
+    return PipecatDialect(16000, "0")
+
+
+def twilio() -> Dialect:
+    """As spoken by Twilio's."""
+    codec = (partial(g711.encode, "ulaw"), partial(g711.decode, "ulaw"))
+    return TwilioDialect(CALL_ID, {}, {}, 0, encode=codec[0], decode=codec[1])
+
+
+PATHS: dict[str, Callable[[], Path]] = {
+    "dialback": lambda: Path(pipecat(), False, BOT_FRAME),
+    "dial": lambda: Path(pipecat(), True, BOT_FRAME),
+    "twilio": lambda: Path(twilio(), True, TWILIO_FRAME),
+}
 
 
 def microseconds(frame: Callable[[], None]) -> float:
@@ -124,17 +212,18 @@ def kept_blocks(frame: Callable[[], None], count: int = 5000) -> float:
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """Microseconds, bytes at the peak and blocks kept, of a frame each way."""
-    path = Path()
+    """Microseconds, bytes at the peak and blocks kept, of a frame each way in each mode."""
     figures = {}
-    for name, frame in (("to_bot", path.to_bot), ("to_caller", path.to_caller)):
-        for _ in range(1000):
-            frame()
-        figures[name] = {
-            "microseconds": round(microseconds(frame), 2),
-            "peak_bytes": peak_bytes(frame),
-            "kept_blocks": round(kept_blocks(frame), 3),
-        }
+    for mode, make in PATHS.items():
+        path = make()
+        for name, frame in (("to bot", path.to_bot), ("to caller", path.to_caller)):
+            for _ in range(1000):
+                frame()
+            figures[f"{mode}: {name}"] = {
+                "microseconds": round(microseconds(frame), 2),
+                "peak_bytes": peak_bytes(frame),
+                "kept_blocks": round(kept_blocks(frame), 3),
+            }
     return figures
 
 
@@ -143,7 +232,23 @@ def table(figures: dict[str, dict[str, float]]) -> str:
     lines = ["| one frame | us | bytes at the peak | blocks kept |", "|---|---|---|---|"]
     for name, row in figures.items():
         cells = " | ".join(f"{value:g}" for value in row.values())
-        lines.append(f"| {name.replace('_', ' ')} | {cells} |")
+        lines.append(f"| {name} | {cells} |")
+    return "\n".join([*lines, "", masking()])
+
+
+def masking() -> str:
+    """What masking a message costs, by our own code and by Autobahn's native masker."""
+    lines = ["| masking, us | ours | Autobahn's |", "|---|---|---|"]
+    for size in (160, 320, 672, 1312, 4000, 65536):
+        payload, key = os.urandom(size), os.urandom(4)
+        times = [
+            min(timeit.repeat(run, number=1000, repeat=20)) * 1000
+            for run in (
+                partial(mask, payload, key),
+                lambda p=payload, k=key: create_xor_masker(k, len(p)).process(p),  # type: ignore[misc]
+            )
+        ]
+        lines.append(f"| {size} bytes | {times[0]:.2f} | {times[1]:.2f} |")
     return "\n".join(lines)
 
 

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_network
+from collections.abc import Mapping, Sequence
 from math import isinf
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
-from urllib.parse import urlsplit
 
 import msgspec
-from twisted.internet.endpoints import serverFromString
 
+from pipecat_bridge import checks
+from pipecat_bridge.checks import shown
 from pipecat_bridge.options import Options
 
 PREFIX = "PIPECAT_BRIDGE_"
+
+_SECRET: Final = ("parameters", "headers", "start_body")
+"""Keys whose values are not shown: those of services and runners may be among them."""
 
 
 class ConfigError(Exception):
@@ -43,7 +44,7 @@ def load(
     for setting in settings:
         setting.apply(values, sources, problems)
     options = msgspec.convert(values, Options)
-    for section, key, fault in _check(options):
+    for section, key, fault in checks.faults(options):
         name = f"[{section}] {key}"
         problems.append(f"{sources.get(name, 'default')}: {name}{fault}")
     if problems:
@@ -100,9 +101,9 @@ class _Setting:
         return value
 
     def _shown(self) -> str:
-        if self.key == "parameters":
-            return "..."  # the keys of speech services may be among them
-        return " ".join(self.value.split()) or '""' if self.text else _shown(self.value)
+        if self.key in _SECRET:
+            return "..."
+        return " ".join(self.value.split()) or '""' if self.text else shown(self.value)
 
 
 def _from_file(path: str | Path | None, problems: list[str]) -> list[_Setting]:
@@ -149,93 +150,9 @@ def _from_overrides(overrides: Sequence[str], problems: list[str]) -> list[_Sett
     return settings
 
 
-Fault = tuple[str, str, str]
-"""Section, key, and what follows them in the sentence."""
-
-
-def _check(options: Options) -> Iterator[Fault]:
-    """What the types do not say."""
-    for section, listen in (
-        ("audiosocket", options.audiosocket.listen),
-        ("runner", options.runner.listen),
-        ("api", options.api.listen),
-    ):
-        if fault := _endpoint_fault(listen):
-            yield section, "listen", f" = {_shown(listen)}: {fault}"
-    yield from _check_networks(options.audiosocket.allow)
-    yield from _check_runner(options)
-    most, least = options.bot_audio.max_prebuffer, options.bot_audio.prebuffer
-    if most < least:
-        yield (
-            "bot_audio",
-            "max_prebuffer",
-            f" = {most:g}: expected no less than prebuffer, {least:g}",
-        )
-
-
-def _check_networks(networks: Sequence[str]) -> Iterator[Fault]:
-    for network in networks:
-        try:
-            ip_network(network)
-        except ValueError as error:
-            expected = 'expected a network such as "10.0.0.0/8"'
-            yield "audiosocket", "allow", f" = [{_shown(network)}]: {error}, {expected}"
-
-
-def _check_runner(options: Options) -> Iterator[Fault]:
-    runner = options.runner
-    if not _is_url(runner.url, "http", "https"):
-        yield (
-            "runner",
-            "url",
-            f" = {_shown(runner.url)}: expected a URL such as http://127.0.0.1:8000",
-        )
-    if runner.dialback_url and not _is_url(runner.dialback_url, "ws", "wss"):
-        found = _shown(runner.dialback_url)
-        yield "runner", "dialback_url", f" = {found}: expected a URL such as ws://10.0.0.1:8001"
-    elif not runner.dialback_url and runner.listen.startswith(_UNKNOWN_TO_DIAL):
-        yield "runner", "dialback_url", f" is empty: expected what reaches {_shown(runner.listen)}"
-    try:
-        json.dumps(runner.parameters, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        yield "runner", "parameters", f" = ...: expected what JSON can say, {error}"
-
-
-_UNKNOWN_TO_DIAL: Final = ("tls:", "ssl:", "unix:")
-"""Endpoints whose ws:// address does not follow from where they listen."""
-
-
-def _endpoint_fault(description: str) -> str:
-    expected = "expected an endpoint such as tcp:9092:interface=127.0.0.1"
-    if description.startswith(("systemd:", "haproxy:systemd:")):
-        return ""  # known to the service that systemd starts, and to no check by hand
-    try:
-        serverFromString(None, description)
-    except Exception as error:  # noqa: BLE001 - each kind of endpoint has its own
-        return f"{expected} ({str(error).strip('_') or type(error).__name__})"
-    port = re.match(r"(?:haproxy:)?(?:tcp|tcp6|ssl|tls):(-?\d+)", description)
-    if port and not 0 <= int(port[1]) <= 65535:
-        return f"{expected} (a port is 0 to 65535)"
-    return ""
-
-
-def _is_url(text: str, *schemes: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
 def _meant(word: str, known: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(word, known, 1)
     return f" (did you mean {close[0]}?)" if close else f", expected one of: {', '.join(known)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 _WORDS: Final = {
@@ -249,9 +166,9 @@ _WORDS: Final = {
 
 def _expected(hint: Any, error: msgspec.ValidationError) -> str:
     if get_origin(hint) is Literal:
-        return f"expected one of {', '.join(_shown(choice) for choice in get_args(hint))}"
+        return f"expected one of {', '.join(shown(choice) for choice in get_args(hint))}"
     text = re.sub("|".join(rf"\b{word}\b" for word in _WORDS), _in_words, str(error))
-    text = text.replace("`", "")
+    text = text.replace("`", "").replace(" | ", " or ")
     return text[0].lower() + text[1:]
 
 

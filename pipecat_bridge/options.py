@@ -12,7 +12,7 @@ Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=1024)]
 
-Mode = Literal["embedded", "dialback"]
+Mode = Literal["embedded", "dialback", "dial", "direct", "twilio"]
 BotRate = Literal[8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
 ResamplerKind = Literal["fir", "soxr"]
 
@@ -30,18 +30,38 @@ class RunnerOptions(Struct, frozen=True):
     """`[runner]`: who starts the bots, and how."""
 
     mode: Mode = "embedded"
-    url: str = "http://127.0.0.1:8000"
+    url: str | list[str] = "http://127.0.0.1:8000"
     listen: str = "tcp:8001:interface=127.0.0.1"
     dialback_url: str = ""
     require_token: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+    start_path: str = "/start"
+    start_body: dict[str, Any] = field(default_factory=dict)
+    token_in: Literal["header", "query", "path"] = "header"
+    origin: str = ""
+    subprotocol: str = ""
+    allowed_hosts: list[str] = field(default_factory=list)
+    ca_file: str = ""
+    disconnect_grace: Seconds = 1.0
     request_timeout: Positive = 30.0
     connect_timeout: Positive = 10.0
+    attempt_timeout: Positive = 4.0
     ready_timeout: Seconds = 1.0
     max_requests: AtLeastOne = 50
     max_idle_connections: AtLeastOne = 100
     max_idle_per_host: AtLeastOne = 10
     idle_timeout: Positive = 90.0
+    health_path: str = ""
+    health_interval: Seconds = 5.0
+    breaker_failures: AtLeastOne = 3
+    breaker_delay: Positive = 1.0
+    breaker_max_delay: Positive = 30.0
     parameters: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def urls(self) -> list[str]:
+        """The runners, one or a pool."""
+        return [self.url] if isinstance(self.url, str) else self.url
 
 
 class EmbeddedOptions(Struct, frozen=True):
@@ -99,12 +119,21 @@ class CallOptions(Struct, frozen=True):
     prepared_ttl: Positive = 60.0
     keep_ended: Count = 200
     drain_timeout: Seconds = 30.0
+    on_bot_lost: Literal["hangup", "restart", "dialplan"] = "hangup"
+    max_restarts: Count = 3
+    hold_file: str = ""
 
 
 class ApiOptions(Struct, frozen=True):
     """`[api]`: HTTP API and metrics."""
 
     listen: str = "tcp:8080:interface=127.0.0.1"
+
+
+class ServiceOptions(Struct, frozen=True):
+    """`[service]`: the daemon itself."""
+
+    workers: AtLeastOne = 1
 
 
 class Options(Struct, frozen=True):
@@ -118,3 +147,4 @@ class Options(Struct, frozen=True):
     bot_audio: BotAudioOptions = field(default_factory=BotAudioOptions)
     calls: CallOptions = field(default_factory=CallOptions)
     api: ApiOptions = field(default_factory=ApiOptions)
+    service: ServiceOptions = field(default_factory=ServiceOptions)

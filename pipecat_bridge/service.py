@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
-from twisted.application.service import MultiService, Service
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
-from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
 from twisted.python.usage import Options as UsageOptions
-from twisted.web.client import Agent
 
 from pipecat_bridge import config
 from pipecat_bridge.asterisk.clock import FrameClock, keep_time
@@ -28,19 +22,17 @@ from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call.events import EventLog, Events
 from pipecat_bridge.call.registry import Calls
+from pipecat_bridge.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.listener import Listener
 from pipecat_bridge.options import Options as BridgeOptions
-from pipecat_bridge.runner.client import RunnerClient, connection_pool
-from pipecat_bridge.runner.dialback import DialBack, FixedAddress, RunnerAddress
-from pipecat_bridge.runner.embedded import EmbeddedRunner, missing_extra
-from pipecat_bridge.runner.websocket import BotSocketFactory
+from pipecat_bridge.ports import filled
+from pipecat_bridge.runner.address import without_secrets
+from pipecat_bridge.runner.embedded import missing_extra
+from pipecat_bridge.runner.side import RunnerSide
 from pipecat_bridge.web.api import api_site
 from pipecat_bridge.web.health import Health
-from pipecat_bridge.web.metrics import CallCollector, registry
-
-STOP_GRACE = 2.0
-"""Seconds that hangups, closing handshakes and /stop have to go out when the daemon ends."""
-
+from pipecat_bridge.web.metrics import CallCollector, RunnerCollector, registry
+from pipecat_bridge.workers.supervisor import Supervisor
 
 COLLECTOR = (20_000, 20, 20)
 """Thresholds of Python's garbage collector, by measurement."""
@@ -75,65 +67,42 @@ class Options(UsageOptions):
             sys.exit(0)
 
 
-class Bridge(MultiService):
+class Bridge(Daemon):
     """The daemon: its parts, and how it ends.
 
     `now` is the monotonic clock of all audio, in seconds.
     """
 
-    _log = Logger(namespace="pipecat_bridge")
-
     def __init__(
         self, options: BridgeOptions, reactor: Any, now: Callable[[], float] = time.monotonic
     ) -> None:
-        super().__init__()
+        super().__init__(reactor)
         self.options = options
-        self.reactor = reactor
         self._now = now
         self.events = Events()
         self.events.subscribe(EventLog())
         self.clock = FrameClock(reactor, now)
-        self.door = BotSocketFactory(reactor, options.websocket, options.runner.require_token)
-        self.embedded: EmbeddedRunner | None = None
-        self._ending = False
-        self.runner = self._runner()
-        self.calls = Calls(self.runner, self.events, reactor, options.calls, options.bot_audio)
+        self.runner = RunnerSide(reactor, options, self._dialback_url, now)
+        self.calls = Calls(self.runner.bots, self.events, reactor, options.calls, options.bot_audio)
         self.health = Health(reactor)
         self.health.setServiceParent(self)
         self.phones = AudioSocketFactory(self._connection, options.audiosocket.allow)
         listen = options.audiosocket.listen
         self.phone_listener = Listener(reactor, listen, self.phones)
-        self.bot_listener = Listener(reactor, options.runner.listen, self.door)
+        self.bot_listener = Listener(reactor, options.runner.listen, self.runner.door)
         self.api_listener = Listener(reactor, options.api.listen, self._site())
-        for service in (self.bot_listener, self.api_listener, self.phone_listener):
+        services: list[Service] = [self.runner, self.api_listener, self.phone_listener]
+        if self.runner.is_dialled:
+            services.insert(0, self.bot_listener)
+        for service in services:
             service.setServiceParent(self)
-
-    def _runner(self) -> DialBack:
-        options = self.options.runner
-        self.pool = connection_pool(self.reactor, options)
-        agent = Agent(self.reactor, connectTimeout=options.request_timeout, pool=self.pool)
-        client = RunnerClient(self.reactor, agent, options)
-        address: RunnerAddress = FixedAddress(options.url)
-        if options.mode == "embedded":
-            address = self.embedded = EmbeddedRunner(self.reactor, self.options.embedded)
-            EmbeddedService(self.embedded).setServiceParent(self)
-        return DialBack(
-            self.reactor,
-            client,
-            address,
-            self.door,
-            self._dialback_url,
-            options,
-            self.options.caller_audio,
-            self._now,
-        )
 
     def _dialback_url(self) -> str:
         """Where runners dial back: as configured, or the port that is listened on."""
-        if self.options.runner.dialback_url:
-            return self.options.runner.dialback_url
         assert self.bot_listener.port is not None
         host: Any = self.bot_listener.port.getHost()
+        if self.options.runner.dialback_url:
+            return filled(self.options.runner.dialback_url, 1, getattr(host, "port", 0))
         name = "127.0.0.1" if host.host in ("0.0.0.0", "::") else host.host
         return f"ws://[{name}]:{host.port}" if ":" in name else f"ws://{name}:{host.port}"
 
@@ -154,67 +123,55 @@ class Bridge(MultiService):
                 "AudioSocket connections from networks that are not allowed",
                 lambda: self.phones.refused,
             ),
-            "bot_sockets_refused": ("WebSockets that were refused", lambda: self.door.refused),
+            "bot_sockets_refused": (
+                "WebSockets that were refused",
+                lambda: self.runner.door.refused,
+            ),
         }
-        if self.embedded is not None:
-            embedded = self.embedded
+        embedded = self.runner.embedded
+        if embedded is not None:
             extra["runner_restarts"] = (
                 "Restarts of the embedded runner",
                 lambda: embedded.restarts,
             )
         metrics = registry(CallCollector(self.calls, extra))
+        metrics.register(RunnerCollector(self.runner.pool.upstreams))
         metrics.register(self.health)
         return api_site(
             self.calls, lambda: Deferred.fromCoroutine(self.runner.reachable()), metrics
         )
 
-    def privilegedStartService(self) -> None:
-        with ports_that_are_free():
-            super().privilegedStartService()
-
     def startService(self) -> None:
-        with ports_that_are_free():  # twist, other than twistd, does not ask for the above
-            super().startService()
+        super().startService()
         prepare_filters(self.options)
-        # The reactor sets its own handlers when it starts.
-        self.reactor.callWhenRunning(self._handle_signals)
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell in the log where it listens, and what looks wrong."""
         runner = self.options.runner
         self._log.info(
             "AudioSocket on {phones}, API on {api}, runner mode {mode}",
-            phones=_place(self.phone_listener),
-            api=_place(self.api_listener),
+            phones=self.phone_listener.place,
+            api=self.api_listener.place,
             mode=runner.mode,
         )
-        if runner.mode != "embedded" and not runner.dialback_url and not _local(runner.url):
+        self.warn_of_far_runners()
+
+    def warn_of_far_runners(self) -> None:
+        """A runner on another machine cannot dial back to this one by itself."""
+        runner = self.options.runner
+        far = [url for url in runner.urls if not _local(url)]
+        if runner.mode == "dialback" and not runner.dialback_url and far:
             self._log.warn(
                 "the runner {url} is on another machine and is told to dial {dialback}: set"
                 " [runner] dialback_url to what it can reach, and listen to let it in",
-                url=runner.url,
+                url=without_secrets(far[0]),
                 dialback=self._dialback_url(),
             )
 
-    def _handle_signals(self) -> None:
-        """SIGTERM and SIGINT end in good order, with exit status 0; SIGHUP does not end it."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._told_to_end)
-        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._ignore_hup))
-
-    def _told_to_end(self, number: int, frame: object) -> None:
-        self.reactor.callFromThread(self._terminate, signal.Signals(number).name)
-
-    def _terminate(self, name: str) -> None:
-        if self._ending:
-            self._log.info("{name} again: the calls are ended now", name=name)
-            self.calls.stop_all()
-        elif self.running:
-            self._ending = True
-            self._log.info("{name}: ending", name=name)
-            self.reactor.stop()
-
-    def _ignore_hup(self) -> None:
-        self._log.info("SIGHUP ignored: the configuration is read at the start only")
+    def end_calls(self) -> None:
+        """End the calls that run, at once."""
+        self.calls.stop_all()
 
     @inlineCallbacks
     def stopService(self) -> Any:
@@ -233,42 +190,15 @@ class Bridge(MultiService):
                 running=running,
                 timeout=timeout,
             )
-        yield self._within(timeout, self.calls.idle())
+        yield self.within(timeout, self.calls.idle())
         self.calls.stop_all()
-        yield self._within(
+        yield self.within(
             STOP_GRACE,
             gatherResults(
-                [self.runner.stopping.idle(), self.phones.open.idle()], consumeErrors=True
+                [self.runner.bots.stopping.idle(), self.phones.open.idle()], consumeErrors=True
             ),
         )
-        yield self.pool.closeCachedConnections()
         yield super().stopService()
-
-    def _within(self, seconds: float, waiting: Deferred[Any]) -> Deferred[Any]:
-        waiting.addTimeout(max(seconds, 0.001), self.reactor)
-        return waiting.addErrback(lambda _: None)
-
-
-class EmbeddedService(Service):
-    """The embedded runner's life, with the daemon's."""
-
-    def __init__(self, runner: EmbeddedRunner) -> None:
-        self._runner = runner
-
-    def startService(self) -> None:
-        super().startService()
-        self._runner.start()
-
-    def stopService(self) -> Deferred[None]:
-        super().stopService()
-        return self._runner.stop()
-
-
-def _place(listener: Listener) -> str:
-    if listener.port is None:
-        return listener.description
-    host: Any = listener.port.getHost()
-    return f"{host.host}:{host.port}" if hasattr(host, "port") else str(host)
 
 
 def _local(url: str) -> bool:
@@ -277,18 +207,6 @@ def _local(url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@contextmanager
-def ports_that_are_free() -> Iterator[None]:
-    """A port that is taken ends the daemon's start, with a sentence and exit status 1."""
-    try:
-        yield
-    except CannotListenError as error:
-        sys.exit(
-            f"{error} Is another bridge running? The ports are set by [audiosocket] listen,"
-            " [runner] listen and [api] listen."
-        )
 
 
 def prepare_filters(options: BridgeOptions) -> None:
@@ -311,7 +229,7 @@ def tune_collector() -> None:
     gc.set_threshold(*COLLECTOR)
 
 
-def makeService(usage: Options, reactor: Any = None) -> Bridge:
+def makeService(usage: Options, reactor: Any = None) -> Daemon:
     """The daemon, built from its options; called by twistd."""
     if reactor is None:
         from twisted.internet import reactor as default_reactor
@@ -322,4 +240,6 @@ def makeService(usage: Options, reactor: Any = None) -> Bridge:
         sys.exit(missing)
     keep_time(reactor)
     reactor.callWhenRunning(tune_collector)
+    if options.service.workers > 1:
+        return Supervisor(options, reactor)
     return Bridge(options, reactor)

@@ -9,12 +9,12 @@ directly while nothing is queued, and leaves to Twisted only what the kernel did
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IPullProducer, IPushProducer
+from twisted.internet.interfaces import IPullProducer, IPushProducer, ITCPTransport
 from zope.interface import implementer
 
 _TCP_NOTSENT_LOWAT = 25  # Linux, tcp(7); Python 3.11 has no name for it.
@@ -24,6 +24,7 @@ def _nothing() -> None:
     """Nobody waits for it."""
 
 
+@implementer(ITCPTransport)
 class EagerTransport:
     """Wraps a connected transport; everything but writing and closing is passed through.
 
@@ -31,7 +32,8 @@ class EagerTransport:
     went to the kernel. `broken` is true once a send has met a connection that the peer has ended,
     which Twisted has yet to read. A transport without a plain TCP socket (in memory, TLS) is
     written to in Twisted's way, and is congested from where Twisted pauses a producer until it
-    resumes it.
+    resumes it. Under TLS it does not provide ISSLTransport, though what it wraps does: Autobahn
+    would take it for Twisted's own TLS protocol, and fail.
     """
 
     def __init__(self, transport: Any, on_drained: Callable[[], None] = _nothing) -> None:
@@ -83,7 +85,7 @@ class EagerTransport:
         self.congested = True
         self._transport.write(data)
 
-    def writeSequence(self, data: list[bytes]) -> None:
+    def writeSequence(self, data: Iterable[bytes]) -> None:
         """As `write`, for several pieces."""
         self.write(b"".join(data))
 

@@ -21,6 +21,7 @@ from pipecat_bridge.transport import EagerTransport, bound_send_buffer
 from pipecat_bridge.wire.audiosocket import (
     AUDIO_8K,
     AUDIO_RATES,
+    ERROR,
     HANGUP,
     DecodeError,
     Decoder,
@@ -167,19 +168,20 @@ class AudioSocketConnection(Protocol):
     # From the call
 
     def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
-        """Connect the caller's audio to `sink` and the phone's ear to `playout`."""
+        """Connect the caller's audio to `sink` and the phone's ear to `playout`, from now on."""
         self._sink = sink
         self._playout = playout
         self._caller_time.start(self._now())
         playout.set_rate(self._rate)
 
-    def hang_up(self) -> None:
-        """End the call in good order: the dialplan goes on."""
+    def hang_up(self, cleanly: bool = True) -> None:
+        """End the call in good order, so that the dialplan goes on; or with an error, which hangs
+        the channel up, unless it is in TryExec() or was reached by Dial() with g."""
         if self._closing:
             return
         self._closing = True
         self._leave()
-        self._out.write(HANGUP)
+        self._out.write(HANGUP if cleanly else ERROR)
         self._deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._close)
 
     # The clock

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from pipecat_bridge.asterisk.connection import AudioSocketConnection
+from pipecat_bridge.asterisk.networks import Networks
 from pipecat_bridge.tally import Tally
-
-Network = IPv4Network | IPv6Network
 
 
 class AudioSocketFactory(ServerFactory):
@@ -28,14 +26,14 @@ class AudioSocketFactory(ServerFactory):
         self, connect: Callable[[], AudioSocketConnection], allow: Sequence[str] = ()
     ) -> None:
         self._connect = connect
-        self._allow: list[Network] = [ip_network(network) for network in allow]
+        self._networks = Networks(allow)
         self.open = Tally()
         self.refused = 0
 
     def buildProtocol(self, addr: IAddress | None) -> AudioSocketConnection | None:
         """The connection's protocol, or None to close it."""
         host = getattr(addr, "host", "")
-        if self._allow and not self._allowed(host):
+        if host not in self._networks:
             self.refused += 1
             self._log.warn("- connection from {host} closed: not in [audiosocket] allow", host=host)
             return None
@@ -43,11 +41,3 @@ class AudioSocketFactory(ServerFactory):
         connection.on_lost = self.open.leave
         self.open.enter()
         return connection
-
-    def _allowed(self, host: str) -> bool:
-        try:
-            address = ip_address(host.partition("%")[0])
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        return any(mapped in network for network in self._allow)

@@ -97,6 +97,27 @@ class SampleCarry:
         self._rest = b""
 
 
+class FrameCutter:
+    """Cuts a stream into frames of `size` bytes; what is left of a piece begins the next frame."""
+
+    __slots__ = ("_rest", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._rest = b""
+
+    def cut(self, pcm: bytes) -> list[bytes]:
+        """Return the frames that are whole now."""
+        if self._rest:
+            pcm = self._rest + pcm
+        elif len(pcm) == self._size:
+            return [pcm]
+        size, end = self._size, len(pcm)
+        whole = end - end % size
+        self._rest = pcm[whole:]
+        return [pcm[start : start + size] for start in range(0, whole, size)]
+
+
 # RIFF: "RIFF", size, "WAVE", then chunks of a four-letter name, a size and that many bytes,
 # padded to an even number (IBM and Microsoft, 1991, "Multimedia Programming Interface and Data
 # Specifications 1.0").

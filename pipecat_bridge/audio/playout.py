@@ -6,10 +6,13 @@ Time is given with each call, in seconds of a monotonic clock; there is none in 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Callable
 
+from pipecat_bridge.audio.cues import Cues
+from pipecat_bridge.audio.hold import Loop
 from pipecat_bridge.audio.pcm import SampleCarry, mix_down, strip_riff
 from pipecat_bridge.audio.resample import Resampler, make_resampler
+from pipecat_bridge.audio.stats import PlayoutStats
 
 FRAMES_PER_SECOND = 50
 FRAME_MS = 1000 // FRAMES_PER_SECOND
@@ -32,30 +35,6 @@ _CALM_FRAMES = int(CALM * FRAMES_PER_SECOND)
 _ROUNDING = 1e-9
 
 
-@dataclass(slots=True)
-class PlayoutStats:
-    """What happened to the bot's audio, in milliseconds; delays in seconds.
-
-    An underrun's length is the silence that the caller heard, the new prebuffer included.
-    """
-
-    frames_played: int = 0
-    underruns: int = 0
-    underrun_ms: float = 0.0
-    flushes: int = 0
-    flushed_ms: int = 0
-    depth_max_ms: int = 0
-    delay_sum: float = 0.0
-    delay_max: float = 0.0
-    prebuffer_ms: float = 0.0
-    filter_ms: float = 0.0
-
-    @property
-    def delay_mean(self) -> float:
-        """Mean wait of a frame from arrival to the phone."""
-        return self.delay_sum / self.frames_played if self.frames_played else 0.0
-
-
 class Playout:
     """Bounded, adaptive, flushed in constant time.
 
@@ -63,6 +42,8 @@ class Playout:
     underrun makes the prebuffer grow by its length, up to `max_prebuffer`, calm lets it shrink
     again. `full` is true above `max_queue` seconds: the writer stops reading from the bot then.
     Nothing that was written is ever cut but by `flush`.
+
+    Marks, tones and music stand beside it, and cost nothing while there are none.
     """
 
     def __init__(
@@ -90,6 +71,7 @@ class Playout:
         self._bot_rate: int | None = None
         self._resampler: Resampler | None = None
         self._carry = SampleCarry()
+        self._cues: Cues | None = None
         self._set_rate(rate)
 
     def _set_rate(self, rate: int) -> None:
@@ -104,17 +86,26 @@ class Playout:
         waiting = b"".join(self._frames) + self._rest
         arrival = self._arrivals[0] if self._arrivals else self._written_at
         converted = make_resampler(self.rate, rate, self._kind).process(waiting)
+        old_rate, old_end = self.rate, self._end
         self._frames.clear()
         self._arrivals.clear()
         self._rest = b""
         self._set_rate(rate)
         self._bot_rate = None
         self._append(converted, arrival)
+        if self._cues is not None:
+            self._cues.convert(old_rate, rate, self._frame_bytes, (old_end, self._end))
+
+    @property
+    def _end(self) -> int:
+        """How many frames will have been played when all that waits has been."""
+        return self.stats.frames_played + len(self._frames) + bool(self._rest)
 
     @property
     def depth(self) -> float:
-        """Seconds of audio that wait."""
-        return len(self._frames) / FRAMES_PER_SECOND
+        """Seconds of audio that wait, tones included."""
+        tones = self._cues.tone_frames if self._cues is not None else 0
+        return (len(self._frames) + tones) / FRAMES_PER_SECOND
 
     @property
     def full(self) -> bool:
@@ -123,8 +114,8 @@ class Playout:
 
     @property
     def empty(self) -> bool:
-        """True when everything was played."""
-        return not self._frames and not self._rest
+        """True when everything was played, tones included, and every mark was called."""
+        return not self._frames and not self._rest and not (self._cues and self._cues.waiting)
 
     def write(self, audio: bytes, rate: int, channels: int, now: float) -> None:
         """Queue one frame of the bot's: PCM16 of any length and rate, RIFF header or not.
@@ -142,7 +133,7 @@ class Playout:
             audio = mix_down(audio, channels)
         if self._resampler is not None:
             audio = self._resampler.process(audio)
-        if not self._playing and (self.empty or self._dry_since is not None):
+        if not self._playing and (not (self._frames or self._rest) or self._dry_since is not None):
             self._begin(now)
         self._written_at = now
         self._append(audio, now)
@@ -186,6 +177,8 @@ class Playout:
 
     def read(self, now: float) -> bytes | None:
         """The frame for this tick; None when there is nothing to play."""
+        if self._cues is not None:
+            return self._read_beside(now, self._cues)
         if not self._frames:
             return self._read_rest(now)
         if not self._playing and not self._starts(now):
@@ -203,7 +196,8 @@ class Playout:
     def _starts(self, now: float) -> bool:
         """True when enough is there to begin playing, or was waited for long enough."""
         waited = now - self._first_arrival + _ROUNDING
-        if self.depth + _ROUNDING < self._prebuffer and waited < self._prebuffer:
+        depth = len(self._frames) / FRAMES_PER_SECOND
+        if depth + _ROUNDING < self._prebuffer and waited < self._prebuffer:
             return False
         steps = (self.stats.frames_played - self._calm_from) // _CALM_FRAMES
         if steps:
@@ -248,6 +242,71 @@ class Playout:
         self._carry.reset()
         if self._resampler is not None:
             self._resampler.reset()
+        if self._cues is not None:
+            self._cues.call_all()
+
+    def new_bot(self) -> None:
+        """What is written from now on is another bot's: half a sample of the last one's is dropped,
+        and the time until it speaks is no underrun. What waits is played."""
+        self._carry.reset()
+        self._bot_rate = None
+        self._dry_since = None
+
+    # Beside the bot's voice
+
+    def mark(self, done: Callable[[], None]) -> None:
+        """Call `done` when all that waits now has been played: at the `read` after its last frame.
+
+        `flush` calls it as well. Where tones play at that moment, their end is waited for.
+        """
+        self._have_cues().add_mark(self._end, done)
+
+    def interject(self, pcm: bytes) -> None:
+        """Play `pcm`, at the playout's rate, before all that waits; `flush` leaves it alone."""
+        self._have_cues().add_tones(pcm)
+
+    def hold(self, pcm: bytes, rate: int) -> None:
+        """Play `pcm`, from its beginning and in a loop, while nothing else plays, until `release`.
+
+        Raises ValueError for less than 20 ms of it, and for a rate that cannot be.
+        """
+        self._have_cues().music = Loop(pcm, rate, self.rate)
+
+    def release(self) -> None:
+        """No more music."""
+        if self._cues is not None:
+            self._cues.music = None
+
+    def close(self) -> None:
+        """Nobody listens any more: forget marks, without calling them, tones and music."""
+        if self._cues is not None:
+            self._cues.clear()
+            self._cues = None
+
+    def _have_cues(self) -> Cues:
+        if self._cues is None:
+            self._cues = Cues(self._frame_bytes)
+        return self._cues
+
+    def _read_beside(self, now: float, cues: Cues) -> bytes | None:
+        """`read` while there are cues; for the queue's own part of it they are put aside."""
+        cues.call_marks(self.stats.frames_played)
+        frame = cues.tone()
+        if frame is not None:
+            self._pause_for_tones()
+            return frame
+        self._cues = None
+        frame = self.read(now)
+        if frame is None and cues.music is not None:
+            frame = cues.music.frame(self._frame_bytes)
+        self._cues = cues if cues else None
+        return frame
+
+    def _pause_for_tones(self) -> None:
+        """The time that tones take is no underrun: what comes meanwhile begins an utterance."""
+        self._dry_since = None
+        if not self._frames and not self._rest:
+            self._playing = False
 
 
 def _without_header(audio: bytes, rate: int, channels: int) -> tuple[bytes, int, int]:

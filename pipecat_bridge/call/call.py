@@ -4,53 +4,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from pipecat_bridge.audio import tones
+from pipecat_bridge.audio.hold import Recording
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.call.events import CallEvent, Events
+from pipecat_bridge.call.events import CallEvent, Events, told_by_bot
 from pipecat_bridge.call.history import History
-from pipecat_bridge.call.interfaces import Phone, Runner
+from pipecat_bridge.call.interfaces import Bot, Phone, Runner
 from pipecat_bridge.call.life import TRANSITIONS, Input, Outcome, State
-from pipecat_bridge.runner.dialback import BotRequest
+from pipecat_bridge.call.succession import Succession
+from pipecat_bridge.call.variables import Variables
+from pipecat_bridge.options import CallOptions
+from pipecat_bridge.runner.request import BotRequest
 from pipecat_bridge.wire import rtvi
+from pipecat_bridge.wire.commands import (
+    Command,
+    CommandError,
+    PlayDTMF,
+    SetVariables,
+    Transfer,
+)
 
 LAST_FRAMES = 0.06
 """Seconds from the last audio to the hangup: Asterisk drops what it has not passed on by then."""
 
-_KINDS: dict[type[rtvi.Event], str] = {
-    rtvi.BotReady: "bot-ready",
-    rtvi.UserTranscription: "user-transcription",
-    rtvi.BotTranscription: "bot-transcription",
-    rtvi.BotOutput: "bot-output",
-    rtvi.BotLLMText: "bot-llm-text",
-    rtvi.BotLLMStarted: "bot-llm-started",
-    rtvi.BotLLMStopped: "bot-llm-stopped",
-    rtvi.BotStartedSpeaking: "bot-started-speaking",
-    rtvi.BotStoppedSpeaking: "bot-stopped-speaking",
-    rtvi.UserStartedSpeaking: "user-started-speaking",
-    rtvi.UserStoppedSpeaking: "user-stopped-speaking",
-    rtvi.Metrics: "metrics",
-    rtvi.BotError: "error",
-    rtvi.ServerMessage: "server-message",
-}
-
-# Told to listeners, not kept with the call: too many, or of no use afterwards.
-_FLEETING = {
-    "bot-audio-level",
-    "bot-llm-marker",
-    "bot-llm-text",
-    "bot-output",
-    "bot-tts-audio",
-    "bot-tts-text",
-    "llm-raw-text",
-    "metrics",
-    "stt-raw-text",
-    "tts-raw-text",
-    "user-audio-level",
-}
+MAX_DIGITS = 200
+"""Digits that may wait to be played: over half a minute of tones."""
 
 
 class Call:
@@ -64,7 +47,8 @@ class Call:
         playout: Playout,
         events: Events,
         clock: IReactorTime,
-        max_duration: float = 0.0,
+        options: CallOptions,
+        hold: Recording | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.call_id = request.call_id
@@ -72,30 +56,41 @@ class Call:
         self.state = State.STARTING
         self.outcome: Outcome | None = None
         self.reason = ""
+        self.transfer: str | None = None
+        self.variables = Variables()
         self._wall_clock = wall_clock
         self.created_at = wall_clock()
         self.initialized_at: float | None = None
         self.ended_at: float | None = None
         self.phone = phone
         self.playout = playout
-        self.bot = runner.bot(request, playout, self)
+        self.bots = Succession(runner, request, playout, self)
         self.kept = History()
         self._events = events
         self._clock = clock
-        self._max_duration = max_duration
+        self._options = options
+        self._hold = hold
+        self._digits = 0  # that wait to be played
         self._limit: IDelayedCall | None = None
         self._finish: IDelayedCall | None = None
+
+    @property
+    def bot(self) -> Bot:
+        """The bot that the call has now."""
+        return self.bots.bot
 
     def start(self) -> None:
         """Join both sides and ask for the bot."""
         self._tell("created", {"peer": self.phone.peer})
-        if self._max_duration:
-            reason = f"longer than [calls] max_duration, {self._max_duration:g} s"
-            self._limit = self._clock.callLater(
-                self._max_duration, self.stop, Outcome.TIMEOUT, reason
-            )
+        longest = self._options.max_duration
+        if longest:
+            reason = f"longer than [calls] max_duration, {longest:g} s"
+            self._limit = self._clock.callLater(longest, self.stop, Outcome.TIMEOUT, reason)
+        self._join()
+        self.bots.start()
+
+    def _join(self) -> None:
         self.phone.join(self.bot.link.send_audio, self.playout)
-        self.bot.start()
 
     # From outside
 
@@ -103,18 +98,16 @@ class Call:
         """End the call at once; what waits to be played is dropped."""
         self._input(Input.STOP, outcome, reason)
 
-    def send_text(self, text: str, run_immediately: bool, audio_response: bool) -> None:
-        """Text to the bot, as if the caller had typed it."""
-        self.bot.link.send_message(
-            rtvi.send_text(text, run_immediately=run_immediately, audio_response=audio_response)
-        )
+    def send_text(self, text: str, run_immediately: bool, audio_response: bool) -> bool:
+        """Text to the bot, as if the caller had typed it; False when this bot takes none."""
+        return self.bot.link.send_text(text, run_immediately, audio_response)
 
     # From the phone
 
     def caller_digit(self, digit: str) -> None:
         """The caller pressed a key."""
         self._tell("dtmf", {"digit": digit})
-        self.bot.link.send_message(rtvi.dtmf(digit))
+        self.bot.link.send_digit(digit)
 
     def phone_gone(self) -> None:
         """The caller hung up."""
@@ -128,16 +121,12 @@ class Call:
 
     def bot_ready(self) -> None:
         """Audio flows."""
+        self.playout.release()
         self._tell("ready", {})
 
     def bot_event(self, event: rtvi.Event) -> None:
         """The bot told something."""
-        if isinstance(event, rtvi.Other):
-            # Under a name of its own: the bot chooses the type, and "terminated" is ours to tell.
-            data = {"type": event.type, "data": event.data}
-            self._tell("rtvi", data, keep=event.type not in _FLEETING)
-        else:
-            self._tell(_KINDS[type(event)], msgspec.to_builtins(event))
+        self._tell(*told_by_bot(event))
 
     def bot_interrupted(self) -> None:
         """The caller barged in."""
@@ -153,7 +142,46 @@ class Call:
 
     def bot_lost(self, reason: str) -> None:
         """The bot's connection broke."""
-        self._input(Input.BOT_LOST, None, reason)
+        options = self._options
+        more = options.on_bot_lost == "restart" and self.bots.replaced < options.max_restarts
+        self._input(Input.BOT_TO_REPLACE if more else Input.BOT_LOST, None, reason)
+
+    def bot_command(self, command: Command) -> None:
+        """The bot wants something done; raises CommandError when it is too much.
+
+        A call that is to end heeds no more of them, but for variables.
+        """
+        if self.state is State.ENDED:
+            return
+        if isinstance(command, SetVariables):
+            self.variables.set(command.variables)
+            self._tell("set", {"variables": command.variables})
+        elif self.state is State.FINISHING:
+            return
+        elif isinstance(command, PlayDTMF):
+            self._play_digits(command.digits)
+        elif isinstance(command, Transfer):
+            self.transfer = command.target
+            self._tell("transfer", {"target": command.target})
+            self._input(Input.BOT_TRANSFERS)
+        else:
+            self._tell("hangup", {"reason": command.reason})
+            self._input(Input.BOT_HANGS_UP, None, command.reason)
+
+    def _play_digits(self, digits: str) -> None:
+        if self._digits + len(digits) > MAX_DIGITS:
+            raise CommandError(
+                f"a play_dtmf command of {len(digits)} digits while {self._digits} wait to be"
+                f" played: expected up to {MAX_DIGITS} in all"
+            )
+        self._digits += len(digits)
+        self._tell("play-dtmf", {"digits": digits})
+        self.playout.mark(partial(self._interject, digits))
+
+    def _interject(self, digits: str) -> None:
+        """All that the bot had said before it asked for them was played, or dropped."""
+        self._digits -= len(digits)
+        self.playout.interject(tones.dtmf(digits, self.playout.rate))
 
     # The table
 
@@ -163,18 +191,44 @@ class Call:
             return
         self.state, fixed = following
         if self.state is State.TALKING:
-            self.initialized_at = self._wall_clock()
-            self._tell("initialized", {})
+            self._talk()
+        elif self.state is State.RESUMING:
+            self._resume(reason)
         elif self.state is State.FINISHING:
-            self._play_out()
+            self._play_out(fixed, reason)
         else:
             self._end(fixed or outcome or Outcome.STOPPED, reason)
 
-    def _play_out(self) -> None:
-        if self.playout.empty:
-            self._finish = self._clock.callLater(LAST_FRAMES, self._input, Input.PLAYED_OUT)
+    def _talk(self) -> None:
+        if self.initialized_at is None:
+            self.initialized_at = self._wall_clock()
+            self._tell("initialized", {})
         else:
-            self._finish = self._clock.callLater(self.playout.depth + 0.02, self._play_out)
+            self._tell("resumed", {"resumption": self.bots.replaced})
+
+    def _resume(self, reason: str) -> None:
+        """Another bot takes the place of the lost one, whose last words are played meanwhile.
+
+        The caller is joined to the new link at once, which keeps the last of what he says.
+        """
+        self._tell("bot-lost", {"reason": reason})
+        self.playout.new_bot()
+        if self._hold is not None:
+            self.playout.hold(*self._hold)
+        gone = self.bots.replace(self)
+        self._join()
+        gone.addBoth(lambda _: self.bots.start())
+
+    def _play_out(self, outcome: Outcome | None, reason: str) -> None:
+        """The bot's part is over: nothing more is heard of it, but what it has said is."""
+        self.bots.stop()
+        self.playout.release()
+        self.playout.mark(partial(self._played_out, outcome, reason))
+
+    def _played_out(self, outcome: Outcome | None, reason: str) -> None:
+        self._finish = self._clock.callLater(
+            LAST_FRAMES, self._input, Input.PLAYED_OUT, outcome, reason
+        )
 
     def _end(self, outcome: Outcome, reason: str) -> None:
         self.outcome, self.reason = outcome, reason
@@ -183,14 +237,18 @@ class Call:
             if timer is not None and timer.active():
                 timer.cancel()
         self._limit = self._finish = None  # a timer that has fired keeps what it called
-        self.bot.stop()
-        self.phone.hang_up()
+        self.bots.stop()
+        self.playout.close()
+        self.phone.hang_up(cleanly=not self._hangs_up(outcome))
         duration = round(self.ended_at - self.created_at, 3)
         data = {"outcome": outcome.value, "reason": reason, "duration": duration}
         self._tell("terminated", data)
 
-    def _tell(self, kind: str, data: dict[str, Any], keep: bool = True) -> None:
+    def _hangs_up(self, outcome: Outcome) -> bool:
+        """Whether the caller is hung up on, instead of being given back to the dialplan."""
+        return outcome is Outcome.BOT_HANGUP and self._options.on_bot_lost != "dialplan"
+
+    def _tell(self, kind: str, data: dict[str, Any]) -> None:
         event = CallEvent(self.call_id, self._wall_clock(), kind, data)
-        if keep and kind not in _FLEETING:
-            self.kept.append(event)
+        self.kept.append(event)
         self._events.publish(event)

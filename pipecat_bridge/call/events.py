@@ -5,14 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from twisted.logger import Logger
+
+from pipecat_bridge.wire import rtvi
+
+_KINDS: dict[type[rtvi.Event], str] = {
+    rtvi.BotReady: "bot-ready",
+    rtvi.UserTranscription: "user-transcription",
+    rtvi.BotTranscription: "bot-transcription",
+    rtvi.BotOutput: "bot-output",
+    rtvi.BotLLMText: "bot-llm-text",
+    rtvi.BotLLMStarted: "bot-llm-started",
+    rtvi.BotLLMStopped: "bot-llm-stopped",
+    rtvi.BotStartedSpeaking: "bot-started-speaking",
+    rtvi.BotStoppedSpeaking: "bot-stopped-speaking",
+    rtvi.UserStartedSpeaking: "user-started-speaking",
+    rtvi.UserStoppedSpeaking: "user-stopped-speaking",
+    rtvi.Metrics: "metrics",
+    rtvi.BotError: "error",
+    rtvi.ServerMessage: "server-message",
+}
 
 
 class CallEvent(Struct, frozen=True):
     """One event of one call; `time` in seconds since the epoch.
 
-    `kind` is created, ready, initialized, terminated, rejected, dtmf, interrupted, or the type of
+    `kind` is created, ready, initialized, terminated, rejected, dtmf, interrupted, bot-lost,
+    resumed; hangup, transfer, set, play-dtmf, which are commands of the bot's; or the type of
     an RTVI message that the bridge knows: user-transcription, bot-transcription, bot-llm-text and
     so on; `rtvi` is one that it does not know, with the type in `data`.
     """
@@ -21,6 +42,14 @@ class CallEvent(Struct, frozen=True):
     time: float
     kind: str
     data: dict[str, Any]
+
+
+def told_by_bot(event: rtvi.Event) -> tuple[str, dict[str, Any]]:
+    """Kind and data of an event that the bot told."""
+    if isinstance(event, rtvi.Other):
+        # Under a name of its own: the bot chooses the type, and "terminated" is ours to tell.
+        return "rtvi", {"type": event.type, "data": event.data}
+    return _KINDS[type(event)], msgspec.to_builtins(event)
 
 
 Listener = Callable[[CallEvent], None]
@@ -53,7 +82,20 @@ class Events:
                 self._log.failure("{call_id} a listener failed", call_id=event.call_id)
 
 
-_LOGGED = {"created", "initialized", "terminated", "dtmf", "interrupted", "rejected"}
+LOGGED = {
+    "bot-lost",
+    "created",
+    "dtmf",
+    "hangup",
+    "initialized",
+    "interrupted",
+    "play-dtmf",
+    "rejected",
+    "resumed",
+    "terminated",
+    "transfer",
+}
+"""Kinds of which an operator finds a line in the log."""
 
 
 class EventLog:
@@ -62,7 +104,7 @@ class EventLog:
     _log = Logger(namespace="pipecat_bridge.call")
 
     def __call__(self, event: CallEvent) -> None:
-        if event.kind in _LOGGED:
+        if event.kind in LOGGED:
             shown = {key: value for key, value in event.data.items() if value != ""}
             details = " ".join(f"{key}={_on_one_line(value)}" for key, value in shown.items())
             self._log.info(

@@ -14,6 +14,22 @@ MAX_BYTES = 1 << 16
 MAX_EVENT_BYTES = 1 << 13
 """Of the data of one event, as JSON: a sentence has some hundred, base64 audio millions."""
 
+FLEETING = {
+    "bot-audio-level",
+    "bot-llm-marker",
+    "bot-llm-text",
+    "bot-output",
+    "bot-tts-audio",
+    "bot-tts-text",
+    "llm-raw-text",
+    "metrics",
+    "stt-raw-text",
+    "tts-raw-text",
+    "user-audio-level",
+}
+"""Types of RTVI messages that are told to listeners, and not kept with the call: they are too many,
+or of no use afterwards."""
+
 
 class History:
     """The last events, at most `MAX_EVENTS` of them and `MAX_BYTES` of their data as JSON."""
@@ -23,7 +39,12 @@ class History:
         self._bytes = 0
 
     def append(self, event: CallEvent) -> None:
-        """Keep `event`, and forget the oldest ones for it; data that is too long is left out."""
+        """Keep `event` unless it is fleeting, and forget the oldest ones for it.
+
+        Data that is too long is left out.
+        """
+        if (event.data.get("type") if event.kind == "rtvi" else event.kind) in FLEETING:
+            return
         size = len(msgspec.json.encode(event.data))
         if size > MAX_EVENT_BYTES:
             omitted = {"omitted": f"{size} bytes"}

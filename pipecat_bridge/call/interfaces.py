@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from twisted.internet.defer import Deferred
+
 from pipecat_bridge.asterisk.connection import PhoneStats
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.runner.caller_queue import QueueStats
-from pipecat_bridge.runner.dialback import BotListener, BotRequest
-from pipecat_bridge.runner.link import LinkStats
+from pipecat_bridge.runner.interfaces import BotListener, LinkStats
+from pipecat_bridge.runner.request import BotRequest
 
 
 class Phone(Protocol):
@@ -19,10 +21,13 @@ class Phone(Protocol):
     peer: str
 
     def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
-        """Connect the caller's voice to `sink(pcm, rate)` and the ear to `playout`."""
+        """Connect the caller's voice to `sink(pcm, rate)` and the ear to `playout`.
 
-    def hang_up(self) -> None:
-        """End in good order."""
+        Once more when another bot takes the place of a lost one.
+        """
+
+    def hang_up(self, cleanly: bool = True) -> None:
+        """End in good order, so that the dialplan goes on; or else hang up on the caller."""
 
 
 class Link(Protocol):
@@ -34,8 +39,12 @@ class Link(Protocol):
     def send_audio(self, pcm: bytes, rate: int) -> None:
         """Caller audio."""
 
-    def send_message(self, text: str) -> None:
-        """An RTVI message."""
+    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
+        """Text, as if the caller had typed it; False when this bot cannot be told any."""
+        ...
+
+    def send_digit(self, digit: str) -> None:
+        """A key that the caller pressed."""
 
     @property
     def queued(self) -> int:
@@ -51,11 +60,20 @@ class Bot(Protocol):
         """Where its frames go."""
         ...
 
+    @property
+    def runner_name(self) -> str:
+        """The runner that serves it, by its URL, after its end as well; "" until that is known."""
+        ...
+
     def start(self) -> None:
         """Ask for it; the listener hears what becomes of it."""
 
-    def stop(self) -> None:
-        """Let it go."""
+    def stop(self) -> Deferred[None]:
+        """Let it go, started or not; the listener hears nothing any more.
+
+        Fires when the runner knows of it, or after a while.
+        """
+        ...
 
 
 class Runner(Protocol):

@@ -11,6 +11,7 @@ class State(Enum):
 
     STARTING = "starting"  # the phone is there, the bot is not yet
     TALKING = "talking"
+    RESUMING = "resuming"  # the bot was lost, another one is asked for
     FINISHING = "finishing"  # the bot has ended; its last words are played
     ENDED = "ended"
 
@@ -21,9 +22,12 @@ class Input(Enum):
     BOT_CONNECTED = "bot connected"
     BOT_FAILED = "bot failed"  # could not be started
     BOT_ENDED = "bot ended"  # in good order
-    BOT_LOST = "bot lost"  # its connection broke
+    BOT_LOST = "bot lost"  # its connection broke, and no other is to take its place
+    BOT_TO_REPLACE = "bot to replace"  # its connection broke, and another is
+    BOT_HANGS_UP = "bot hangs up"
+    BOT_TRANSFERS = "bot transfers"
     PHONE_GONE = "phone gone"
-    PLAYED_OUT = "played out"
+    PLAYED_OUT = "played out"  # brings the outcome that finishing was begun with
     STOP = "stop"  # from outside; brings its own outcome
 
 
@@ -31,6 +35,7 @@ class Outcome(Enum):
     """How a call ended, in one word."""
 
     COMPLETED = "completed"  # the bot ended it, and its last words were played
+    TRANSFERRED = "transferred"  # likewise, and told where the caller is to go
     CALLER_HANGUP = "caller-hangup"
     BOT_HANGUP = "bot-hangup"  # the bot's connection broke in mid-call
     RUNNER_FAILED = "runner-failed"  # no bot came
@@ -42,27 +47,49 @@ class Outcome(Enum):
 
 Next = tuple[State, Outcome | None]
 
-_END_BY_STOP: Final[Next] = (State.ENDED, None)
+_END: Final[Next] = (State.ENDED, None)
 _BY_CALLER: Final[Next] = (State.ENDED, Outcome.CALLER_HANGUP)
 _NO_BOT: Final[Next] = (State.ENDED, Outcome.RUNNER_FAILED)
+_BOT_GONE: Final[Next] = (State.ENDED, Outcome.BOT_HANGUP)
+_GOODBYE: Final[Next] = (State.FINISHING, Outcome.COMPLETED)
+_HANDED_ON: Final[Next] = (State.FINISHING, Outcome.TRANSFERRED)
 
 TRANSITIONS: Final[dict[tuple[State, Input], Next]] = {
     (State.STARTING, Input.BOT_CONNECTED): (State.TALKING, None),
     (State.STARTING, Input.BOT_FAILED): _NO_BOT,
     (State.STARTING, Input.BOT_ENDED): _NO_BOT,
     (State.STARTING, Input.BOT_LOST): _NO_BOT,
+    (State.STARTING, Input.BOT_TO_REPLACE): _NO_BOT,
+    (State.STARTING, Input.BOT_HANGS_UP): _GOODBYE,
+    (State.STARTING, Input.BOT_TRANSFERS): _HANDED_ON,
     (State.STARTING, Input.PHONE_GONE): _BY_CALLER,
-    (State.STARTING, Input.STOP): _END_BY_STOP,
-    (State.TALKING, Input.BOT_ENDED): (State.FINISHING, None),
-    (State.TALKING, Input.BOT_LOST): (State.ENDED, Outcome.BOT_HANGUP),
+    (State.STARTING, Input.STOP): _END,
+    (State.TALKING, Input.BOT_ENDED): _GOODBYE,
+    (State.TALKING, Input.BOT_LOST): _BOT_GONE,
+    (State.TALKING, Input.BOT_TO_REPLACE): (State.RESUMING, None),
+    (State.TALKING, Input.BOT_HANGS_UP): _GOODBYE,
+    (State.TALKING, Input.BOT_TRANSFERS): _HANDED_ON,
     (State.TALKING, Input.PHONE_GONE): _BY_CALLER,
-    (State.TALKING, Input.STOP): _END_BY_STOP,
-    (State.FINISHING, Input.PLAYED_OUT): (State.ENDED, Outcome.COMPLETED),
+    (State.TALKING, Input.STOP): _END,
+    (State.RESUMING, Input.BOT_CONNECTED): (State.TALKING, None),
+    (State.RESUMING, Input.BOT_FAILED): _BOT_GONE,
+    (State.RESUMING, Input.BOT_ENDED): _BOT_GONE,
+    (State.RESUMING, Input.BOT_LOST): _BOT_GONE,
+    (State.RESUMING, Input.BOT_TO_REPLACE): _BOT_GONE,
+    (State.RESUMING, Input.BOT_HANGS_UP): _GOODBYE,
+    (State.RESUMING, Input.BOT_TRANSFERS): _HANDED_ON,
+    (State.RESUMING, Input.PHONE_GONE): _BY_CALLER,
+    (State.RESUMING, Input.STOP): _END,
+    (State.FINISHING, Input.PLAYED_OUT): _END,
     (State.FINISHING, Input.PHONE_GONE): _BY_CALLER,
-    (State.FINISHING, Input.STOP): _END_BY_STOP,
+    (State.FINISHING, Input.STOP): _END,
 }
 """(state, input) -> (next state, outcome); what is not here changes nothing.
 
+The outcome is that of the call's end; with FINISHING, which may still be cut short, of the end that
+it leads to.
+
 A runner that answers /run late or wrongly although its bot talks (some answer only when the call
-is over) must not end the call: BOT_FAILED counts only while starting.
+is over) must not end the call: BOT_FAILED counts only while a bot is awaited. A bot that has opened
+one of its two sockets may already ask for the end of the call.
 """

@@ -13,6 +13,7 @@ SUMMARY = (
     "state",
     "outcome",
     "reason",
+    "transfer",
     "created_at",
     "initialized_at",
     "ended_at",
@@ -28,6 +29,7 @@ def summary(call: Call) -> dict[str, Any]:
         "state": call.state.value,
         "outcome": call.outcome.value if call.outcome else None,
         "reason": call.reason,
+        "transfer": call.transfer,
         "created_at": call.created_at,
         "initialized_at": call.initialized_at,
         "ended_at": call.ended_at,
@@ -39,38 +41,43 @@ def record(call: Call) -> dict[str, Any]:
     """The call with its counters and its events."""
     return {
         **summary(call),
+        "variables": dict(call.variables),
         "peer": call.phone.peer,
+        "runner": call.bot.runner_name,
         "stats": stats(call),
         "events": [msgspec.to_builtins(event) for event in call.kept],
     }
 
 
 def stats(call: Call) -> dict[str, Any]:
-    """The call's counters; delays are those that the bridge adds, filters included."""
+    """The call's counters, of all its bots; delays are those that the bridge adds, filters too."""
     phone, playout = call.phone.stats, call.playout.stats
-    link, queue = call.bot.link.stats, call.bot.link.queue_stats
-    filter_ms = link.filter_delay * 1000
-    mean_wait = queue.wait_sum / queue.sent if queue.sent else 0.0
+    links, queues = zip(*call.bots.stats, strict=True)
+    sent = sum(each.sent for each in queues)
+    mean_wait = sum(each.wait_sum for each in queues) / sent if sent else 0.0
+    longest_wait = max(each.wait_max for each in queues)
+    filter_ms = max(each.filter_delay for each in links) * 1000
     return {
         "caller_frames": phone.frames_in,
         "caller_frames_filled": phone.filled_frames,
         "caller_frames_odd": phone.odd_frames,
-        "caller_frames_dropped": queue.dropped,
-        "caller_queue_max": queue.depth_max,
+        "caller_frames_dropped": sum(each.dropped for each in queues),
+        "caller_queue_max": max(each.depth_max for each in queues),
         "caller_queued": call.bot.link.queued,
-        "caller_delay_ms": _delay(filter_ms, mean_wait, queue.wait_max),
-        "bot_frames": link.frames_in,
-        "bot_frames_bad": link.bad_frames,
+        "caller_delay_ms": _delay(filter_ms, mean_wait, longest_wait),
+        "bot_frames": sum(each.frames_in for each in links),
+        "bot_frames_bad": sum(each.bad_frames for each in links),
         "bot_frames_played": playout.frames_played,
         "bot_queued_ms": round(call.playout.depth * 1000),
         "bot_queue_max_ms": playout.depth_max_ms,
         "bot_delay_ms": _delay(playout.filter_ms, playout.delay_mean, playout.delay_max),
+        "bots_replaced": call.bots.replaced,
         "phone_frames": phone.frames_out,
         "phone_frames_skipped": phone.frames_skipped,
         "prebuffer_ms": round(playout.prebuffer_ms),
         "underruns": playout.underruns,
         "underrun_ms": round(playout.underrun_ms),
-        "interruptions": link.interruptions,
+        "interruptions": sum(each.interruptions for each in links),
         "flushed_ms": playout.flushed_ms,
     }
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from pipecat_bridge.audio.hold import read_wav
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.events import CallEvent, Events
@@ -18,7 +20,7 @@ from pipecat_bridge.call.interfaces import Phone, Runner
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import record
 from pipecat_bridge.options import BotAudioOptions, CallOptions
-from pipecat_bridge.runner.dialback import BotRequest
+from pipecat_bridge.runner.request import BotRequest
 from pipecat_bridge.tally import Tally
 
 MAX_PREPARED = 10_000
@@ -42,10 +44,12 @@ class Calls:
     ) -> None:
         self.events = events
         self.draining = False
+        self.elsewhere = 0  # calls in other processes, which count for the limit
         self.outcomes: Counter[str] = Counter()
         self._runner = runner
         self._clock = clock
         self._options = options
+        self._hold = read_wav(Path(options.hold_file).read_bytes()) if options.hold_file else None
         self._audio = audio
         self._wall_clock = wall_clock
         self._running: dict[str, Call] = {}
@@ -81,7 +85,8 @@ class Calls:
             playout,
             self.events,
             self._clock,
-            self._options.max_duration,
+            self._options,
+            self._hold,
             self._wall_clock,
         )
         self._running[call_id] = call
@@ -95,13 +100,13 @@ class Calls:
         if self.draining:
             return "the daemon is being stopped"
         if self.full:
-            return f"{len(self._running)} calls run, the limit of [calls] max_calls"
+            return f"{self._options.max_calls} calls run, the limit of [calls] max_calls"
         return ""
 
     @property
     def full(self) -> bool:
         """True at the limit of calls."""
-        return 0 < self._options.max_calls <= len(self._running)
+        return 0 < self._options.max_calls <= len(self._running) + self.elsewhere
 
     def _hear(self, event: CallEvent) -> None:
         if event.kind != "terminated":

@@ -109,7 +109,7 @@ class Started:
         self, command: Sequence[str], port: int, api: str, log: Path, cpu: int | None = None
     ) -> None:
         self.port = port
-        self._api = api
+        self.api = api
         self._log = log
         self._since_log = log.open("ab")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PIPECAT_BRIDGE_")}
@@ -139,8 +139,8 @@ class Started:
 
     def _ready(self) -> bool:
         try:
-            if self._api:
-                urlopen(f"{self._api}/healthz", timeout=2.0).close()
+            if self.api:
+                urlopen(f"{self.api}/healthz", timeout=2.0).close()
             else:
                 socket.create_connection((self.host, self.port), 2.0).close()
         except (OSError, URLError):
@@ -161,7 +161,7 @@ class Started:
 
     def metrics(self) -> dict[str, float]:
         """From /metrics."""
-        return scrape(self._api) if self._api else {}
+        return scrape(self.api) if self.api else {}
 
     def stop(self) -> None:
         """End it."""

@@ -238,6 +238,9 @@ class Caller:
             elif data[at : at + 3] == HANGUP:
                 self._close("hung up by the bridge")
                 return
+            elif data[at] == Kind.ERROR:  # its bot was lost
+                self._close("ended by the bridge with an error")
+                return
             at = stop
         self._rest = data[at:]
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
+from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.ssl import VerificationError
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
+from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
@@ -25,13 +32,37 @@ MAX_BODY = 1 << 20
 class RunnerError(Exception):
     """The runner did not do as asked; the text says what happened."""
 
+    def prefixed(self, text: str) -> RunnerError:
+        """The same error, with `text` before its own."""
+        return RunnerError(f"{text}{self}")
+
+
+class RunnerBusyError(RunnerError):
+    """The runner takes no bot now: it is full, or being stopped (HTTP 429, 503).
+
+    `seconds`: how long it asked to be left alone, None when it did not say.
+    """
+
+    def __init__(self, text: str, seconds: float | None = None) -> None:
+        super().__init__(text)
+        self.seconds = seconds
+
+    def prefixed(self, text: str) -> RunnerBusyError:
+        """As of any RunnerError."""
+        return RunnerBusyError(f"{text}{self}", self.seconds)
+
+
+BUSY = (429, 503)
+"""Statuses of a runner that is well, and takes no bot now."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A runner's answer."""
+    """A runner's answer; `retry_after` in seconds, where it said so."""
 
     status: int
     body: bytes
+    retry_after: float | None = None
 
     def json(self) -> Any:
         """The body as JSON; raises RunnerError."""
@@ -39,6 +70,27 @@ class Answer:
             return json.loads(self.body)
         except ValueError:
             raise RunnerError(f"an answer that is not JSON: {self.body[:80]!r}") from None
+
+    def check(self, secrets: Iterable[object] = ()) -> None:
+        """Raise RunnerError for an answer that is no consent, RunnerBusyError for one of BUSY.
+
+        A runner that refuses may repeat what it was sent, and its words get into log and API:
+        `secrets` are left out of them.
+        """
+        if 200 <= self.status < 300:
+            return
+        text = f"answered with {self.status}: {self.excerpt(secrets)}"
+        if self.status in BUSY:
+            raise RunnerBusyError(text, self.retry_after)
+        raise RunnerError(text)
+
+    def excerpt(self, secrets: Iterable[object] = ()) -> str:
+        """The body on a line, cut short."""
+        body = self.body
+        for secret in secrets:
+            body = body.replace(str(secret).encode(), b"***") if secret else body
+        text = " ".join(body.decode("utf-8", "replace").split())
+        return text[:200] or "no text"
 
 
 def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTTPConnectionPool:
@@ -54,16 +106,19 @@ def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTT
 
 
 class RunnerClient:
-    """Requests to runners, `max_requests` at a time.
+    """Requests to runners, `max_requests` at a time for each: one that hangs holds up no other.
 
     `request_timeout` spans waiting for one's turn, connecting, headers and body.
     """
 
     def __init__(self, reactor: IReactorTime, agent: IAgent, options: RunnerOptions) -> None:
         self._reactor = reactor
+        self._headers = Headers({name: [value] for name, value in options.headers.items()})
         self._http = HTTPClient(agent, data_to_body_producer=_Bytes)
         self._timeout = options.request_timeout
-        self._under_way = DeferredSemaphore(options.max_requests)
+        self._turns = defaultdict[str, DeferredSemaphore](
+            lambda: DeferredSemaphore(options.max_requests)
+        )
 
     async def request(
         self, method: str, url: str, body: Any = None, timeout: float | None = None
@@ -74,26 +129,55 @@ class RunnerClient:
         return await asking
 
     async def _in_turn(self, method: str, url: str, body: Any) -> Answer:
-        await self._under_way.acquire()
+        turns = self._turns[urlsplit(url).netloc]
+        await turns.acquire()
         try:
             return await self._ask(method, url, body)
         finally:
-            self._under_way.release()
+            turns.release()
 
     async def _ask(self, method: str, url: str, body: Any) -> Answer:
+        content_of: Mapping[str, Any]
         content_of = {} if body is None else {"json": body}  # treq would send None as "null"
         try:
             # Unbuffered: treq would keep the body a second time, and all of it.
             response = await self._http.request(
-                method, url, allow_redirects=False, unbuffered=True, **content_of
+                method,
+                url,
+                headers=self._headers,
+                allow_redirects=False,
+                unbuffered=True,
+                **content_of,
             )
             content = _Body(MAX_BODY)
             response.deliverBody(content)
-            return Answer(response.code, await content.whole)
-        except (CancelledError, RunnerError):
+            retry_after = seconds_of(response.headers.getRawHeaders("retry-after"))
+            return Answer(response.code, await content.whole, retry_after)
+        except RunnerError:
             raise
         except Exception as error:
+            if given_up(error):
+                raise CancelledError from None
             raise RunnerError(describe(error)) from error
+
+
+def given_up(error: BaseException) -> bool:
+    """Whether it is from ourselves: requests and connections have errors of their own for it."""
+    reasons = getattr(error, "reasons", None) or ()
+    own = isinstance(error, CancelledError | ConnectingCancelledError)
+    return own or any(given_up(reason.value) for reason in reasons)
+
+
+def seconds_of(values: Sequence[str] | None) -> float | None:
+    """Retry-After in seconds; a date, its other form, is as good as nothing said."""
+    return float(values[-1]) if values and values[-1].isascii() and values[-1].isdigit() else None
+
+
+def as_runner_error(failure: Failure) -> RunnerError:
+    """The error of a failure, without the frames that it came through; raises any other kind."""
+    failure.trap(RunnerError)
+    error: RunnerError = failure.value.prefixed("")  # type: ignore[union-attr]
+    return error
 
 
 def _timed_out(_: object, seconds: float) -> Answer:
@@ -105,6 +189,11 @@ def describe(error: BaseException) -> str:
     reasons = getattr(error, "reasons", None)
     if reasons:
         return "; ".join(describe(reason.value) for reason in reasons)
+    if isinstance(error, VerificationError):
+        return "its certificate is not for the host that was asked"
+    if isinstance(error, SSL.Error):
+        faults = ", ".join(str(each[-1]) for each in error.args[0]) if error.args else ""
+        return f"TLS failed: {faults or 'the connection was closed'}"
     return str(error) or type(error).__name__
 
 

@@ -1,19 +1,18 @@
-"""The link to one bot: Pipecat's frames both ways, over one WebSocket or two.
+"""The link to one bot: a call's frames both ways, over one WebSocket or two.
 
-Who dials whom is not its business: sockets are attached to it when they are open.
+Who dials whom, and in which dialect they speak, is not its business: sockets are attached to it
+when they are open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
-from typing import Protocol as Interface
+from functools import partial
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from pipecat_bridge import __version__
+from pipecat_bridge.audio.pcm import FrameCutter
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.audio.resample import Resampler, make_resampler
 from pipecat_bridge.options import CallerAudioOptions
@@ -21,10 +20,10 @@ from pipecat_bridge.runner.barge_in import BargeIns, Signal
 from pipecat_bridge.runner.caller_queue import CallerQueue
 from pipecat_bridge.runner.early import EarlyAudio
 from pipecat_bridge.runner.flow import FlowWindow
-from pipecat_bridge.wire import frames, rtvi
-
-Direction = Literal["input", "output", "both"]
-"""As the bot sees it: `input` carries the caller's audio to it, `output` the bot's from it."""
+from pipecat_bridge.runner.interfaces import BotSocket, Direction, LinkListener, LinkStats
+from pipecat_bridge.runner.sockets import SocketPair
+from pipecat_bridge.wire import commands, frames, rtvi
+from pipecat_bridge.wire.dialect import Dialect
 
 ROOM_CHECK = 0.1
 """Seconds between looks at a full playout queue, to read on from the bot when there is room."""
@@ -32,60 +31,8 @@ ROOM_CHECK = 0.1
 MAX_EARLY_MESSAGES = 100
 
 
-class BotSocket(Interface):
-    """One open WebSocket."""
-
-    @property
-    def congested(self) -> bool:
-        """True while bytes wait for the kernel."""
-        ...
-
-    def send(self, payload: bytes) -> None:
-        """Send one binary message."""
-
-    def ping(self, payload: bytes) -> None:
-        """Send a ping."""
-
-    def pause(self) -> None:
-        """Stop reading."""
-
-    def resume(self) -> None:
-        """Read on."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake; dropped when the peer does not answer."""
-
-
-class LinkListener(Interface):
-    """Who wants to know what a bot does."""
-
-    def bot_connected(self) -> None:
-        """All its sockets are open."""
-
-    def bot_ready(self) -> None:
-        """It takes audio."""
-
-    def bot_event(self, event: rtvi.Event) -> None:
-        """It told something."""
-
-    def bot_interrupted(self) -> None:
-        """It was interrupted by the caller; what it had said is no longer played."""
-
-    def bot_ended(self) -> None:
-        """It closed the link in good order."""
-
-    def bot_lost(self, reason: str) -> None:
-        """The link broke."""
-
-
-@dataclass(slots=True)
-class LinkStats:
-    """Counters of what a bot sends."""
-
-    frames_in: int = 0
-    bad_frames: int = 0
-    interruptions: int = 0
-    filter_delay: float = 0.0
+def _nothing() -> None:
+    """Nobody waits for it."""
 
 
 class BotLink:
@@ -101,22 +48,25 @@ class BotLink:
         clock: IReactorTime,
         playout: Playout,
         listener: LinkListener,
+        dialect: Dialect,
         options: CallerAudioOptions,
         ready_timeout: float,
         now: Callable[[], float],
+        grace: float = 0.0,
     ) -> None:
         self.call_id = call_id
+        self.dialect = dialect
         self._clock = clock
         self._playout = playout
         self._listener = listener
         self._options = options
         self._ready_timeout = ready_timeout
         self._now = now
-        self._rate: int = options.sample_rate
-        self._input: BotSocket | None = None
-        self._output: BotSocket | None = None
+        self._grace = grace
+        self._rate = dialect.rate
+        self._cutter = FrameCutter(dialect.frame_bytes) if dialect.frame_bytes else None
         self._early = EarlyAudio(options.keep_before_ready)
-        self._early_messages: list[str] = []
+        self._early_messages: list[bytes] = []
         self._told_ready = False
         self._ready = False
         self._closed = False
@@ -137,6 +87,8 @@ class BotLink:
             options.drop,
             options.catch_up,
         )
+        self.on_connected: Callable[[], None] = _nothing
+        self.sockets = SocketPair(clock)
         self.stats = LinkStats()
         self.queue_stats = self._queue.stats
 
@@ -144,14 +96,9 @@ class BotLink:
 
     def attach(self, socket: BotSocket, direction: Direction) -> None:
         """Use an open socket for `direction`; with both there, the bot is asked to be ready."""
-        if self._closed:
-            socket.close(1000, "call ended")
-            return
-        if direction != "output":
-            self._input = socket
-        if direction != "input":
-            self._output = socket
-        if self.connected:
+        self.sockets.add(socket, direction)
+        if self.connected and not self._closed:
+            self.on_connected()
             self._listener.bot_connected()
             self._begin()
 
@@ -159,9 +106,9 @@ class BotLink:
         """Ask the bot to be ready, unless the listener has ended the call."""
         if self._closed:
             return
-        self._send_message(rtvi.client_ready(__version__))
+        self.sockets.send(self.dialect.opening())
         self._flow.ask()
-        if self._told_ready:
+        if self._told_ready or not self.dialect.awaits_ready:
             self._become_ready()
         else:
             self._timer = self._clock.callLater(self._ready_timeout, self._become_ready)
@@ -169,34 +116,44 @@ class BotLink:
     @property
     def connected(self) -> bool:
         """True once there was a socket for each direction."""
-        return self._input is not None and self._output is not None
+        return self.sockets.connected
+
+    def abandon(self) -> None:
+        """Let go of a bot that has opened one of its two sockets: another one is asked for."""
+        self.sockets.abandon()
 
     def lost(self, socket: BotSocket, clean: bool, reason: str) -> None:
         """A socket has closed; `clean` when the peer did it in good order.
 
         The bot's last words may still be on their way where only its other socket has closed.
         """
+        sockets = self.sockets
+        sockets.remove(socket)
         if self._closed:
             return
-        if clean and self._input is socket is not self._output is not None:
+        if clean and sockets.input is socket is not sockets.output is not None:
             self._ending = True
-            self._output.resume()
-            self._output.close(1000, "call ended")
+            sockets.end_output()
             return
-        listener = self._listener
+        listener, connected = self._listener, self.connected
         self.close()
-        if self._ending or (clean and self.connected):
+        if self._ending or (clean and connected):
             listener.bot_ended()
         else:
             listener.bot_lost(reason)
 
     def close(self) -> None:
-        """Close all sockets; nothing is told to the listener any more."""
+        """Close all sockets; nothing is told to the listener any more.
+
+        A bot that is asked to end, where its dialect can say that, has `grace` seconds to close
+        by itself.
+        """
         if self._closed:
             return
         self._closed = True
         # What points back is let go, so that the call leaves memory without a garbage collection.
-        del self._listener
+        del self._listener, self._playout
+        self.on_connected = _nothing
         for timer in (self._timer, self._room_timer):
             if timer is not None and timer.active():
                 timer.cancel()
@@ -204,10 +161,9 @@ class BotLink:
         self._queue.close()
         self._flow.close()
         self._early.take()
-        for socket in {self._input, self._output}:
-            if socket is not None:
-                socket.resume()  # or the answer to our close would never be read
-                socket.close(1000, "call ended")
+        farewell = self.dialect.closing() if self._ready else []
+        self.sockets.send(farewell)
+        self.sockets.close(self._grace if farewell else None)
 
     # To the bot
 
@@ -224,14 +180,30 @@ class BotLink:
             pcm = resampler.process(pcm)
             if not pcm:
                 return
-        self._queue.push(frames.encode_audio(pcm, self._rate))
+        if self._cutter is None:
+            self._queue.push(pcm)
+            return
+        for frame in self._cutter.cut(pcm):
+            self._queue.push(frame)
 
-    def send_message(self, text: str) -> None:
-        """An RTVI message: past the queue of audio, never dropped; kept until the bot is ready."""
+    def send_digit(self, digit: str) -> None:
+        """A key that the caller pressed."""
+        self._send_beside(self.dialect.digit(digit))
+
+    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
+        """Text, as if the caller had typed it; False when the bot's dialect has no words for it."""
+        messages = self.dialect.text(content, run_immediately, audio_response)
+        if messages is None:
+            return False
+        self._send_beside(messages)
+        return True
+
+    def _send_beside(self, messages: list[bytes]) -> None:
+        """Messages past the queue of audio, never dropped; kept until the bot is ready."""
         if self._ready:
-            self._send_message(text)
-        elif len(self._early_messages) < MAX_EARLY_MESSAGES:
-            self._early_messages.append(text)
+            self.sockets.send(messages)
+        elif not self._closed and len(self._early_messages) < MAX_EARLY_MESSAGES:
+            self._early_messages += messages
 
     def _make_resampler(self, rate: int) -> Resampler:
         self._resampler = make_resampler(rate, self._rate, self._options.resampler)
@@ -245,27 +217,24 @@ class BotLink:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._listener.bot_ready()
-        for text in self._early_messages:
-            self._send_message(text)
-        self._early_messages.clear()
+        self.sockets.send(self._early_messages)
+        self._early_messages = []
         for pcm, rate in self._early.take():
             self.send_audio(pcm, rate)
 
-    def _send_message(self, text: str) -> None:
-        if self._input is not None and not self._closed:
-            self._input.send(frames.encode_message(text))
-
-    def _send_audio_frame(self, frame: bytes) -> None:
-        assert self._input is not None
-        self._input.send(frame)
+    def _send_audio_frame(self, pcm: bytes) -> None:
+        assert self.sockets.input is not None
+        # Made here and not before the queue: some dialects number their messages.
+        self.sockets.input.send(self.dialect.audio(pcm))
         self._flow.sent()
 
     def _ping(self, payload: bytes) -> None:
-        assert self._input is not None
-        self._input.ping(payload)
+        assert self.sockets.input is not None
+        self.sockets.input.ping(payload)
 
     def _blocked(self) -> bool:
-        return self._input is None or self._input.congested or self._flow.closed
+        to_bot = self.sockets.input
+        return to_bot is None or to_bot.congested or self._flow.closed
 
     def drained(self) -> None:
         """A socket that was congested is not any more."""
@@ -273,7 +242,7 @@ class BotLink:
 
     def pong(self, socket: BotSocket, payload: bytes) -> None:
         """A pong has come; only on the socket of the audio it tells how far that was read."""
-        if socket is self._input and self._flow.pong(payload):
+        if socket is self.sockets.input and self._flow.pong(payload):
             self._queue.drain()
 
     @property
@@ -293,7 +262,7 @@ class BotLink:
         if self._closed:
             return
         try:
-            frame = frames.decode(payload)
+            frame = self.dialect.decode(payload)
             if isinstance(frame, frames.Audio):
                 self._receive_audio(frame)
             else:
@@ -308,11 +277,12 @@ class BotLink:
             self._pause()
 
     def _pause(self) -> None:
-        if self._output is None:
+        sockets = self.sockets
+        if sockets.output is None:
             return
-        self._output.pause()
+        sockets.output.pause()
         self._room_timer = self._clock.callLater(ROOM_CHECK, self._check_room)
-        if self._output is self._input:
+        if sockets.output is sockets.input:
             # Its pongs are not read either, and must not hold up the caller's audio.
             self._flow.lose_sight()
             self._queue.drain()
@@ -321,22 +291,40 @@ class BotLink:
         self._room_timer = None
         if self._playout.full:
             self._room_timer = self._clock.callLater(ROOM_CHECK, self._check_room)
-        elif self._output is not None:
-            self._output.resume()
+        elif self.sockets.output is not None:
+            self.sockets.output.resume()
 
     def _receive_other(self, frame: frames.BotFrame) -> None:
         if isinstance(frame, frames.Interruption):
             self._interrupt("frame")
         elif isinstance(frame, frames.Message):
-            self._receive_rtvi(rtvi.parse(frame.data))
+            self._receive_message(frame.data)
         elif isinstance(frame, frames.Text):
-            if frame.text == frames.FLUSH_MEDIA:
-                self._interrupt("text")
-            else:
-                self._listener.bot_event(rtvi.BotOutput(frame.text))
+            self._receive_text(frame.text)
         elif isinstance(frame, frames.Transcription):
             said = rtvi.UserTranscription(frame.text, True, frame.timestamp, frame.user_id)
             self._listener.bot_event(said)
+        elif isinstance(frame, frames.Mark):
+            self._playout.mark(partial(self._played, frame.name))
+
+    def _played(self, mark: str) -> None:
+        if not self._closed:
+            self.sockets.send(self.dialect.played(mark))
+
+    def _receive_text(self, text: str) -> None:
+        if text == frames.FLUSH_MEDIA:
+            self._interrupt("text")
+        elif command := commands.from_text(text):
+            self._listener.bot_command(command)
+        else:
+            self._listener.bot_event(rtvi.BotOutput(text))
+
+    def _receive_message(self, data: str) -> None:
+        """RTVI, or a command from a bot that does not speak it."""
+        if command := commands.from_text(data):
+            self._listener.bot_command(command)
+        else:
+            self._receive_rtvi(rtvi.parse(data))
 
     def _receive_rtvi(self, event: rtvi.Event) -> None:
         if isinstance(event, rtvi.BotInterrupted):
@@ -346,8 +334,11 @@ class BotLink:
             self._told_ready = True
             if self.connected:
                 self._become_ready()
+        command = commands.parse(event.data) if isinstance(event, rtvi.ServerMessage) else None
         if not self._closed:
             self._listener.bot_event(event)
+        if command is not None and not self._closed:
+            self._listener.bot_command(command)
 
     def _interrupt(self, signal: Signal) -> None:
         if not self._barge_ins.is_new(signal, self._now()):

@@ -38,6 +38,9 @@ RUNNER_PARAMETERS = frozenset(
 )
 """What a call may tell its runner, besides metadata."""
 
+OUTCOME = ("id", "state", "outcome", "reason", "transfer", "variables")
+"""What the dialplan needs of a record: a variable of Asterisk's holds 4095 bytes of it."""
+
 Answer = tuple[int, Any]
 Handler = Callable[[Request], Answer | Deferred[Answer]]
 
@@ -140,6 +143,11 @@ class CallsResource(Resource):
             )
         if rest == [b"outcome"]:
             return JSONResource(GET=lambda request: self._outcome(call_id))
+        if rest == [b"transfer"]:
+            return JSONResource(GET=lambda request: self._transfer(call_id, request))
+        if rest[0] == b"variables" and len(rest) <= 2:
+            name = b"".join(rest[1:]).decode("ascii", "replace")
+            return JSONResource(GET=lambda request: self._variable(call_id, name, request))
         if rest == [b"stop"]:
             return JSONResource(POST=lambda request: self._stop(call_id))
         if rest == [b"messages"]:
@@ -166,9 +174,30 @@ class CallsResource(Resource):
             raise ProblemError(404, text) from None
 
     def _outcome(self, call_id: str) -> Answer:
-        """A few fields, for the dialplan: a variable of Asterisk's does not hold a whole record."""
+        """A few fields, for the dialplan."""
         status, shown = self._show(call_id)
-        return status, {key: shown.get(key) for key in ("id", "state", "outcome", "reason")}
+        return status, {key: shown.get(key) for key in OUTCOME}
+
+    def _transfer(self, call_id: str, request: Request) -> Answer:
+        return self._value(request, call_id, lambda shown: shown["transfer"])
+
+    def _variable(self, call_id: str, name: str, request: Request) -> Answer:
+        return self._value(request, call_id, lambda shown: shown["variables"].get(name))
+
+    def _value(
+        self, request: Request, call_id: str, read: Callable[[dict[str, Any]], str | None]
+    ) -> Answer:
+        """One value as it is, for the dialplan.
+
+        Asterisk's CURL() gives the body whatever the status is, so that where there is no value, or
+        no such call, there is no body: a sentence would be taken for one.
+        """
+        request.setHeader("content-type", "text/plain; charset=utf-8")
+        try:
+            value = read(self._calls.record(call_id))
+        except UnknownCallError:
+            value = None
+        return (404, b"") if value is None else (200, value.encode())
 
     def _prepare(self, call_id: str, request: Request) -> Answer:
         if self._calls.draining:
@@ -202,7 +231,10 @@ class CallsResource(Resource):
         call = self._running(call_id)
         if call.state is State.FINISHING:
             raise ProblemError(409, f"the bot of call {call_id} has ended")
-        call.send_text(message.text, message.run_immediately, message.audio_response)
+        if not call.send_text(message.text, message.run_immediately, message.audio_response):
+            raise ProblemError(
+                409, f"the bot of call {call_id} takes no text: Twilio's protocol has none"
+            )
         return 202, {"id": call.call_id, "sent": True}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,6 +14,8 @@ from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
 from pipecat_bridge.call.registry import Calls
+from pipecat_bridge.runner.breaker import State
+from pipecat_bridge.runner.upstream import RESULTS, Upstream
 
 COUNTERS = {
     "caller_frames": "Audio frames from phones",
@@ -22,6 +25,7 @@ COUNTERS = {
     "bot_frames": "Audio frames from bots",
     "bot_frames_bad": "Messages from bots that could not be used",
     "bot_frames_played": "20 ms frames of bot audio that were sent to phones",
+    "bots_replaced": "Bots that took the place of lost ones",
     "phone_frames": "20 ms frames sent to phones, silence included",
     "phone_frames_skipped": "Frames not sent because Asterisk did not read",
     "underruns": "Times that bot audio ran dry in the midst of an utterance",
@@ -35,6 +39,9 @@ GAUGES = {
     "caller_queued": "Frames of callers that bots have not read yet",
     "bot_queued_ms": "Milliseconds of bot audio that wait to be played",
 }
+
+RUNNER_STATES: Final[dict[State, int]] = {"closed": 0, "half-open": 1, "open": 2}
+"""State of a runner's circuit breaker -> its number."""
 
 
 class CallCollector(Collector):
@@ -70,6 +77,42 @@ class CallCollector(Collector):
             yield GaugeMetricFamily(f"pipecat_bridge_{name}", text, value=value)
         for name, (text, read) in self._extra.items():
             yield CounterMetricFamily(f"pipecat_bridge_{name}", text, value=read())
+
+
+class RunnerCollector(Collector):
+    """What the pool knows of each runner; the label `runner` is its name.
+
+    There is no health of a runner that is not checked, or of which nothing is known yet.
+    """
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        self._upstreams = upstreams
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics as of now."""
+        calls = _runner_gauge("calls", "Bots that start or run at a runner")
+        states = _runner_gauge(
+            "state", "Circuit breaker of a runner: 0 closed, 1 half-open, 2 open"
+        )
+        health = _runner_gauge("health", "Whether a runner answered its last check well: 1, else 0")
+        starts = CounterMetricFamily(
+            "pipecat_bridge_runner_starts",
+            "Starts of bots at a runner, by what became of them",
+            labels=["runner", "result"],
+        )
+        for upstream in self._upstreams:
+            name = [upstream.name]
+            calls.add_metric(name, upstream.calls)
+            states.add_metric(name, RUNNER_STATES[upstream.state])
+            if upstream.health not in ("unchecked", "unknown"):
+                health.add_metric(name, upstream.health == "fine")
+            for result in RESULTS:
+                starts.add_metric([*name, result], upstream.starts[result])
+        yield from (calls, states, health, starts)
+
+
+def _runner_gauge(name: str, text: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"pipecat_bridge_runner_{name}", text, labels=["runner"])
 
 
 def registry(collector: CallCollector) -> CollectorRegistry:

@@ -39,6 +39,10 @@ AUDIO_KINDS: Final[dict[int, int]] = {rate: kind for kind, rate in AUDIO_RATES.i
 HEADER_BYTES: Final = 3
 HANGUP: Final = b"\x00\x00\x00"
 
+ERROR: Final = b"\xff\x00\x01\x00"
+"""An error, of no particular code: Asterisk reads none and fails the application, and so hangs the
+channel up (app_audiosocket.c) where `HANGUP` would let its dialplan go on."""
+
 LENGTH_LIMIT: Final = 0xFFFF
 """Longest payload that the length field can say, in bytes."""
 

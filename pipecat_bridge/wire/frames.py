@@ -46,7 +46,17 @@ class Interruption(NamedTuple):
     """Audio before it is stale, audio after it is new."""
 
 
-BotFrame = Audio | Text | Transcription | Message | Interruption
+class Mark(NamedTuple):
+    """The bot wants to know when the audio before this has been played."""
+
+    name: str
+
+
+class Nothing(NamedTuple):
+    """A message that says nothing to the bridge."""
+
+
+BotFrame = Audio | Text | Transcription | Message | Interruption | Mark | Nothing
 
 FLUSH_MEDIA = "FLUSH_MEDIA"
 

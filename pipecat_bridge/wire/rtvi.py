@@ -198,3 +198,8 @@ def dtmf(digit: str) -> str:
 def client_message(kind: str, data: Any) -> str:
     """A message of our own kind to the bot's author."""
     return _build("client-message", {"t": kind, "d": data})
+
+
+def disconnect_bot() -> str:
+    """Asks the bot to end in good order."""
+    return _build("disconnect-bot")

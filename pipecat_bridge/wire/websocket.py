@@ -1,23 +1,33 @@
-"""Plain WebSocket messages (RFC 6455, section 5.2): out of a client's stream, and for one.
+"""Plain WebSocket messages (RFC 6455, section 5.2): out of a peer's stream, and for one.
 
-A plain message is a binary one in a single frame, as audio is. Everything else is for Autobahn,
-which takes 20 us for a frame where this takes 2, half of it for a line of log at a level that is
-off.
+A plain message is one of the kind that carries audio, binary or text, in a single frame. Everything
+else is for Autobahn, which takes 20 us for a frame where this takes 2, half of it for a line of log
+at a level that is off.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Final, NamedTuple
 
+import numpy as np
+
+TEXT: Final = 0x1
 BINARY: Final = 0x2
 PING: Final = 0x9
 PONG: Final = 0xA
 
 _FINAL: Final = 0x80
 _MASKED: Final = 0x80
-_MASK_BYTES: Final = 4
+_KEY_BYTES: Final = 4
 _SHORT: Final = 125  # longest payload whose length stands in the second byte
 _CONTROL: Final = 0x8  # opcodes from here on are of control frames, which may stand in a message
+
+LONG: Final = 1024
+"""Bytes from which an array is masked faster than one long number (docs/performance.md)."""
+
+KEYS_AT_ONCE: Final = 256
+"""Keys drawn from the system at a time: a call of it takes longer than the masking."""
 
 
 class Piece(NamedTuple):
@@ -27,17 +37,20 @@ class Piece(NamedTuple):
     data: bytes
 
 
-class ClientFrames:
-    """Takes the plain messages out of what a client sends; the rest comes in whole frames.
+class PlainFrames:
+    """Takes the plain messages out of what a peer sends; the rest comes in whole frames.
 
-    From a frame longer than `limit` bytes on, all is passed on as it comes: it is for Autobahn to
-    refuse, and nothing is collected for it.
+    A client masks what it sends and a server does not: frames that are not as `masked` says are not
+    plain. `opcode` is BINARY or TEXT. From a frame longer than `limit` bytes on, all is passed on
+    as it comes: it is for Autobahn to refuse, and nothing is collected for it.
     """
 
-    __slots__ = ("_fragmented", "_limit", "_passing", "_rest")
+    __slots__ = ("_first", "_fragmented", "_limit", "_mask_bit", "_passing", "_rest")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, masked: bool, opcode: int = BINARY) -> None:
         self._limit = limit
+        self._mask_bit = _MASKED if masked else 0
+        self._first = _FINAL | opcode
         self._rest = b""
         self._fragmented = False
         self._passing = False
@@ -46,8 +59,7 @@ class ClientFrames:
         """What is whole now, in the order of the stream."""
         if self._passing:
             return [Piece(False, data)]
-        if self._rest:
-            data = self._rest + data
+        data = self._rest + data
         pieces: list[Piece] = []
         at, end = 0, len(data)
         while end - at >= 2:
@@ -62,15 +74,17 @@ class ClientFrames:
                 self._passing = True
                 pieces.append(Piece(False, data[at:]))
                 return pieces
-            masked = data[at + 1] & _MASKED
-            if masked:
-                start += _MASK_BYTES
+            mask_bit = data[at + 1] & _MASKED
+            if mask_bit:
+                start += _KEY_BYTES
             stop = start + size
             if stop > end:
                 break
-            if masked and data[at] == _FINAL | BINARY and not self._fragmented:
-                mask = data[start - _MASK_BYTES : start]
-                pieces.append(Piece(True, unmask(data[start:stop], mask)))
+            if data[at] == self._first and mask_bit == self._mask_bit and not self._fragmented:
+                payload = data[start:stop]
+                if mask_bit:
+                    payload = mask(payload, data[start - _KEY_BYTES : start])
+                pieces.append(Piece(True, payload))
             else:
                 self._follow(data[at])
                 pieces.append(Piece(False, data[at:stop]))
@@ -84,30 +98,68 @@ class ClientFrames:
             self._fragmented = not first & _FINAL
 
 
-def pong(frame: bytes) -> bytes | None:
-    """The payload of a whole frame from a client when it is a pong as it must be, else None.
+def pong(frame: bytes, masked: bool) -> bytes | None:
+    """The payload of a whole frame when it is a pong as it must be, else None.
 
     A link pings several times a second, so its pongs are worth a shortcut as well.
     """
-    size = len(frame) - 2 - _MASK_BYTES
-    if not 0 <= size <= _SHORT or frame[0] != _FINAL | PONG or frame[1] != _MASKED | size:
+    start = 2 + (_KEY_BYTES if masked else 0)
+    size = len(frame) - start
+    if not 0 <= size <= _SHORT or frame[0] != _FINAL | PONG:
         return None
-    return unmask(frame[2 + _MASK_BYTES :], frame[2 : 2 + _MASK_BYTES])
+    if frame[1] != (_MASKED if masked else 0) | size:
+        return None
+    return mask(frame[start:], frame[2:start]) if masked else frame[start:]
 
 
-def unmask(payload: bytes, mask: bytes) -> bytes:
-    """One operation on long numbers is the fastest there is without a compiler."""
+def mask(payload: bytes, key: bytes) -> bytes:
+    """Mask, or unmask, with a key of four bytes (RFC 6455, section 5.3).
+
+    Without a compiler nothing is faster for a frame of audio than one operation on long numbers;
+    Autobahn's native masker takes twice as long for it, most of that to be set up.
+    """
     size = len(payload)
-    pattern = (mask * (size // _MASK_BYTES + 1))[:size]
+    if size > LONG:
+        return _mask_long(payload, key)
+    pattern = (key * (size // _KEY_BYTES + 1))[:size]
     word = int.from_bytes(payload, "little") ^ int.from_bytes(pattern, "little")
     return word.to_bytes(size, "little")
 
 
-def server_header(size: int, opcode: int = BINARY) -> bytes:
-    """What stands before a final frame of `size` bytes from a server, which masks nothing."""
+def _mask_long(payload: bytes, key: bytes) -> bytes:
+    words = len(payload) // _KEY_BYTES
+    masked = np.frombuffer(payload, np.uint32, words) ^ np.frombuffer(key, np.uint32)
+    rest = payload[words * _KEY_BYTES :]
+    return masked.tobytes() + bytes(one ^ two for one, two in zip(rest, key, strict=False))
+
+
+def server_frame(payload: bytes, opcode: int = BINARY) -> bytes:
+    """A final frame from a server, which masks nothing."""
+    return _header(len(payload), opcode, 0) + payload
+
+
+class ClientMask:
+    """Frames from a client, each masked with a key of its own that nobody can foresee."""
+
+    __slots__ = ("_at", "_keys")
+
+    def __init__(self) -> None:
+        self._keys = b""
+        self._at = 0
+
+    def frame(self, payload: bytes, opcode: int = BINARY) -> bytes:
+        """A final frame."""
+        if self._at == len(self._keys):
+            self._keys, self._at = os.urandom(_KEY_BYTES * KEYS_AT_ONCE), 0
+        key = self._keys[self._at : self._at + _KEY_BYTES]
+        self._at += _KEY_BYTES
+        return _header(len(payload), opcode, _MASKED) + key + mask(payload, key)
+
+
+def _header(size: int, opcode: int, mask_bit: int) -> bytes:
     first = _FINAL | opcode
     if size <= _SHORT:
-        return bytes((first, size))
+        return bytes((first, mask_bit | size))
     if size <= 0xFFFF:
-        return bytes((first, _SHORT + 1, size >> 8, size & 0xFF))
-    return bytes((first, _SHORT + 2)) + size.to_bytes(8, "big")
+        return bytes((first, mask_bit | _SHORT + 1, size >> 8, size & 0xFF))
+    return bytes((first, mask_bit | _SHORT + 2)) + size.to_bytes(8, "big")

@@ -89,6 +89,118 @@ async def test_the_bot_hangs_up_and_the_dialplan_goes_on(
     assert FALLBACK not in _contexts(caller)
 
 
+async def _lose(
+    extension: str, quiet: Path, pbx: Pbx, runner: RunnerDouble, *variables: str
+) -> tuple[Caller, str]:
+    """A call whose bot is lost; its id."""
+    runner.bot_options = {}
+    caller = await call(pbx, extension, quiet, 8000, *variables)
+    call_id = await caller.variable("PIPECAT_CALL")
+    (await bot_of(runner, call_id)).die()
+    return caller, call_id
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_bot_is_lost_and_the_caller_is_hung_up_on(
+    quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """By default: the application fails, and nothing comes after it."""
+    caller, call_id = await _lose("602@pipecat", quiet, pbx, runner)
+    await caller.ended()
+    assert (await bridge.outcome(call_id))["outcome"] == "bot-hangup"
+    assert caller.path()[-1][2] == "AudioSocket"
+    await no_channels(pbx)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest_twisted.ensureDeferred
+async def test_the_bot_is_lost_and_the_dialplan_has_asked_to_go_on(
+    driver: str, quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """TryExec() and Dial() with g keep the channel whatever the bridge does."""
+    caller, call_id = await _lose(DRIVERS[driver], quiet, pbx, runner)
+    await caller.application("Queue")
+    assert (await bridge.outcome(call_id))["outcome"] == "bot-hangup"
+    if driver == "application":
+        assert await caller.variable("TRYSTATUS") == "FAILED"
+    else:
+        assert await caller.variable("PIPECAT_OUTCOME") == "bot-hangup"
+    await caller.hang_up()
+    await caller.ended()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_bot_is_lost_and_the_call_is_given_back(
+    quiet: Path, pbx: Pbx, runner: RunnerDouble
+) -> None:
+    """With on_bot_lost = "dialplan", the next priority, even without TryExec()."""
+    daemon = Bridge(runner.url, {"calls": {"on_bot_lost": "dialplan"}})
+    await daemon.start()
+    caller, _ = await _lose("602@pipecat", quiet, pbx, runner, *daemon.variables)
+    await caller.application("Queue")
+    assert await caller.variable("PIPECAT_OUTCOME") == "bot-hangup"
+    assert FALLBACK in _contexts(caller)
+    await caller.hang_up()
+    await caller.ended()
+    await daemon.stop()
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest_twisted.ensureDeferred
+async def test_the_bot_transfers_the_caller(
+    driver: str, quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """After its last words, to one of the places that the dialplan lists; with variables."""
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS[driver], quiet, 8000)
+    call_id = await caller.variable("PIPECAT_CALL")
+    bot = await bot_of(runner, call_id)
+    bot.burst(sound.pcm(sound.speech_like(1.0, 16000)), 16000)
+    bot.rtvi("server-message", {"type": "set", "variables": {"TOPIC": "billing, 2nd; rm -rf"}})
+    bot.rtvi("server-message", {"type": "transfer", "target": "support"})
+    await caller.application("Queue")
+    record = await bridge.outcome(call_id)
+    assert record["outcome"] == "transferred"
+    assert record["stats"]["bot_frames_played"] >= 50
+    assert ("pipecat-transfer", "1", "Queue") in caller.path()
+    assert await caller.variable("PIPECAT_TRANSFER") == "support"
+    assert await caller.variable("PIPECAT_TOPIC") == "billing2ndrm-rf"
+    await caller.hang_up()
+    await caller.ended()
+
+
+@pytest.mark.parametrize("target", ["h4x", "s", "../voicemail"])
+@pytest_twisted.ensureDeferred
+async def test_the_bot_cannot_transfer_to_what_is_not_listed(
+    target: str, quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """People take the call; the third, without its dots, is a place that is listed."""
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS["application"], quiet, 8000)
+    bot = await bot_of(runner, await caller.variable("PIPECAT_CALL"))
+    bot.rtvi("server-message", {"type": "transfer", "target": target})
+    await caller.application("VoiceMail" if "voicemail" in target else "Queue")
+    assert (FALLBACK in _contexts(caller)) == ("voicemail" not in target)
+    await caller.hang_up()
+    await caller.ended()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_longest_outcome_is_not_cut_off(
+    quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """Asterisk cuts what CURL() returns after 4095 bytes, and cut JSON has no outcome."""
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS["application"], quiet, 8000)
+    bot = await bot_of(runner, await caller.variable("PIPECAT_CALL"))
+    for name in ("A", "B"):
+        variables = {name: "\\" * 480}
+        bot.rtvi("server-message", {"type": "set", "variables": variables})
+    bot.rtvi("server-message", {"type": "hangup", "reason": "\N{GRINNING FACE}" * 200})
+    assert await caller.variable("PIPECAT_OUTCOME") == "completed"
+    await caller.ended()
+
+
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest_twisted.ensureDeferred
 async def test_the_call_is_stopped_over_the_api(

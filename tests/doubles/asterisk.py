@@ -32,6 +32,9 @@ RATES = dict(
 FRAME = 0.02
 GAP = 0.005  # longest pause inside a message, the timeout of the poll in res_audiosocket.c
 IDLE = 2.0  # the application ends the call after so long without a frame either way
+HUNG_UP = "error received: the channel is hung up"
+"""`ended` after an error of the server's."""
+
 JITTER = (0.0, 0.0035, -0.0035, 0.0035, 0.001, -0.002)  # spacings of 13 to 27 ms
 
 Driver = Literal["application", "channel"]
@@ -231,6 +234,10 @@ class StrictAsterisk(Protocol, Watched):
             self.hangup_received = True
             self.bytes_after_end += len(self._buffer) - 3
             self._end("hangup received")
+            return False
+        if kind == 0xFF:
+            self.bytes_after_end += max(0, len(self._buffer) - 3 - size)
+            self._end(HUNG_UP)
             return False
         if kind not in RATES or (kind != 0x10 and not self._all_rates):
             self._fault(f"kind 0x{kind:02x} is neither hangup nor audio")

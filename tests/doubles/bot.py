@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 from autobahn.twisted.websocket import WebSocketClientFactory
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-from twisted.internet.interfaces import IDelayedCall
 
 from tests.doubles import protobuf
-from tests.doubles.bot_socket import BotClose, BotSocket, Direction
+from tests.doubles.bot_socket import BotAudio, BotSocket, Direction, WebSocketBot
 from tests.doubles.garbage import GARBAGE
-from tests.doubles.watch import Watched
+
+__all__ = ["BotAudio", "BotDouble", "Direction", "riff_header"]
 
 START_FRAME = 0.3  # seconds until audio was safe with Pipecat 1.14; at 20 ms it was not
 
 
-class BotAudio(NamedTuple):
-    """An audio frame as it came: when, samples per second, channels, bytes."""
-
-    at: float
-    rate: int
-    channels: int
-    pcm: bytes
-
-
-class BotDouble(Watched):
-    """A bot with one WebSocket for both ways, or one for each.
+class BotDouble(WebSocketBot):
+    """A bot with one WebSocket for both ways, or one for each; it dials, or is dialled.
 
     `ready_after`: seconds from RTVI `client-ready` to its `bot-ready`; None: it knows no RTVI.
     `dies_before`: audio that comes before it has sent `bot-ready`, or within that many seconds of
     the connection, ends its session as it does in Pipecat; None: it takes audio at any time. A bot
-    without RTVI has nothing to send, so for it "bot-ready" means 0.3 s.
-    `read_rate`: bytes a second that it reads at most. `receive_buffer`: of its socket, in bytes.
+    without RTVI has nothing to send, so for it "bot-ready" means 0.3 s. Further options are those
+    of WebSocketBot.
 
     What it received is in `audio`, `messages` (RTVI), `texts`, `others`; what it had to complain
     about in `faults`; how its sockets ended in `closes`.
@@ -47,41 +38,39 @@ class BotDouble(Watched):
         self,
         reactor: Any,
         *,
-        echo: bool = False,
         ready_after: float | None = 0.0,
         dies_before: Literal["bot-ready"] | float | None = "bot-ready",
         expected_rate: int = 16000,
-        answers_close: bool = True,
-        answers_pings: bool = True,
-        read_rate: int = 0,
-        receive_buffer: int = 0,
         wav_header: bool = False,
+        **socket_options: Any,
     ) -> None:
-        self.clock = reactor
-        self.echo = echo
+        super().__init__(reactor, **socket_options)
         self.ready_after = ready_after
         if dies_before == "bot-ready" and ready_after is None:
             dies_before = START_FRAME
         self.dies_before = dies_before
         self.expected_rate = expected_rate
-        self.answers_close = answers_close
-        self.answers_pings = answers_pings
-        self.read_rate = read_rate
-        self.receive_buffer = receive_buffer
         self.wav_header = wav_header
-        self.sockets: dict[Direction, BotSocket] = {}
-        self.faults: list[str] = []
-        self.audio: list[BotAudio] = []
         self.messages: list[dict[str, Any]] = []
         self.texts: list[str] = []
         self.others: list[protobuf.Decoded] = []
-        self.closes: list[BotClose] = []
         self.ready_sent = False
         self._ready_id: str | None = None
         self._dead = False
         self._dialled: list[BotSocket] = []
         self._connecting: Deferred[Any] | None = None
-        self._timers: set[IDelayedCall] = set()
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What it was told of the call in band, by the RTVI client-message `call-metadata`."""
+        data = (each["data"] for each in self.messages if each.get("type") == "client-message")
+        told = (each["d"] for each in data if each["t"] == "call-metadata")
+        return next(told, {})
+
+    @property
+    def call_id(self) -> str:
+        """The id of the call as it was told in band, else empty."""
+        return str(self.told.get("id", ""))
 
     async def dial(self, ws_url: str, direction: Direction | Literal["both"] = None) -> None:
         """Connect one socket, or with "both" one for each direction; DialError if not taken."""
@@ -107,12 +96,6 @@ class BotDouble(Watched):
         protocol.factory = factory
         self._dialled.append(protocol)
         return protocol
-
-    def send(self, payload: bytes, binary: bool = True) -> None:
-        """Send one WebSocket message to the bridge; nothing when that socket is closed."""
-        out = self.sockets.get("output") or self.sockets.get(None)
-        if out is not None and out.state == out.STATE_OPEN:
-            out.sendMessage(payload, binary)
 
     def send_audio(self, pcm: bytes, rate: int, channels: int = 1) -> None:
         """Send one audio frame of any size; with two channels `pcm` is interleaved already."""
@@ -177,21 +160,6 @@ class BotDouble(Watched):
         for payload, binary in [GARBAGE[name]] if name else GARBAGE.values():
             self.send(payload, binary)
 
-    def stall(self) -> None:
-        """Read nothing and answer nothing, pings included, until `unstall`."""
-        for one in self.sockets.values():
-            one.stall(True)
-
-    def unstall(self) -> None:
-        """Read again."""
-        for one in self.sockets.values():
-            one.stall(False)
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close all sockets with the closing handshake, with any code."""
-        for one in list(self.sockets.values()):
-            one.sendCloseFrame(code=code, reasonUtf8=reason.encode())
-
     def die(self) -> None:
         """The process is gone: connections end with RST, in the midst of dialling too."""
         if self._connecting is not None:
@@ -199,37 +167,15 @@ class BotDouble(Watched):
         for one in self._dialled:
             if one.transport is not None and not one.gone.called:
                 one.die()
+        super().die()
 
-    def pcm(self) -> bytes:
-        """All audio received."""
-        return b"".join(frame.pcm for frame in self.audio)
-
-    def spacing(self) -> list[float]:
-        """Seconds between audio frames: the stream must not pause, for VAD counts samples."""
-        pairs = zip(self.audio, self.audio[1:], strict=False)
-        return [after.at - before.at for before, after in pairs]
-
-    def socket_opened(self, opened: BotSocket) -> None:
+    def socket_opened(self, opened: Any) -> None:
         """Called by the socket."""
-        self.sockets[opened.direction] = opened
+        super().socket_opened(opened)
         if self._ready_id is not None:
             self._send_ready()
-        self.changed()
 
-    def socket_closed(self, closed: BotSocket, how: BotClose) -> None:
-        """Called by the socket."""
-        self.closes.append(how)
-        if self.sockets.get(closed.direction) is closed:
-            del self.sockets[closed.direction]
-        if self.sockets:
-            self.changed()
-            return
-        for timer in self._timers:
-            if timer.active():
-                timer.cancel()
-        self.over(f"the sockets are closed: {how}")
-
-    def received(self, source: BotSocket, payload: bytes, binary: bool) -> None:
+    def received(self, source: Any, payload: bytes, binary: bool) -> None:
         """Called by the socket for every message."""
         if self._dead:
             return
@@ -251,12 +197,7 @@ class BotDouble(Watched):
             self.faults.append(str(error))
         self.changed()
 
-    def later(self, delay: float, call: Callable[[], object]) -> None:
-        """Call after `delay` seconds, unless all sockets are closed by then."""
-        self._timers = {timer for timer in self._timers if timer.active()}
-        self._timers.add(self.clock.callLater(delay, call))
-
-    def _got_audio(self, source: BotSocket, frame: Any) -> None:
+    def _got_audio(self, source: Any, frame: Any) -> None:
         if early := self._too_early(source):
             self.faults.append(early)
             self._dead = True
@@ -274,7 +215,7 @@ class BotDouble(Watched):
         if not frame.audio or len(frame.audio) % 2:
             raise ValueError(f"audio of {len(frame.audio)} bytes, expected whole samples")
 
-    def _too_early(self, source: BotSocket) -> str | None:
+    def _too_early(self, source: Any) -> str | None:
         if self.dies_before == "bot-ready":
             return None if self.ready_sent else "audio came before bot-ready was sent"
         age = self.clock.seconds() - source.opened_at
@@ -287,6 +228,8 @@ class BotDouble(Watched):
         if not isinstance(message, dict):
             raise ValueError(f"a message that is not an object: {data[:80]}")
         self.messages.append(message)
+        if message.get("type") == "disconnect-bot":
+            self.asked_to_end()
         if message.get("type") == "client-ready" and self.ready_after is not None:
             self._ready_id = str(message.get("id"))
             self.later(self.ready_after, self._send_ready)

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import TCP4ServerEndpoint
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IPullProducer
 from twisted.protocols.policies import WrappingFactory
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Site
+from zope.interface import implementer
 
 from tests.doubles.bot import BotDouble
 from tests.doubles.watch import Watched
@@ -27,6 +28,7 @@ Answer = Literal[
     "error",  # 200, but the status in the body is not ok
     "bad-json",
     "endless",  # headers, a bit of body, and never the rest
+    "flood",  # headers, and a body that goes on and on
     "hang",  # no headers ever
     "drop",  # the connection is closed without an answer
     "redirect",
@@ -51,10 +53,14 @@ class RunnerDouble(Resource, Watched):
     seconds, or never with None; `dial_first`: before `/run` is answered. Further options are
     BotDouble's. `/stop` knows the calls that run, and answers 404 for others.
 
+    `retry_after`: seconds that it asks for when it answers 503 or 429.
+
     `requests` are all that came, `connections` the number of TCP connections, `bots` by call id.
+    `mode` is the bridge's.
     """
 
     isLeaf = True
+    mode = "dialback"
 
     def __init__(
         self,
@@ -65,6 +71,7 @@ class RunnerDouble(Resource, Watched):
         dial_delay: float | None = 0.0,
         dial_first: bool = False,
         slow: float = 1.0,
+        retry_after: int | None = None,
         stop_status: int | None = None,
         health_status: int = 200,
         **bot_options: Any,
@@ -78,6 +85,7 @@ class RunnerDouble(Resource, Watched):
         self.dial_delay = dial_delay
         self.dial_first = dial_first
         self.slow = slow
+        self.retry_after = retry_after
         self.stop_status = stop_status
         self.health_status = health_status
         self.bot_options = bot_options
@@ -114,6 +122,7 @@ class RunnerDouble(Resource, Watched):
             for connection in list(self._open.protocols):
                 connection.transport.abortConnection()
             await self.until(lambda: not self.open_connections)
+            self._open = None
 
     @property
     def open_connections(self) -> int:
@@ -127,19 +136,25 @@ class RunnerDouble(Resource, Watched):
     def render(self, request: Request) -> bytes | int:
         received = _received(request)
         self.requests.append(received)
-        route = {
+        route = self._routes().get((received.method, received.path))
+        answer = route(request, received) if route else reply(request, 404, "not found")
+        self.changed()
+        return answer
+
+    def _routes(self) -> dict[tuple[str, str], Any]:
+        return {
             ("POST", "/run"): self._run,
             ("POST", "/stop"): self._stop,
             ("GET", "/health"): self._health,
-        }.get((received.method, received.path))
-        answer = route(request, received) if route else _reply(request, 404, "not found")
-        self.changed()
-        return answer
+        }
 
     def _run(self, request: Request, received: Received) -> bytes | int:
         if not isinstance(received.body, dict) or not {"id", "ws_url"} <= received.body.keys():
             self.faults.append(f"/run without id or ws_url: {received.body!r}")
-            return _reply(request, 400, "id and ws_url are needed")
+            return reply(request, 400, "id and ws_url are needed")
+        return self._answer(request, received)
+
+    def _answer(self, request: Request, received: Received) -> bytes | int:
         answer = self.answers.popleft() if len(self.answers) > 1 else self.answers[0]
         if answer == "ok":
             return self._start(request, received.body)
@@ -147,8 +162,10 @@ class RunnerDouble(Resource, Watched):
             timer = self.clock.callLater(self.slow, self._start, request, received.body)
             request.notifyFinish().addErrback(lambda _: timer.active() and timer.cancel())
             return NOT_DONE_YET
-        if answer in ("hang", "drop", "endless"):
+        if answer in ("hang", "drop", "endless", "flood"):
             return self._break(request, answer)
+        if answer in ("503", "429") and self.retry_after is not None:
+            request.setHeader(b"retry-after", str(self.retry_after).encode())
         return _refuse(request, answer)
 
     def _break(self, request: Request, answer: Answer) -> int:
@@ -158,6 +175,8 @@ class RunnerDouble(Resource, Watched):
         elif answer == "endless":
             request.setHeader(b"content-type", b"application/json")
             request.write(b'{"status":')
+        elif answer == "flood":
+            request.registerProducer(_Flood(request), False)
         return NOT_DONE_YET
 
     def _start(self, request: Request, body: dict[str, Any]) -> int:
@@ -168,7 +187,7 @@ class RunnerDouble(Resource, Watched):
 
         def answer(_: object) -> None:
             if not gone:
-                request.write(_reply(request, 200, "ok", id=call_id))
+                request.write(reply(request, 200, "ok", id=call_id))
                 request.finish()
 
         if self.dial_first:
@@ -193,10 +212,24 @@ class RunnerDouble(Resource, Watched):
         if known and call_id in self.bots:
             self.bots[call_id].close()
         status = self.stop_status or (200 if known else 404)
-        return _reply(request, status, "ok" if status == 200 else "not found")
+        return reply(request, status, "ok" if status == 200 else "not found")
 
     def _health(self, request: Request, _: Received) -> bytes:
-        return _reply(request, self.health_status, "ok" if self.health_status == 200 else "down")
+        return reply(request, self.health_status, "ok" if self.health_status == 200 else "down")
+
+
+@implementer(IPullProducer)
+class _Flood:
+    """Sends as much as is taken."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    def resumeProducing(self) -> None:
+        self._request.write(bytes(65536))
+
+    def stopProducing(self) -> None:
+        """Nothing: the connection is lost."""
 
 
 class _Connections(WrappingFactory):
@@ -233,7 +266,8 @@ def _received(request: Request) -> Received:
     )
 
 
-def _reply(request: Request, code: int, status: str, **more: Any) -> bytes:
+def reply(request: Request, code: int, status: str, **more: Any) -> bytes:
+    """A JSON answer."""
     request.setResponseCode(code)
     request.setHeader(b"content-type", b"application/json")
     return json.dumps({"status": status, **more}).encode()
@@ -242,9 +276,9 @@ def _reply(request: Request, code: int, status: str, **more: Any) -> bytes:
 def _refuse(request: Request, answer: Answer) -> bytes:
     if answer == "redirect":
         request.setHeader(b"location", b"/elsewhere")
-        return _reply(request, 307, "moved")
+        return reply(request, 307, "moved")
     if answer == "bad-json":
-        return _reply(request, 200, "ok")[:-1]
+        return reply(request, 200, "ok")[:-1]
     if answer == "error":
-        return _reply(request, 200, "error", error="no worker is free")
-    return _reply(request, int(answer), "error", error="told to fail")
+        return reply(request, 200, "error", error="no worker is free")
+    return reply(request, int(answer), "error", error="told to fail")

@@ -13,7 +13,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 from twisted.web.http import Request
 
-from tests.doubles.asterisk import StrictAsterisk
+from tests.doubles.asterisk import HUNG_UP, StrictAsterisk
 from tests.doubles.bot import BotDouble
 from tests.doubles.runner import Received, RunnerDouble
 from tests.e2e.harness import Line, line, reactor, sleep
@@ -27,6 +27,11 @@ IMPATIENT = (
     "runner.connect_timeout=0.6",
     "websocket.handshake_timeout=1",
 )
+
+PATIENT = "runner.breaker_failures=1000000"
+"""A runner that fails in some calls is not left alone in the others."""
+
+RESTART = ("calls.on_bot_lost=restart", "calls.max_restarts=1")
 
 
 class Plan(NamedTuple):
@@ -68,18 +73,22 @@ class Lines(NamedTuple):
     refused: Line  # nothing listens where its runner should be
     short: Line  # no call may last longer than 0.3 s
     strict: Line  # a phone has 0.4 s to say its UUID
+    restarting: Line  # a lost bot is replaced, once
 
 
 @asynccontextmanager
 async def lines() -> AsyncIterator[Lines]:
     async with (
-        line("calls.keep_ended=20", runner=PlannedRunner(reactor)) as usual,
-        line("calls.keep_ended=20", *IMPATIENT, runner=PlannedRunner(reactor)) as impatient,
+        line("calls.keep_ended=20", PATIENT, runner=PlannedRunner(reactor)) as usual,
+        line(
+            "calls.keep_ended=20", PATIENT, *IMPATIENT, runner=PlannedRunner(reactor)
+        ) as impatient,
         line("calls.keep_ended=20", "runner.url=http://127.0.0.1:1") as refused,
         line("calls.keep_ended=20", "calls.max_duration=0.3") as short,
         line("calls.keep_ended=20", "audiosocket.handshake_timeout=0.4") as strict,
+        line("calls.keep_ended=20", PATIENT, *RESTART, runner=PlannedRunner(reactor)) as restarting,
     ):
-        yield Lines(usual, impatient, refused, short, strict)
+        yield Lines(usual, impatient, refused, short, strict, restarting)
 
 
 async def place(it: Line, plan: Plan = USUAL, **options: Any) -> StrictAsterisk:
@@ -101,6 +110,23 @@ async def talk(it: Line, plan: Plan = USUAL) -> tuple[StrictAsterisk, BotDouble]
     await bot.until(lambda: bot.audio)
     bot.burst(bytes(range(1, 201)) * 16, 16000)
     return phone, bot
+
+
+async def talk_with_another(it: Line) -> tuple[StrictAsterisk, BotDouble]:
+    """A call whose bot was lost, and in which another one has taken its place."""
+    phone, first = await talk(it)
+    call_id, bots = str(phone.call_id), it.runner.bots
+    first.die()
+    await it.runner.until(lambda: bots[call_id] is not first)
+    second = bots[call_id]
+    await second.until(lambda: second.audio)
+    second.burst(bytes(range(1, 201)) * 16, 16000)
+    return phone, second
+
+
+def loud(phone: StrictAsterisk) -> bool:
+    """The last frame that the phone got is that of a tone."""
+    return max(phone.frames[-1].payload[1::2], default=0) > 0 if phone.frames else False
 
 
 Scene = Callable[[Lines], Coroutine[Deferred[Any], Any, None]]
@@ -204,7 +230,79 @@ async def the_bot_is_reset(lines: Lines) -> None:
     phone, bot = await talk(lines.usual)
     bot.die()
     await phone.lost
-    assert phone.faults == []
+    assert (phone.ended, phone.faults) == (HUNG_UP, [])
+
+
+@ends("completed")
+async def the_bot_hangs_up(lines: Lines) -> None:
+    phone, bot = await talk(lines.usual)
+    bot.rtvi("server-message", {"type": "play_dtmf", "digits": "1"})
+    bot.rtvi("server-message", {"type": "hangup", "reason": "done"})
+    await phone.lost
+    assert (phone.ended, phone.faults) == ("hangup received", [])
+
+
+@ends("transferred")
+async def the_bot_transfers_the_caller(lines: Lines) -> None:
+    phone, bot = await talk(lines.usual)
+    bot.rtvi("server-message", {"type": "transfer", "target": "support"})
+    await phone.lost
+    assert (phone.ended, phone.faults) == ("hangup received", [])
+
+
+@ends("caller-hangup")
+async def the_caller_hangs_up_while_tones_are_played(lines: Lines) -> None:
+    phone, bot = await talk(lines.usual)
+    bot.rtvi("server-message", {"type": "play_dtmf", "digits": "0123456789"})
+    await phone.until(lambda: loud(phone))
+    phone.hangup()
+    await phone.lost
+
+
+@ends("caller-hangup")
+async def the_bot_is_lost_and_another_talks(lines: Lines) -> None:
+    phone, _ = await talk_with_another(lines.restarting)
+    phone.hangup()
+    await phone.lost
+
+
+@ends("completed")
+async def the_bot_is_lost_and_another_says_goodbye(lines: Lines) -> None:
+    phone, bot = await talk_with_another(lines.restarting)
+    bot.close()
+    await phone.lost
+    assert (phone.ended, phone.faults) == ("hangup received", [])
+
+
+@ends("bot-hangup")
+async def the_bot_is_lost_and_another_one_too(lines: Lines) -> None:
+    phone, bot = await talk_with_another(lines.restarting)
+    bot.die()
+    await phone.lost
+    assert (phone.ended, phone.faults) == (HUNG_UP, [])
+
+
+@ends("bot-hangup")
+async def the_bot_is_lost_and_no_other_comes(lines: Lines) -> None:
+    it = lines.restarting
+    phone, bot = await talk(it)
+    assert isinstance(it.runner, PlannedRunner)
+    it.runner.plans[str(phone.call_id)] = Plan("500")
+    bot.die()
+    await phone.lost
+    assert (phone.ended, phone.faults) == (HUNG_UP, [])
+
+
+@ends("caller-hangup", early=True)
+async def the_caller_does_not_wait_for_another_bot(lines: Lines) -> None:
+    it = lines.restarting
+    phone, bot = await talk(it)
+    assert isinstance(it.runner, PlannedRunner)
+    it.runner.plans[str(phone.call_id)] = Plan("slow")
+    bot.die()
+    await bot.until(lambda: not bot.sockets)
+    phone.hangup()
+    await phone.lost
 
 
 @ends("runner-failed")

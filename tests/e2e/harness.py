@@ -14,7 +14,6 @@ from twisted.web.client import Agent
 from pipecat_bridge import config
 from pipecat_bridge.service import Bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
-from tests.doubles.bot import BotDouble
 from tests.doubles.runner import RunnerDouble
 
 reactor: Any = _reactor
@@ -40,8 +39,8 @@ class Line:
         """A call from a strict Asterisk; its audio is not started yet."""
         return await connect_asterisk(reactor, _port(self.bridge.phone_listener), **options)
 
-    async def talk(self, **options: Any) -> tuple[StrictAsterisk, BotDouble]:
-        """A call whose bot is there and ready."""
+    async def talk(self, **options: Any) -> tuple[StrictAsterisk, Any]:
+        """A call whose bot, the runner's double, is there and ready."""
         phone = await self.dial(**options)
         call_id = str(phone.call_id)
         await self.runner.until(lambda: call_id in self.runner.bots)
@@ -80,8 +79,9 @@ async def line(
         f"audiosocket.listen={LOOPBACK}",
         f"runner.listen={LOOPBACK}",
         f"api.listen={LOOPBACK}",
-        "runner.mode=dialback",
+        f"runner.mode={runner.mode}",
         f"runner.url={url}",
+        "runner.health_interval=0",
         "calls.drain_timeout=0",
         *settings,
     ]

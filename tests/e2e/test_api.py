@@ -42,6 +42,14 @@ def shape(value: Any) -> Any:
     return "number" if isinstance(value, int | float) else type(value).__name__
 
 
+async def text(it: Line, path: str) -> tuple[int, str]:
+    """Status and body of what is no JSON."""
+    port: Any = it.bridge.api_listener.port
+    url = f"http://127.0.0.1:{port.getHost().port}{path}"
+    response = await treq.get(url, agent=Agent(reactor), persistent=False)
+    return response.code, await response.text()
+
+
 async def metrics(it: Line) -> dict[str, float]:
     """The values of those metrics that have no labels."""
     port: Any = it.bridge.api_listener.port
@@ -68,19 +76,24 @@ async def test_the_page_shows_answers_as_they_are() -> None:
         await bot.until(lambda: any(each["type"] == "send-text" for each in bot.messages))
         assert await it.api("GET", "/healthz") == (200, example("GET /healthz"))
         assert await it.api("GET", "/readyz") == (200, example("GET /readyz"))
-        phone.hangup()
+        bot.rtvi("server-message", {"type": "set", "variables": {"TOPIC": "billing"}})
+        bot.rtvi("server-message", {"type": "transfer", "target": "support"})
         await it.ended(phone)
         status, answer = await it.api("GET", PATH)
         assert (status, shape(answer)) == (200, shape(example("GET /v1/calls/{id}")))
         assert SECRET not in json.dumps(answer)
         status, answer = await it.api("GET", f"{PATH}/outcome")
-        assert (status, shape(answer)) == (200, shape(example("GET /v1/calls/{id}/outcome")))
+        assert (status, answer) == (200, example("GET /v1/calls/{id}/outcome"))
+        assert await text(it, f"{PATH}/transfer") == (200, "support")
+        assert await text(it, f"{PATH}/variables/TOPIC") == (200, "billing")
+        assert await text(it, f"{PATH}/variables/OTHER") == (404, "")
 
 
 @ensureDeferred
 async def test_the_page_names_every_metric_and_no_other() -> None:
     named = set(re.findall(r"`(pipecat_bridge_\w+)", PAGE))
-    async with line() as it:
+    async with line("runner.health_interval=5") as it:
+        assert (await it.api("GET", "/readyz"))[0] == 200  # its runner was asked by then
         found = {name for name in await metrics(it) if name.startswith("pipecat_bridge")}
         assert named - {"pipecat_bridge_runner_restarts_total"} == found
 
@@ -124,7 +137,7 @@ async def test_metrics_agree_with_the_calls_record_before_and_after_its_end() ->
 
 @ensureDeferred
 async def test_not_ready_without_a_runner() -> None:
-    async with line("runner.url=http://127.0.0.1:1") as it:
+    async with line("runner.url=http://127.0.0.1:1", "runner.health_interval=5") as it:
         reasons = ["the runner does not answer"]
         assert await it.api("GET", "/readyz") == (503, {"ready": False, "reasons": reasons})
 

@@ -9,7 +9,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.doubles import protobuf
-from tests.doubles.asterisk import StrictAsterisk
+from tests.doubles.asterisk import HUNG_UP, StrictAsterisk
 from tests.doubles.bot import BotDouble
 from tests.doubles.bot_socket import DialError
 from tests.e2e.harness import Line, line, reactor, sleep
@@ -166,7 +166,7 @@ async def test_any_other_code_is_a_bot_that_was_lost(code: int) -> None:
         record = await it.ended(phone)
         assert record["outcome"] == "bot-hangup"
         assert record["reason"] == f"its WebSocket closed: out of memory ({code})"
-        assert phone.hangup_received
+        assert (phone.ended, phone.faults) == (HUNG_UP, [])
 
 
 @pytest.mark.parametrize("direction", ["input", "output"])
@@ -189,7 +189,7 @@ async def test_a_bot_that_is_half_open_is_dropped() -> None:
         record = await it.ended(phone)
         assert record["outcome"] == "bot-hangup"
         assert "no answer to a ping within 0.3 s" in record["reason"]
-        assert phone.hangup_received
+        assert phone.ended == HUNG_UP
         await bot.until(lambda: not bot.sockets)
 
 
@@ -218,7 +218,7 @@ async def test_a_second_bot_for_a_call_that_has_one() -> None:
                 await other.dial(ws_url, way)  # type: ignore[arg-type]
             assert refused.value.status == 409
             assert "connected already" in str(refused.value)
-        assert it.bridge.door.refused == 3
+        assert it.bridge.runner.door.refused == 3
         phone.start_audio()
         await bot.until(lambda: len(bot.audio) > 5)
         phone.hangup()

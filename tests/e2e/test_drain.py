@@ -102,7 +102,7 @@ def test_a_runner_that_hangs_does_not_hold_up_the_end() -> None:
     with memory_line("calls.drain_timeout=1") as it:
         it.talk()
         it.runner.answers.appendleft("hang")
-        it.bridge.runner.stopping.enter()  # as if one more /stop were never answered
+        it.bridge.runner.bots.stopping.enter()  # as if one more /stop were never answered
         began = it.clock.seconds()
         it.clock.wait(it.bridge.stopService())
         assert it.clock.seconds() - began < 1.0 + 2.0 + 0.1

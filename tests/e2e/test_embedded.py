@@ -160,7 +160,7 @@ async def test_calls_wait_for_it_and_fail_in_time() -> None:
         with logged():
             embedded = runner(SILENT)
             embedded.start()
-            it.bridge.runner.address = embedded
+            it.bridge.runner.pool.upstreams[0].address = embedded
             phone = await it.dial()
             record = await it.ended(phone)
             assert record["outcome"] == "runner-failed"

@@ -18,25 +18,26 @@ from pipecat_bridge.asterisk.connection import AudioSocketConnection
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.audio.polyphase import Layout
 from pipecat_bridge.call.call import Call
+from pipecat_bridge.runner.bots import Bot
 from pipecat_bridge.runner.caller_queue import CallerQueue
-from pipecat_bridge.runner.dialback import DialBackBot
+from pipecat_bridge.runner.door import DoorProtocol
 from pipecat_bridge.runner.link import BotLink
-from pipecat_bridge.runner.websocket import BotSocketProtocol
 from tests.e2e.endings import ENDINGS, Lines, end_calls, lines, outcomes, talk
 from tests.e2e.harness import reactor, sleep
 
 CALLS = 1000
 DRAINED = 8
-MOST_LINES = 4
-"""Lines of log for one call: created, initialized, terminated, and what went wrong."""
+MOST_LINES = 5
+"""Lines of log for one call: created, initialized, terminated, and what the bot did or what became
+of it."""
 
 NAMED = (
     AudioSocketConnection,
     BotLink,
-    BotSocketProtocol,
+    DoorProtocol,
     Call,
     CallerQueue,
-    DialBackBot,
+    Bot,
     Playout,
 )
 
@@ -89,7 +90,7 @@ async def settled(lines: Lines, before: Held | None = None) -> Held:
     """
     for _ in range(50):
         for each in lines:
-            await each.bridge.pool.closeCachedConnections()
+            await each.bridge.runner.connections.closeCachedConnections()
         await sleep(0.1)
         gc.collect()
         now = held()

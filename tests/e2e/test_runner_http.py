@@ -23,7 +23,7 @@ def stops(it: Line, phone: StrictAsterisk) -> int:
 async def settled(it: Line, phone: StrictAsterisk) -> dict[str, Any]:
     """The record of a call that is over, once the runner has been told."""
     record = await it.ended(phone)
-    await it.bridge.runner.stopping.idle()
+    await it.bridge.runner.bots.stopping.idle()
     kinds = Counter(event["kind"] for event in record["events"])
     assert kinds["created"] == kinds["terminated"] == 1
     assert kinds["initialized"] == (record["initialized_at"] is not None)
@@ -54,7 +54,7 @@ async def test_calls_that_come_at_once_leave_no_more_than_the_pool_may_keep() ->
         for phone in phones:
             phone.hangup()
         await it.bridge.calls.idle()
-        await it.bridge.runner.stopping.idle()
+        await it.bridge.runner.bots.stopping.idle()
         await it.runner.until(lambda: it.runner.open_connections <= 3)
 
 
@@ -67,7 +67,7 @@ async def test_a_limit_on_requests_at_once_holds_back_the_rest() -> None:
         for phone in phones:
             phone.hangup()
         await it.bridge.calls.idle()
-        await it.bridge.runner.stopping.idle()
+        await it.bridge.runner.bots.stopping.idle()
         assert it.runner.connections <= 4
 
 
@@ -132,7 +132,7 @@ async def test_a_runner_that_is_not_there() -> None:
         assert record["outcome"] == "runner-failed"
         assert "refused" in record["reason"]
         assert phone.hangup_received
-        await it.bridge.runner.stopping.idle()
+        await it.bridge.runner.bots.stopping.idle()
 
 
 @pytest.mark.parametrize("sockets", [None, "both"])
@@ -279,4 +279,4 @@ async def test_a_stop_that_hangs_holds_up_nothing() -> None:
         phone.hangup()
         record = await it.ended(phone)
         assert record["outcome"] == "caller-hangup"
-        await it.bridge.runner.stopping.idle()
+        await it.bridge.runner.bots.stopping.idle()

@@ -11,7 +11,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
-from pipecat_bridge.runner.websocket import BotSocketProtocol
+from pipecat_bridge.runner.door import DoorProtocol
+from tests.doubles.asterisk import HUNG_UP
 from tests.doubles.watch import Watched
 from tests.e2e.harness import Line, line, reactor
 
@@ -22,7 +23,7 @@ def bridge_ends(it: Line) -> list[Any]:
     """The bridge's ends of the one call's WebSockets."""
     [call] = it.bridge.calls.running
     link: Any = call.bot.link
-    return [link._input, link._output]
+    return [link.sockets.input, link.sockets.output]
 
 
 def kernel_settings(end: Any) -> dict[str, int]:
@@ -130,7 +131,7 @@ async def test_limits_end_that_call_only(message: int, fragment: int | None) -> 
         assert record["outcome"] == "bot-hangup"
         assert record["reason"].startswith("it broke the protocol: received WebSocket ")
         assert record["reason"].endswith(" octets (1009)")
-        assert phone.hangup_received
+        assert phone.ended == HUNG_UP
         assert [how.code for how in bot.closes] == [1009]
         other_phone.start_audio()
         heard = len(other_bot.audio)
@@ -156,7 +157,7 @@ async def test_messages_within_the_limits_pass() -> None:
 
 def test_masks_are_taken_off_by_native_code_where_there_is_any() -> None:
     """In pure Python it would cost more than all the rest of a frame."""
-    assert issubclass(BotSocketProtocol, protocol.WebSocketProtocol)
+    assert issubclass(DoorProtocol, protocol.WebSocketProtocol)
     assert protocol.create_xor_masker.__module__.endswith("nvx._xormasker") == HAS_NVX
     masker = protocol.create_xor_masker(b"\1\2\3\4", 640)
     assert masker.process(bytes(640)) == b"\1\2\3\4" * 160

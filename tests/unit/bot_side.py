@@ -12,9 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
+from pipecat_bridge.runner.door import Door
 from pipecat_bridge.runner.link import BotLink
-from pipecat_bridge.runner.websocket import BotSocketFactory
 from pipecat_bridge.wire import rtvi
+from pipecat_bridge.wire.commands import Command
+from pipecat_bridge.wire.pipecat import PipecatDialect
 from tests.doubles import protobuf
 from tests.doubles.bot import BotDouble, Direction
 from tests.doubles.link import LinkTransport, join, turn
@@ -29,6 +31,7 @@ class Heard:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.events: list[rtvi.Event] = []
+        self.commands: list[Command] = []
         self.reasons: list[str] = []
 
     def bot_connected(self) -> None:
@@ -39,6 +42,9 @@ class Heard:
 
     def bot_event(self, event: rtvi.Event) -> None:
         self.events.append(event)
+
+    def bot_command(self, command: Command) -> None:
+        self.commands.append(command)
 
     def bot_interrupted(self) -> None:
         self.names.append("interrupted")
@@ -63,7 +69,7 @@ class BotSide:
             name: options.pop(name) for name in list(options) if hasattr(WebSocketOptions(), name)
         }
         self.clock = Clock()
-        self.door = BotSocketFactory(self.clock, WebSocketOptions(**websocket))
+        self.door = Door(self.clock, WebSocketOptions(**websocket))
         # Autobahn's timers would run on the global reactor.
         self.door.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
         self.heard = Heard()
@@ -74,6 +80,7 @@ class BotSide:
             self.clock,
             self.playout,
             self.heard,
+            PipecatDialect(self.audio.sample_rate, "0"),
             self.audio,
             ready_timeout,
             self.clock.seconds,
@@ -152,12 +159,12 @@ class BotSideCase(SynchronousTestCase):
 
 
 @contextmanager
-def logged(least: LogLevel = LogLevel.info) -> Iterator[list[str]]:
-    """Collect what the bridge logs."""
+def logged(least: LogLevel = LogLevel.info, source: str = "pipecat") -> Iterator[list[str]]:
+    """Collect what the bridge logs; with no `source`, what anybody does."""
     said: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
-        if event["log_level"] >= least and event["log_namespace"].startswith("pipecat"):
+        if event["log_level"] >= least and event["log_namespace"].startswith(source):
             said.append(formatEvent(event))
 
     globalLogPublisher.addObserver(observe)

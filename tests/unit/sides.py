@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from uuid import uuid4
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from pipecat_bridge.asterisk.connection import PhoneStats
@@ -14,8 +16,8 @@ from pipecat_bridge.call.events import CallEvent, Events
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.options import BotAudioOptions, CallOptions
 from pipecat_bridge.runner.caller_queue import QueueStats
-from pipecat_bridge.runner.dialback import BotListener, BotRequest
-from pipecat_bridge.runner.link import LinkStats
+from pipecat_bridge.runner.interfaces import BotListener, LinkStats
+from pipecat_bridge.runner.request import BotRequest
 
 EPOCH = 1_000_000.0
 
@@ -30,6 +32,7 @@ class PhoneSide:
         self.stats = PhoneStats()
         self.peer = peer
         self.hangups: list[float] = []
+        self.cleanly: bool | None = None
         self.heard: list[bytes] = []
         self.playout: Playout | None = None
         self.sink: Callable[[bytes, int], None] | None = None
@@ -37,8 +40,9 @@ class PhoneSide:
     def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
         self.sink, self.playout = sink, playout
 
-    def hang_up(self) -> None:
+    def hang_up(self, cleanly: bool = True) -> None:
         self.hangups.append(self.clock.seconds())
+        self.cleanly = cleanly
 
     def play(self, seconds: float) -> None:
         """Let time pass; hear what the bot says until the hangup."""
@@ -50,24 +54,31 @@ class PhoneSide:
 
 
 class LinkSide:
-    """Keeps what is sent to the bot."""
+    """Keeps what is sent to the bot; its dialect has words for text if `takes_text`."""
 
     def __init__(self) -> None:
+        self.takes_text = True
         self.stats = LinkStats()
         self.queue_stats = QueueStats()
         self.audio: list[tuple[bytes, int]] = []
-        self.messages: list[str] = []
+        self.texts: list[tuple[str, bool, bool]] = []
+        self.digits = ""
         self.queued = 0
 
     def send_audio(self, pcm: bytes, rate: int) -> None:
         self.audio.append((pcm, rate))
 
-    def send_message(self, text: str) -> None:
-        self.messages.append(text)
+    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
+        if self.takes_text:
+            self.texts.append((content, run_immediately, audio_response))
+        return self.takes_text
+
+    def send_digit(self, digit: str) -> None:
+        self.digits += digit
 
 
 class BotSide:
-    """A bot that does nothing by itself; `listener` is the call."""
+    """A bot that does nothing by itself; `listener` is the call. `gone` fires when it is."""
 
     def __init__(
         self, runner: RunnerSide, request: BotRequest, playout: Playout, listener: BotListener
@@ -77,23 +88,31 @@ class BotSide:
         self.playout = playout
         self.listener = listener
         self.link = LinkSide()
+        self.runner_name = ""
         self.starts = 0
         self.stops = 0
+        self.gone: Deferred[None] = succeed(None) if runner.forgets_at_once else Deferred()
 
     def start(self) -> None:
         self.starts += 1
+        self.runner_name = f"http://runner-{len(self.runner.bots)}:8000"
         if self.runner.refuses:
             self.listener.bot_failed(self.runner.refuses)
 
-    def stop(self) -> None:
+    def stop(self) -> Deferred[None]:
         self.stops += 1
+        return self.gone
 
 
 class RunnerSide:
-    """Makes bots; with `refuses`, the reason, each fails as soon as it is started."""
+    """Makes bots; with `refuses`, the reason, each fails as soon as it is started.
+
+    Unless it `forgets_at_once`, a bot that is stopped is there until its `gone` is fired.
+    """
 
     def __init__(self, refuses: str = "") -> None:
         self.refuses = refuses
+        self.forgets_at_once = True
         self.bots: list[BotSide] = []
 
     def bot(self, request: BotRequest, playout: Playout, listener: BotListener) -> BotSide:
@@ -104,7 +123,7 @@ class RunnerSide:
 class Exchange:
     """A registry of calls between such sides, on a clock; `told` are all events."""
 
-    def __init__(self, refuses: str = "", **options: float) -> None:
+    def __init__(self, refuses: str = "", **options: Any) -> None:
         self.clock = Clock()
         self.runner = RunnerSide(refuses)
         self.events = Events()
@@ -114,7 +133,7 @@ class Exchange:
             self.runner,
             self.events,
             self.clock,
-            CallOptions(**options),  # type: ignore[arg-type]  # counts among them are ints
+            CallOptions(**options),
             BotAudioOptions(),
             lambda: EPOCH + self.clock.seconds(),
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import random
+import wave
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -33,6 +35,17 @@ def tone(frequency: float, rate: int, duration: float, dbfs: float = -6.0) -> by
     """Return a sine that begins at phase 0."""
     time = seconds(rate, round(rate * duration))
     return to_pcm(10 ** (dbfs / 20) * np.sin(2 * math.pi * frequency * time))
+
+
+def wav(pcm: bytes, rate: int, channels: int = 1, width: int = 2) -> bytes:
+    """Return a WAV file of samples of `width` bytes."""
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(pcm)
+    return content.getvalue()
 
 
 def multitone(frequencies: Iterable[float], time: Signal, dbfs: float = -3.0) -> Signal:

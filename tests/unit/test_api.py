@@ -11,9 +11,20 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.call.life import State
-from pipecat_bridge.web.api import MAX_BODY, RUNNER_PARAMETERS, ApiSite, api_site
+from pipecat_bridge.call.events import LOGGED
+from pipecat_bridge.call.life import Outcome, State
+from pipecat_bridge.call.record import record
+from pipecat_bridge.call.variables import MAX_BYTES
+from pipecat_bridge.web.api import MAX_BODY, OUTCOME, RUNNER_PARAMETERS, ApiSite, api_site
 from pipecat_bridge.web.metrics import CallCollector, registry
+from pipecat_bridge.wire.commands import (
+    MAX_NAME,
+    MAX_REASON,
+    MAX_TARGET,
+    CommandError,
+    SetVariables,
+    Transfer,
+)
 from tests.unit.sides import Exchange
 
 UUID = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
@@ -27,6 +38,8 @@ ROUTES = {
     "/v1/calls": {"GET"},
     "/v1/calls/{id}": {"GET", "PUT", "POST"},
     "/v1/calls/{id}/outcome": {"GET"},
+    "/v1/calls/{id}/transfer": {"GET"},
+    "/v1/calls/{id}/variables/{name}": {"GET"},
     "/v1/calls/{id}/stop": {"POST"},
     "/v1/calls/{id}/messages": {"POST"},
 }
@@ -36,7 +49,7 @@ class ApiCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.serve()
 
-    def serve(self, **options: float) -> None:
+    def serve(self, **options: Any) -> None:
         self.exchange = Exchange(**options)
         self.calls = self.exchange.calls
         self.reachable: Deferred[bool] = succeed(True)
@@ -71,7 +84,7 @@ class ApiCase(SynchronousTestCase):
 class RouteTests(ApiCase):
     def test_methods(self) -> None:
         for path, methods in ROUTES.items():
-            path = path.format(id=UUID)
+            path = path.format(id=UUID, name="TOPIC")
             for method in {"GET", "PUT", "POST", "DELETE", "PATCH", "BREW", "HEAD"} - methods:
                 if method == "HEAD" and "GET" in methods:
                     status, _ = self.ask("HEAD", path)
@@ -116,6 +129,16 @@ class RouteTests(ApiCase):
                 self.assertIn(f"`{method} {path}`", text)
         for name in RUNNER_PARAMETERS:
             self.assertIn(f"`{name}`", text)
+
+    def test_the_page_names_every_state_outcome_event_and_counter(self) -> None:
+        text = PAGE.read_text("utf-8")
+        call, _, _ = self.exchange.talk(UUID)
+        counters = record(call)["stats"]
+        own = {"created", "ready", "set", *LOGGED}
+        words = {*(one.value for one in (*State, *Outcome)), *own, *OUTCOME}
+        self.assertEqual([word for word in sorted(words) if f"`{word}`" not in text], [])
+        fields = {*counters, *record(call)}
+        self.assertEqual([name for name in sorted(fields) if f'"{name}": ' not in text], [])
 
 
 class ShowTests(ApiCase):
@@ -169,14 +192,79 @@ class ShowTests(ApiCase):
         path = f"/v1/calls/{UUID}/outcome"
         self.problem(404, "GET", path)
         self.ask("PUT", f"/v1/calls/{UUID}", {"metadata": {"caller": "1" * 5000}})
-        unknown = {"id": UUID, "outcome": None, "reason": None}
+        unknown = dict.fromkeys(OUTCOME) | {"id": UUID}
         self.assertEqual(self.ask("GET", path), (200, {**unknown, "state": "prepared"}))
-        call, _, _ = self.exchange.call(UUID)
-        unknown["reason"] = ""
-        self.assertEqual(self.ask("GET", path), (200, {**unknown, "state": "starting"}))
-        call.bot_failed("no bot")
-        ended = {"id": UUID, "state": "ended", "outcome": "runner-failed", "reason": "no bot"}
+        call, phone, _ = self.exchange.call(UUID)
+        starting = {**unknown, "state": "starting", "reason": "", "variables": {}}
+        self.assertEqual(self.ask("GET", path), (200, starting))
+        call.bot_connected()
+        call.bot_command(SetVariables({"TOPIC": "billing"}))
+        call.bot_command(Transfer("support"))
+        phone.play(0.2)
+        ended = {"outcome": "transferred", "transfer": "support", "variables": {"TOPIC": "billing"}}
+        ended |= {"id": UUID, "state": "ended", "reason": ""}
         self.assertEqual(self.ask("GET", path), (200, ended))
+
+    def test_it_fits_into_a_variable_of_asterisks(self) -> None:
+        """4095 bytes, whatever a bot says; cut JSON would be none."""
+        widest = "\N{GRINNING FACE}"
+        call, phone, _ = self.exchange.talk(UUID)
+        room = (MAX_BYTES - MAX_NAME - 10) // 2
+        call.bot_command(SetVariables({"N" * MAX_NAME: "\\" * room}))
+        with self.assertRaises(CommandError):
+            call.bot_command(SetVariables({"M": "\\" * 10}))
+        call.bot_command(Transfer(widest * MAX_TARGET))
+        phone.play(0.2)
+        self.calls.ended[0]["reason"] = widest * MAX_REASON
+        _, answer = self.ask("GET", f"/v1/calls/{UUID}/outcome")
+        self.assertEqual(len(answer["reason"]), MAX_REASON)
+        self.assertLess(len(json.dumps(answer, ensure_ascii=False).encode()), 4096)
+
+
+class ValueTests(ApiCase):
+    """What CURL() of the dialplan gets: the value, or nothing; it knows no status."""
+
+    transfer = f"/v1/calls/{UUID}/transfer"
+    nothing = (404, b"")
+
+    def variable(self, name: str, call_id: str = UUID) -> tuple[int, Any]:
+        answer = self.ask("GET", f"/v1/calls/{call_id}/variables/{name}")
+        self.assertEqual(self.content_type, "text/plain; charset=utf-8")
+        return answer
+
+    def test_variables_while_the_call_runs_and_after(self) -> None:
+        call, _, _ = self.exchange.talk(UUID)
+        call.bot_command(SetVariables({"TOPIC": "Störung, Leitung 2", "EMPTY": "", "N_1": "0"}))
+        for _ in range(2):
+            self.assertEqual(self.variable("TOPIC"), (200, "Störung, Leitung 2".encode()))
+            self.assertEqual(self.variable("TOPIC", UUID.upper())[0], 200)
+            self.assertEqual(self.variable("EMPTY"), (200, b""))
+            self.assertEqual(self.variable("N_1"), (200, b"0"))
+            for unknown in ("topic", "TOPI", "TOPIC%20", "%ff", "a%2Fb", ""):
+                self.assertEqual(self.variable(unknown), self.nothing)
+            call.stop()
+
+    def test_the_target_of_a_transfer(self) -> None:
+        call, phone, _ = self.exchange.talk(UUID)
+        self.assertEqual(self.ask("GET", self.transfer), self.nothing)
+        call.bot_command(Transfer("support"))
+        for _ in range(2):
+            self.assertEqual(self.ask("GET", self.transfer), (200, b"support"))
+            self.assertEqual(self.content_type, "text/plain; charset=utf-8")
+            phone.play(0.2)
+
+    def test_no_such_call_is_nothing_and_no_sentence(self) -> None:
+        for form in (UUID, "x", "%ff", "x" * 2000):
+            self.assertEqual(self.variable("TOPIC", form), self.nothing)
+            self.assertEqual(self.ask("GET", f"/v1/calls/{form}/transfer"), self.nothing)
+        self.ask("PUT", f"/v1/calls/{UUID}")
+        self.assertEqual(self.variable("TOPIC"), self.nothing)
+        self.assertEqual(self.ask("GET", self.transfer), self.nothing)
+
+    def test_nothing_is_below_them(self) -> None:
+        self.exchange.talk(UUID)
+        for path in (f"/v1/calls/{UUID}/variables/A/B", f"{self.transfer}/x"):
+            self.problem(404, "GET", path)
 
 
 class PrepareTests(ApiCase):
@@ -305,10 +393,8 @@ class SteerTests(ApiCase):
             ({"text": "hellö", "audio_response": False}, (True, False)),
         ):
             self.assertEqual(self.ask("POST", path, body), (202, {"id": UUID, "sent": True}))
-            sent = json.loads(bot.link.messages[-1])["data"]
-            wanted = dict(zip(("run_immediately", "audio_response"), options, strict=True))
-            self.assertEqual(sent, {"content": "hellö", "options": wanted})
-        self.assertEqual(len(bot.link.messages), 3)
+            self.assertEqual(bot.link.texts[-1], ("hellö", *options))
+        self.assertEqual(len(bot.link.texts), 3)
 
     def test_messages_that_are_wrong(self) -> None:
         _, _, bot = self.exchange.call(UUID)
@@ -328,7 +414,22 @@ class SteerTests(ApiCase):
             self.assertTrue(text.startswith('expected {"text": "...'), text)
         body = {"text": "x" * MAX_BODY}
         self.problem(413, "POST", f"/v1/calls/{UUID}/messages", body)
-        self.assertEqual(bot.link.messages, [])
+        self.assertEqual(bot.link.texts, [])
+
+    def test_messages_to_a_bot_that_takes_none(self) -> None:
+        _, _, bot = self.exchange.talk(UUID)
+        bot.link.takes_text = False
+        text = self.problem(409, "POST", f"/v1/calls/{UUID}/messages", {"text": "x"})
+        self.assertIn("takes no text", text)
+
+    def test_messages_while_a_lost_bot_is_replaced(self) -> None:
+        self.serve(on_bot_lost="restart")
+        call, _, _ = self.exchange.talk(UUID)
+        call.bot_lost("reset")
+        self.assertEqual(self.ask("GET", f"/v1/calls/{UUID}")[1]["state"], "resuming")
+        status, _ = self.ask("POST", f"/v1/calls/{UUID}/messages", {"text": "x"})
+        self.assertEqual(status, 202)
+        self.assertEqual(self.exchange.runner.bots[1].link.texts, [("x", True, True)])
 
     def test_messages_to_a_bot_that_has_ended(self) -> None:
         call, _, bot = self.exchange.talk(UUID)

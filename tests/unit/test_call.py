@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,9 @@ from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
 from pipecat_bridge.call.call import LAST_FRAMES, Call
 from pipecat_bridge.call.life import Outcome, State
+from pipecat_bridge.options import CallOptions
 from pipecat_bridge.wire import rtvi
+from pipecat_bridge.wire.commands import Hangup, PlayDTMF, SetVariables, Transfer
 from tests.doubles.asterisk import StrictAsterisk
 from tests.doubles.link import join, turn
 from tests.unit.sides import EPOCH, FRAME, BotSide, Exchange, PhoneSide
@@ -39,15 +40,36 @@ WHILE_IT_LASTS: dict[str, Step] = {
     "digit": lambda _, call, phone, bot: call.caller_digit("5"),
     "text": lambda _, call, phone, bot: call.send_text("hello", True, True),
     "bot audio": lambda exchange, call, phone, bot: exchange.say(bot, 0.3),
+    "variables": lambda _, call, phone, bot: call.bot_command(SetVariables({"A": "1"})),
+    "tones": lambda _, call, phone, bot: call.bot_command(PlayDTMF("12")),
+    "hangup": lambda _, call, phone, bot: call.bot_command(Hangup()),
+    "transfer": lambda _, call, phone, bot: call.bot_command(Transfer("support")),
+    "old bot gone": lambda exchange, call, phone, bot: gone(exchange),
 }
+POLICIES = ("hangup", "restart", "dialplan")
 STEPS = st.lists(st.sampled_from([*ANY_TIME, *WHILE_IT_LASTS]), max_size=12)
 
 
+def gone(exchange: Exchange) -> None:
+    """The runners of bots that were stopped know it now."""
+    for bot in exchange.runner.bots:
+        if bot.stops and not bot.gone.called:
+            bot.gone.callback(None)
+
+
 class OnceTests(SynchronousTestCase):
-    @settings(deadline=None, max_examples=300)
-    @given(names=STEPS, max_duration=st.sampled_from([0.0, 0.5]))
-    def test_in_every_order_of_inputs(self, names: list[str], max_duration: float) -> None:
-        exchange = Exchange(max_duration=max_duration)
+    @settings(deadline=None, max_examples=500)
+    @given(
+        names=STEPS,
+        max_duration=st.sampled_from([0.0, 0.5]),
+        policy=st.sampled_from(POLICIES),
+        forgets_at_once=st.booleans(),
+    )
+    def test_in_every_order_of_inputs(
+        self, names: list[str], max_duration: float, policy: str, forgets_at_once: bool
+    ) -> None:
+        exchange = Exchange(max_duration=max_duration, on_bot_lost=policy)
+        exchange.runner.forgets_at_once = forgets_at_once
         sides = exchange.call()
         call = sides[0]
         for name in names:
@@ -57,6 +79,7 @@ class OnceTests(SynchronousTestCase):
                 WHILE_IT_LASTS[name](exchange, *sides)
             self.check(exchange, *sides)
         call.stop()
+        gone(exchange)
         self.check(exchange, *sides)
         self.assertIs(call.state, State.ENDED)
         self.assertEqual(exchange.clock.getDelayedCalls(), [])
@@ -68,10 +91,24 @@ class OnceTests(SynchronousTestCase):
         self.assertEqual((kinds.count("created"), kinds.index("created")), (1, 0))
         self.assertEqual(kinds.count("initialized"), int(call.initialized_at is not None))
         self.assertEqual(kinds.count("terminated"), ended)
-        self.assertEqual((bot.starts, bot.stops, len(phone.hangups)), (1, ended, ended))
+        self.assertEqual(len(phone.hangups), ended)
         self.assertEqual(call.outcome is not None, bool(ended))
+        self.check_bots(exchange, call)
         if ended:
             self.assertEqual(kinds[-1], "terminated")
+
+    def check_bots(self, exchange: Exchange, call: Call) -> None:
+        """There was never more than one at a time, and each was let go once."""
+        *lost, bot = exchange.runner.bots
+        self.assertIs(call.bot, bot)
+        self.assertLessEqual(len(lost), CallOptions().max_restarts)
+        self.assertEqual([(each.starts, each.stops) for each in lost], [(1, 1)] * len(lost))
+        over = call.state in (State.FINISHING, State.ENDED)
+        self.assertEqual(bot.stops, int(over))
+        if not all(each.gone.called for each in lost):
+            self.assertEqual(bot.starts, 0)
+        elif not over:
+            self.assertEqual(bot.starts, 1)
 
     def test_a_runner_that_refuses_at_once(self) -> None:
         exchange = Exchange(refuses="503")
@@ -102,7 +139,7 @@ class FinishTests(SynchronousTestCase):
         call.bot_ended()
         phone.play(0.1)
         self.assertEqual(call.outcome, Outcome.COMPLETED)
-        self.assertApproximates(phone.hangups[0], LAST_FRAMES, 1e-6)
+        self.assertApproximates(phone.hangups[0], 0.02 + LAST_FRAMES, 1e-6)
 
     def test_a_stop_drops_what_waits(self) -> None:
         exchange = Exchange()
@@ -182,13 +219,14 @@ class PassingOnTests(SynchronousTestCase):
     def test_digits_and_texts_reach_the_link_before_the_bot_is_there(self) -> None:
         call, _, bot = self.exchange.call()
         call.caller_digit("#")
-        call.send_text("hello", False, True)
-        digit, text = (json.loads(message) for message in bot.link.messages)
-        self.assertEqual((digit["type"], digit["data"]["buttons"]), ("dtmf", ["#"]))
-        self.assertEqual(text["type"], "send-text")
-        self.assertEqual(text["data"]["content"], "hello")
-        options = {"run_immediately": False, "audio_response": True}
-        self.assertEqual(text["data"]["options"], options)
+        self.assertTrue(call.send_text("hello", False, True))
+        self.assertEqual(bot.link.digits, "#")
+        self.assertEqual(bot.link.texts, [("hello", False, True)])
+
+    def test_a_bot_that_takes_no_text(self) -> None:
+        call, _, bot = self.exchange.talk()
+        bot.link.takes_text = False
+        self.assertFalse(call.send_text("hello", True, True))
 
     def test_what_the_bot_tells_becomes_events(self) -> None:
         call, _, _ = self.exchange.talk()
@@ -213,7 +251,7 @@ class PassingOnTests(SynchronousTestCase):
 
     def test_a_bot_cannot_tell_events_of_the_calls_own(self) -> None:
         call, _, _ = self.exchange.talk()
-        for kind in ("terminated", "created", "initialized", "rejected", "dtmf", "ready"):
+        for kind in ("terminated", "created", "resumed", "rejected", "dtmf", "transfer"):
             call.bot_event(rtvi.Other(kind, {"outcome": "completed"}))
             told = self.exchange.told[-1]
             self.assertEqual(told.kind, "rtvi")

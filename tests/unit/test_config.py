@@ -14,6 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge import config
 from pipecat_bridge.config import ConfigError
 from pipecat_bridge.options import Options
+from tests.unit.files import scratch
+from tests.unit.signals import wav
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "etc" / "pipecat-bridge.toml"
@@ -111,7 +113,10 @@ class FaultTests(ConfigCase):
             ("[calls]\nmax_calls = true", "[calls] max_calls = true: expected a whole number"),
             ("[calls]\nmax_duration = inf", "[calls] max_duration = inf: expected a finite number"),
             ("[calls]\nmax_duration = nan", "[calls] max_duration = nan: expected a number >= 0"),
-            ("[runner]\nurl = 5", "[runner] url = 5: expected a string, got a whole number"),
+            (
+                "[runner]\nurl = 5",
+                "[runner] url = 5: expected a string or an array, got a whole number",
+            ),
             ("[audiosocket]\nallow = 5", "[audiosocket] allow = 5: expected an array, got"),
             ("[audiosocket]\nallow = [5]", "[audiosocket] allow = [5]: expected a string, got"),
             (
@@ -178,6 +183,20 @@ class FaultTests(ConfigCase):
             fault, 'default: [runner] dialback_url is empty: expected what reaches "unix:/run/bots"'
         )
         config.load(self.file(listen + 'dialback_url = "wss://bots.example"'))
+
+    def test_a_hold_file_is_looked_into(self) -> None:
+        path = scratch(self)
+        path.write_bytes(wav(bytes(16000), 8000))
+        self.assertEqual(config.load(overrides=[f"calls.hold_file={path}"]).calls.max_restarts, 3)
+        for content, fault in (
+            (wav(bytes(16000), 8000)[:20], f'"{path}": no PCM WAV file: '),
+            (wav(b"", 8000), f'"{path}": 0 bytes of audio: expected 20 ms or more'),
+            (None, f'"{path}": No such file or directory, expected a WAV file'),
+        ):
+            path.unlink() if content is None else path.write_bytes(content)
+            [said] = self.faults("", None, f"calls.hold_file={path}")
+            name = "--set calls.hold_file: [calls] hold_file = "
+            self.assertTrue(said.startswith(name + fault), said)
 
     def test_unknown_names(self) -> None:
         for text, expected in (

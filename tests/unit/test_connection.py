@@ -20,7 +20,7 @@ from pipecat_bridge.asterisk.connection import CLOSE_TIMEOUT, AudioSocketConnect
 from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio import g711
 from pipecat_bridge.audio.playout import Playout
-from tests.doubles.asterisk import JITTER, RATES, StrictAsterisk
+from tests.doubles.asterisk import HUNG_UP, JITTER, RATES, StrictAsterisk
 from tests.doubles.link import LinkTransport, turn
 from tests.unit.signals import tone
 
@@ -720,6 +720,32 @@ class EndTests(Case):
         self.assertEqual(line.asterisk.faults, [])
         self.assertEqual(line.call.gone, 1)
         self.check_gone(line)
+
+    def test_an_error_instead_hangs_the_channel_up(self) -> None:
+        line = Line()
+        line.asterisk.start_audio()
+        line.turn(1.0)
+        line.connection.hang_up(cleanly=False)
+        line.connection.hang_up()
+        self.assertEqual(line.writes[-1], message(0xFF, b"\0"))
+        line.turn(10 * MS)
+        self.assertEqual(line.asterisk.ended, HUNG_UP)
+        self.assertEqual(line.asterisk.bytes_after_end, 0)
+        self.assertEqual(line.asterisk.faults, [])
+        self.assertEqual(line.writes.count(b"\0\0\0"), 0)
+        self.assertEqual(line.call.gone, 1)
+        self.check_gone(line)
+
+    def test_a_peer_that_does_not_close_upon_an_error_is_closed(self) -> None:
+        place, dumb = Place(), Dumb()
+        connection, _ = place.connect(dumb)
+        dumb.transport.write(message(0x01, uuid4().bytes))
+        place.turn(1.0)
+        connection.hang_up(cleanly=False)
+        place.turn(CLOSE_TIMEOUT + 5 * MS)
+        self.assertTrue(dumb.lost)
+        self.assertEqual(dumb.received.replace(SILENCE, b""), message(0xFF, b"\0"))
+        self.check_gone(place)
 
     def test_audio_on_its_way_meanwhile_is_no_longer_heard(self) -> None:
         line = Line()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -11,14 +12,18 @@ from twisted.web.client import Agent
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, RunnerOptions, WebSocketOptions
+from pipecat_bridge.runner.address import FixedAddress
+from pipecat_bridge.runner.bots import Bot, Bots
 from pipecat_bridge.runner.client import RunnerClient, connection_pool
-from pipecat_bridge.runner.dialback import BotRequest, DialBack, DialBackBot, FixedAddress
-from pipecat_bridge.runner.websocket import BotSocketFactory
+from pipecat_bridge.runner.dialback import DialBack
+from pipecat_bridge.runner.door import Door
+from pipecat_bridge.runner.pool import Pool, Upstream
+from pipecat_bridge.runner.request import BotRequest
 from tests.doubles.bot import BotDouble, Direction
 from tests.doubles.bot_socket import DialError
 from tests.doubles.link import join, turn
 from tests.unit.bot_side import CALL, Heard, warnings
-from tests.unit.runner_side import OK, ClientCase, Connection
+from tests.unit.runner_side import OK, URL, ClientCase, Connection
 
 EMPTY = b"HTTP/1.1 %d Said\r\nContent-Length: 0\r\n\r\n"
 
@@ -44,22 +49,19 @@ class DialBackCase(ClientCase):
         pool = connection_pool(self.reactor, runner)
         agent = Agent(self.reactor, connectTimeout=1e6, pool=pool)
         self.client = RunnerClient(self.reactor, agent, runner)
-        self.door = BotSocketFactory(self.reactor, WebSocketOptions(), runner.require_token)
+        self.door = Door(self.reactor, WebSocketOptions(), runner.require_token)
         self.door.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
-        self.runner = DialBack(
-            self.reactor,
-            self.client,
-            address or FixedAddress("http://127.0.0.1:8000/"),
-            self.door,
-            lambda: "ws://127.0.0.1:8001/",
-            runner,
-            CallerAudioOptions(),
-            self.reactor.seconds,
+        mode = DialBack(self.client, self.door, lambda: "ws://127.0.0.1:8001/", runner, 16000)
+        addresses = address if isinstance(address, list) else [address or FixedAddress(URL + "/")]
+        upstreams = [Upstream(f"runner {n}", each) for n, each in enumerate(addresses, 1)]
+        self.pool = Pool(upstreams, self.reactor, runner, random.Random(1))
+        self.runner = Bots(
+            self.reactor, mode, self.pool, runner, CallerAudioOptions(), self.reactor.seconds
         )
         self.heard = Heard()
         self.taken = 0
 
-    def start(self, **parameters: Any) -> DialBackBot:
+    def start(self, **parameters: Any) -> Bot:
         request = BotRequest(CALL, parameters, {"caller": "42"})
         bot = self.runner.bot(request, Playout(), self.heard)
         bot.start()
@@ -285,37 +287,3 @@ class StopTests(DialBackCase):
                 self.assertEqual(closes, [1000] * len(ways))
                 self.reactor.advance(90)  # the pool's
                 self.assertEqual(self.reactor.getDelayedCalls(), [])
-
-
-class ReachableTests(DialBackCase):
-    def ask_reachable(self) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self.runner.reachable())
-
-    def test_any_answer_will_do(self) -> None:
-        for status in (200, 404, 503):
-            self.make()
-            asking = self.ask_reachable()
-            connection = self.accept()
-            self.assertEqual(connection.requests(), [b"GET /health HTTP/1.1"])
-            connection.answer(EMPTY % status)
-            self.assertTrue(self.successResultOf(asking))
-
-    def test_none_will_not(self) -> None:
-        asking = self.ask_reachable()
-        self.reactor.advance(2.1)
-        self.assertFalse(self.successResultOf(asking))
-
-    def test_a_runner_that_is_being_started_is_not(self) -> None:
-        address = LateAddress()
-        self.make(address)
-        asking = self.ask_reachable()
-        self.reactor.advance(1.1)
-        self.assertFalse(self.successResultOf(asking))
-        self.assertTrue(address.cancelled)
-
-    def test_it_is_told_in_time_when_all_requests_hang(self) -> None:
-        self.make(max_requests=1)
-        self.start()
-        asking = self.ask_reachable()
-        self.reactor.advance(2.1)
-        self.assertFalse(self.successResultOf(asking))

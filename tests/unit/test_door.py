@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipecat_bridge.options import WebSocketOptions
-from pipecat_bridge.runner.websocket import BotSocketFactory
+from pipecat_bridge.runner.door import Door
 from tests.doubles.bot import BotDouble
 from tests.doubles.bot_socket import DialError
 from tests.doubles.link import join
@@ -17,7 +17,7 @@ OTHER = "00000000-0000-4000-8000-000000000000"
 class DoorCase(BotSideCase):
     def require_token(self) -> None:
         side = self.side
-        side.door = BotSocketFactory(side.clock, WebSocketOptions(), require_token=True)
+        side.door = Door(side.clock, WebSocketOptions(), require_token=True)
         side.door.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
         side.token = side.door.expect(side.link)
 

@@ -14,7 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.doubles.asterisk import JITTER, RATES, StrictAsterisk
+from tests.doubles.asterisk import HUNG_UP, JITTER, RATES, StrictAsterisk
 from tests.doubles.far_end import FarEnd
 from tests.doubles.link import LinkTransport, join, turn
 
@@ -80,11 +80,21 @@ class LinkedCase(SynchronousTestCase):
 
 class RuleTests(LinkedCase):
     def test_forbidden_kinds_end_the_call(self) -> None:
-        for kind in set(range(1, 256)) - set(RATES):
+        for kind in set(range(1, 255)) - set(RATES):
             with self.subTest(kind=kind):
                 asterisk = self.call()
                 self.say(message(kind, b"x"))
                 self.assert_ended(asterisk, f"kind 0x{kind:02x} is neither")
+
+    def test_an_error_hangs_the_channel_up(self) -> None:
+        for release in ("18.26", "22.10"):
+            for error in (message(0xFF, b""), message(0xFF, b"\0")):
+                asterisk = self.call(release=release)
+                self.say(FRAME + error + FRAME)
+                self.assertEqual(asterisk.ended, HUNG_UP)
+                self.assertEqual((asterisk.faults, asterisk.hangup_received), ([], False))
+                self.assertEqual(len(asterisk.frames), 1)
+                self.assertEqual(asterisk.bytes_after_end, len(FRAME))
 
     def test_every_audio_kind_decides_its_rate(self) -> None:
         asterisk = self.call()

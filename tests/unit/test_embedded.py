@@ -14,7 +14,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.options import EmbeddedOptions
-from pipecat_bridge.runner.embedded import LAST_WORDS, LONGEST_LINE, EmbeddedRunner, missing_extra
+from pipecat_bridge.runner.embedded import EmbeddedRunner, missing_extra
+from pipecat_bridge.supervised import LAST_WORDS, LONGEST_LINE
 from tests.unit.bot_side import logged
 
 LISTENS = b"listening on http://127.0.0.1:1234\n"
@@ -249,3 +250,33 @@ class ExtraTests(SynchronousTestCase):
             said = missing_extra()
         for way in ('"pipecat-bridge[bot]"', 'mode = "dialback"', "url"):
             self.assertIn(way, said)
+
+
+class SupervisedTests(EmbeddedCase):
+    """What the runner does not need, and workers do."""
+
+    def test_one_that_was_seen_to_end_and_does_not_is_killed(self) -> None:
+        self.machine.last.say(LISTENS)
+        self.runner._process.ends()
+        self.machine.advance(7.9)
+        self.assertEqual(self.machine.last.signals, [])
+        self.machine.advance(0.2)
+        self.assertEqual(self.machine.last.signals, ["KILL"])
+        self.machine.last.end(9)
+        self.machine.advance(0.5)
+        self.assertEqual(len(self.machine.processes), 2)
+
+    def test_one_that_does_is_not(self) -> None:
+        self.runner._process.ends()
+        self.machine.last.end(0)
+        self.machine.advance(10.0)
+        self.assertEqual([process.signals for process in self.machine.processes], [[], []])
+
+    def test_it_can_be_told_to_end_in_another_way(self) -> None:
+        told: list[str] = []
+        stopping = self.runner._process.stop(lambda: told.append("end"))
+        self.assertEqual((told, self.machine.last.signals), (["end"], []))
+        self.machine.advance(8.1)
+        self.assertEqual(self.machine.last.signals, ["KILL"])
+        self.machine.last.end(9)
+        self.successResultOf(stopping)

@@ -72,8 +72,18 @@ class LogTests(SynchronousTestCase):
         [line] = self.lines(event("terminated", outcome="completed", reason="", duration=1.5))
         self.assertEqual(line, "42 terminated outcome=completed duration=1.5")
 
+    def test_a_line_for_what_a_bot_does(self) -> None:
+        for told, line in (
+            (event("bot-lost", reason="reset"), "42 bot-lost reason=reset"),
+            (event("resumed", resumption=1), "42 resumed resumption=1"),
+            (event("hangup", reason=""), "42 hangup "),
+            (event("transfer", target="support"), "42 transfer target=support"),
+            (event("play-dtmf", digits="12#"), "42 play-dtmf digits=12#"),
+        ):
+            self.assertEqual(self.lines(told), [line])
+
     def test_no_line_for_what_a_bot_says(self) -> None:
-        kinds = ("bot-llm-text", "user-transcription", "metrics", "rtvi", "server-message")
+        kinds = ("bot-llm-text", "user-transcription", "metrics", "rtvi", "server-message", "set")
         self.assertEqual(self.lines(*(event(kind, text="secret") for kind in kinds)), [])
 
     def test_what_a_peer_sent_stays_on_the_line(self) -> None:

@@ -9,18 +9,22 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import TRANSITIONS, Input, Outcome, State
+from pipecat_bridge.wire.commands import Hangup, Transfer
 from tests.unit.sides import BotSide, Exchange, PhoneSide
 
 # A row for each input, a column for each state but ENDED; "." where nothing changes.
 TABLE = """
-                STARTING        TALKING        FINISHING
-BOT_CONNECTED   TALKING         .              .
-BOT_FAILED      runner-failed   .              .
-BOT_ENDED       runner-failed   FINISHING      .
-BOT_LOST        runner-failed   bot-hangup     .
-PHONE_GONE      caller-hangup   caller-hangup  caller-hangup
-PLAYED_OUT      .               .              completed
-STOP            drained         drained        drained
+                STARTING        TALKING        RESUMING       FINISHING
+BOT_CONNECTED   TALKING         .              TALKING        .
+BOT_FAILED      runner-failed   .              bot-hangup     .
+BOT_ENDED       runner-failed   FINISHING      bot-hangup     .
+BOT_LOST        runner-failed   bot-hangup     bot-hangup     .
+BOT_TO_REPLACE  runner-failed   RESUMING       bot-hangup     .
+BOT_HANGS_UP    FINISHING       FINISHING      FINISHING      .
+BOT_TRANSFERS   FINISHING       FINISHING      FINISHING      .
+PHONE_GONE      caller-hangup   caller-hangup  caller-hangup  caller-hangup
+PLAYED_OUT      .               .              .              completed
+STOP            drained         drained        drained        drained
 """
 
 APPLY: dict[Input, Callable[[Call, PhoneSide], None]] = {
@@ -28,6 +32,9 @@ APPLY: dict[Input, Callable[[Call, PhoneSide], None]] = {
     Input.BOT_FAILED: lambda call, _: call.bot_failed("no"),
     Input.BOT_ENDED: lambda call, _: call.bot_ended(),
     Input.BOT_LOST: lambda call, _: call.bot_lost("reset"),
+    Input.BOT_TO_REPLACE: lambda call, _: call.bot_lost("reset"),
+    Input.BOT_HANGS_UP: lambda call, _: call.bot_command(Hangup("done")),
+    Input.BOT_TRANSFERS: lambda call, _: call.bot_command(Transfer("support")),
     Input.PHONE_GONE: lambda call, _: call.phone_gone(),
     Input.PLAYED_OUT: lambda _, phone: phone.play(1.0),
     Input.STOP: lambda call, _: call.stop(Outcome.DRAINED),
@@ -45,12 +52,16 @@ def expected() -> dict[tuple[State, Input], str]:
     return {pair: pair[0].name if cell == "." else cell for pair, cell in cells.items()}
 
 
-def call_in(state: State) -> tuple[Call, PhoneSide, BotSide]:
-    exchange = Exchange()
+def call_in(state: State, restarts: int = 0) -> tuple[Call, PhoneSide, BotSide]:
+    """A call in `state`, whose bot may be replaced so many times from there on."""
+    more = restarts + (state is State.RESUMING)
+    exchange = Exchange(on_bot_lost="restart", max_restarts=more)
     call, phone, bot = exchange.call()
-    if state in (State.TALKING, State.FINISHING):
+    if state in (State.TALKING, State.RESUMING, State.FINISHING):
         call.bot_connected()
         exchange.say(bot, 0.5)
+    if state is State.RESUMING:
+        call.bot_lost("reset")
     if state is State.FINISHING:
         call.bot_ended()
     if state is State.ENDED:
@@ -63,7 +74,7 @@ class LifeTests(SynchronousTestCase):
         table = expected()
         for state, what in product(State, Input):
             with self.subTest(state=state.name, input=what.name):
-                call, phone, _ = call_in(state)
+                call, phone, _ = call_in(state, restarts=what is Input.BOT_TO_REPLACE)
                 self.assertIs(call.state, state)
                 APPLY[what](call, phone)
                 found = call.outcome.value if call.outcome else call.state.name
@@ -71,15 +82,27 @@ class LifeTests(SynchronousTestCase):
 
     def test_the_end_absorbs_everything(self) -> None:
         for what in Input:
-            call, phone, bot = call_in(State.ENDED)
+            call, phone, bot = call_in(State.ENDED, restarts=1)
             APPLY[what](call, phone)
             self.assertIs(call.outcome, Outcome.STOPPED)
             self.assertEqual((bot.stops, len(phone.hangups)), (1, 1))
 
-    def test_an_end_has_an_outcome_and_nothing_else_has(self) -> None:
+    def test_finishing_ends_as_what_it_was_begun_for(self) -> None:
+        ends: dict[Input, str] = {}
+        for (state, what), (following, outcome) in TRANSITIONS.items():
+            if following is State.FINISHING:
+                call, phone, _ = call_in(state)
+                APPLY[what](call, phone)
+                phone.play(1.0)
+                self.assertIs(call.outcome, outcome)
+                ends[what] = call.outcome.value if call.outcome else "none"
+        goodbyes = dict.fromkeys((Input.BOT_ENDED, Input.BOT_HANGS_UP), "completed")
+        self.assertEqual(ends, {**goodbyes, Input.BOT_TRANSFERS: "transferred"})
+
+    def test_an_end_and_what_leads_to_it_have_an_outcome_and_nothing_else_has(self) -> None:
         for (_, what), (following, outcome) in TRANSITIONS.items():
-            brings_its_own = what is Input.STOP
-            ends = following is State.ENDED
+            brings_its_own = what in (Input.STOP, Input.PLAYED_OUT)
+            ends = following in (State.FINISHING, State.ENDED)
             self.assertEqual(ends, outcome is not None or brings_its_own)
 
     def test_each_state_is_reached_and_left_toward_the_end(self) -> None:

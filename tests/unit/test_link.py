@@ -86,27 +86,28 @@ class ReadyTests(BotSideCase):
         side.dial(bot, "output")
         bot.rtvi("bot-ready")
         side.speak(10)
-        side.link.send_message("{}")
+        side.link.send_digit("1")
         self.assertEqual(side.heard.names, [])
         bot.ready_sent = True
         side.dial(bot, "input")
         self.assertEqual(side.heard.names, ["connected", "ready"])
         self.assertEqual(numbers(bot), list(range(10)))
-        self.assertEqual([each.get("type") for each in bot.messages], ["client-ready", None])
+        self.assertEqual([each["type"] for each in bot.messages], ["client-ready", "dtmf"])
         self.assertEqual(bot.faults, [])
 
     def test_messages_wait_for_bot_ready_and_go_before_the_audio(self) -> None:
         side = self.make()
         side.speak(3)
         for number in range(150):
-            side.link.send_message(f'{{"number": {number}}}')
+            side.link.send_text(str(number), True, True)
         bot = BotDouble(side.clock, ready_after=0.1)
         kinds = order(bot)
         side.dial(bot)
         self.assertEqual(kinds, ["message"])
         side.turn(0.2)
         self.assertEqual(kinds, ["message"] * 101 + ["audio"] * 3)
-        self.assertEqual([each["number"] for each in bot.messages[1:]], list(range(100)))
+        said = [each["data"]["content"] for each in bot.messages[1:]]
+        self.assertEqual(said, [str(number) for number in range(100)])
 
     def test_one_of_two_sockets_is_no_bot(self) -> None:
         side = self.make()
@@ -159,8 +160,8 @@ class ToBotTests(BotSideCase):
         bot.stall()
         side.speak(250, start=20)
         for digit in "0123456789*#":
-            side.link.send_message(rtvi.dtmf(digit))
-        side.link.send_message(rtvi.send_text("hello"))
+            side.link.send_digit(digit)
+        side.link.send_text("hello", True, True)
         self.assertGreater(side.link.queue_stats.dropped, 0)
         kinds = order(bot)
         bot.unstall()
@@ -602,7 +603,7 @@ class EndTests(BotSideCase):
                 side.link.close()
                 side.link.close()
                 side.link.send_audio(bytes(640), 16000)
-                side.link.send_message("{}")
+                side.link.send_digit("1")
                 self.assertEqual(self.end(), [])
                 self.assertEqual([how.code for how in bot.closes], [1000] * sockets)
 

@@ -42,7 +42,7 @@ class LoadTests(SynchronousTestCase):
         self.assertGreater(result["cpu_percent"], 0)
         self.assertGreater(result["rss_mb"]["load"], 10)
         self.assertGreater(result["gc"]["pauses"], -1)
-        self.assertIn("ended: hung up by the bridge", result["ended"])
+        self.assertIn("ended: ended by the bridge with an error", result["ended"])
 
     def test_the_bridge_does_not_start(self) -> None:
         done = load("--calls", "1", "--set", "calls.max_calls=many")

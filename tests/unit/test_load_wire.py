@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.load import protobuf, websocket
 from pipecat_bridge.wire import frames
 from pipecat_bridge.wire.frames_pb2 import Frame
-from pipecat_bridge.wire.websocket import ClientFrames, server_header
+from pipecat_bridge.wire.websocket import PlainFrames, server_frame
 
 
 class ProtobufTests(SynchronousTestCase):
@@ -35,13 +35,13 @@ class WebSocketTests(SynchronousTestCase):
     def test_a_server_unmasks_what_it_sends(self) -> None:
         for size in (0, 1, 125, 126, 660, 1023, 1024, 1025, 65535, 65536):
             payload = bytes(index * 7 % 256 for index in range(size))
-            pieces = ClientFrames(1 << 20).feed(websocket.masked(payload))
+            pieces = PlainFrames(1 << 20, True).feed(websocket.masked(payload))
             self.assertEqual(pieces, [(True, payload)])
         self.assertNotIn(bytes(16), websocket.masked(bytes(64)))
 
     def test_frames_of_a_server_at_any_cut(self) -> None:
         payloads = [b"", b"a" * 125, b"b" * 126, b"c" * 65536]
-        stream = b"".join(server_header(len(payload)) + payload for payload in payloads)
+        stream = b"".join(server_frame(payload) for payload in payloads)
         for size in (1, 3, 128, 70000):
             decoder, got = websocket.Decoder(), []
             for at in range(0, len(stream), size):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from treq.testing import StubTreq
@@ -16,9 +17,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
+from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.address import FixedAddress
+from pipecat_bridge.runner.pool import Lease, Pool, Upstream
 from pipecat_bridge.web.api import api_site
 from pipecat_bridge.web.health import Health
-from pipecat_bridge.web.metrics import COUNTERS, GAUGES, CallCollector, registry
+from pipecat_bridge.web.metrics import COUNTERS, GAUGES, CallCollector, RunnerCollector, registry
 from tests.unit.sides import BotSide, Exchange, PhoneSide
 
 PAGE = Path(__file__).parents[2] / "docs" / "api.md"
@@ -28,7 +32,7 @@ COUNTED = {f"pipecat_bridge_{name}_total": name for name in COUNTERS}
 
 class MetricsCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.exchange = Exchange()
+        self.exchange = Exchange(on_bot_lost="restart")
         self.restarts = 0
         extra = {"runner_restarts": ("Restarts", lambda: self.restarts)}
         self.registry = registry(CallCollector(self.exchange.calls, extra))
@@ -42,8 +46,11 @@ class MetricsCase(SynchronousTestCase):
         return {sample.name: sample.value for sample in self.samples() if not sample.labels}
 
     def busy_call(self, number: int) -> tuple[Call, PhoneSide, BotSide]:
-        """A call in which each counter has a value of its own."""
-        call, phone, bot = self.exchange.talk()
+        """A call in which each counter has a value of its own, with its second bot."""
+        call, phone, _ = self.exchange.talk()
+        call.bot_lost("broken")
+        call.bot_connected()
+        bot = self.exchange.runner.bots[-1]
         phone.stats.frames_in = 1 + number
         phone.stats.filled_frames = 2 + number
         phone.stats.odd_frames = 3 + number
@@ -125,6 +132,60 @@ class CounterTests(MetricsCase):
         self.assertEqual(self.values()["pipecat_bridge_runner_restarts_total"], 3)
 
 
+class RunnerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.upstreams = [Upstream(name, FixedAddress(name)) for name in ("http://a", "http://b")]
+        self.pool = Pool(self.upstreams, self.clock, RunnerOptions(), random.Random(1))
+        self.registry = CollectorRegistry()
+        self.registry.register(RunnerCollector(self.pool.upstreams))
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"pipecat_bridge_runner_{name}", labels)
+
+    def take(self, number: int) -> Lease:
+        lease = self.pool.take([self.upstreams[1 - number]])
+        assert lease is not None
+        return lease
+
+    def test_calls_and_what_became_of_starts(self) -> None:
+        for result in ("connected", "failed", "busy"):
+            self.assertEqual(self.value("starts_total", runner="http://a", result=result), 0)
+        for _ in range(3):
+            self.take(0).connected()
+        self.take(0).failed("refused")
+        self.take(0).failed("refused")
+        self.take(0).give_back()
+        self.take(1).busy()
+        self.assertEqual(self.value("calls", runner="http://a"), 3)
+        self.assertEqual(self.value("calls", runner="http://b"), 0)
+        for runner, result, count in (
+            ("http://a", "connected", 3),
+            ("http://a", "failed", 2),
+            ("http://a", "busy", 0),
+            ("http://b", "busy", 1),
+        ):
+            self.assertEqual(self.value("starts_total", runner=runner, result=result), count)
+
+    def test_states(self) -> None:
+        seen = [self.value("state", runner="http://a")]
+        for _ in range(3):
+            self.take(0).failed("refused")
+        seen.append(self.value("state", runner="http://a"))
+        self.clock.advance(1.3)
+        seen.append(self.value("state", runner="http://a"))
+        self.take(0).connected()
+        seen.append(self.value("state", runner="http://a"))
+        self.assertEqual(seen, [0, 2, 1, 0])
+        self.assertEqual(self.value("state", runner="http://b"), 0)
+
+    def test_health_is_told_where_it_is_known(self) -> None:
+        wanted = {"unchecked": None, "unknown": None, "fine": 1, "draining": 0, "silent": 0}
+        for health, value in wanted.items():
+            self.upstreams[0].health = health
+            self.assertEqual(self.value("health", runner="http://a"), value, health)
+
+
 class PageTests(MetricsCase):
     def test_over_http(self) -> None:
         self.busy_call(1)
@@ -147,5 +208,12 @@ class PageTests(MetricsCase):
         own |= {f"pipecat_bridge_{name}_total" for name in service}
         health = [sample for family in Health(Clock()).collect() for sample in family.samples]
         own |= {sample.name for sample in health}
+        upstream = Upstream("http://a", FixedAddress("http://a"))
+        pool = Pool([upstream], Clock(), RunnerOptions(), random.Random())
+        upstream.health = "fine"
+        runner = [
+            sample for each in RunnerCollector(pool.upstreams).collect() for sample in each.samples
+        ]
+        own |= {sample.name for sample in runner}
         named = set(re.findall(r"`(pipecat_bridge_\w+)", PAGE.read_text("utf-8")))
         self.assertEqual(named, own)

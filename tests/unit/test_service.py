@@ -197,7 +197,7 @@ class StopTests(SynchronousTestCase):
             self.successResultOf(self.bridge.stopService())
 
     def test_what_never_goes_is_waited_for_within_the_grace_only(self) -> None:
-        for tally in (self.bridge.phones.open, self.bridge.runner.stopping):
+        for tally in (self.bridge.phones.open, self.bridge.runner.bots.stopping):
             tally.enter()
             stopped = self.bridge.stopService()
             turn(self.reactor, service.STOP_GRACE - 0.1, 0.01)

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.wire.websocket import ClientFrames, pong, server_header, unmask
+from pipecat_bridge.wire.websocket import (
+    BINARY,
+    ClientMask,
+    PlainFrames,
+    mask,
+    pong,
+    server_frame,
+)
 
 KEY = b"\x5a\x01\xff\x33"
 LIMIT = 1 << 20
@@ -39,7 +46,7 @@ MIDDLE = frame(0, b"cd", fin=False)
 LAST = frame(0, b"ef")
 
 
-def feed(frames: ClientFrames, *chunks: bytes) -> tuple[list[bytes], bytes]:
+def feed(frames: PlainFrames, *chunks: bytes) -> tuple[list[bytes], bytes]:
     """Messages, and the raw bytes of all else."""
     pieces = [piece for chunk in chunks for piece in frames.feed(chunk)]
     messages = [piece.data for piece in pieces if piece.message]
@@ -51,20 +58,22 @@ class Splits(SynchronousTestCase):
         for size in (0, 1, 3, 4, 5, 125, 126, 127, 660, 65535, 65536, 70001):
             payload = bytes(i * 7 % 256 for i in range(size))
             with self.subTest(size=size):
-                self.assertEqual(feed(ClientFrames(LIMIT), frame(2, payload)), ([payload], b""))
+                self.assertEqual(
+                    feed(PlainFrames(LIMIT, True), frame(2, payload)), ([payload], b"")
+                )
 
     def test_every_split_of_a_mixed_stream(self) -> None:
         one, two = bytes(range(130)), b"x" * 5
         others = PING + FIRST + PING + MIDDLE + LAST + TEXT + CLOSE
         stream = frame(2, one) + others + frame(2, two)
         for cut in range(len(stream) + 1):
-            got = feed(ClientFrames(LIMIT), stream[:cut], stream[cut:])
+            got = feed(PlainFrames(LIMIT, True), stream[:cut], stream[cut:])
             self.assertEqual(got, ([one, two], others), cut)
 
     def test_byte_by_byte(self) -> None:
         stream = frame(2, b"abc") + PING + frame(2, b"") + TEXT
         chunks = [stream[i : i + 1] for i in range(len(stream))]
-        self.assertEqual(feed(ClientFrames(LIMIT), *chunks), ([b"abc", b""], PING + TEXT))
+        self.assertEqual(feed(PlainFrames(LIMIT, True), *chunks), ([b"abc", b""], PING + TEXT))
 
     @settings(max_examples=100, deadline=None)
     @given(
@@ -74,7 +83,7 @@ class Splits(SynchronousTestCase):
         stream = b"".join(frame(2, payload) + PING for payload in payloads)
         edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
         chunks = [stream[a:b] for a, b in pairwise(edges)]
-        self.assertEqual(feed(ClientFrames(LIMIT), *chunks), (payloads, PING * len(payloads)))
+        self.assertEqual(feed(PlainFrames(LIMIT, True), *chunks), (payloads, PING * len(payloads)))
 
 
 class LeftToAutobahn(SynchronousTestCase):
@@ -82,54 +91,97 @@ class LeftToAutobahn(SynchronousTestCase):
 
     def test_a_binary_frame_between_fragments(self) -> None:
         stray = frame(2, b"stray")
-        self.assertEqual(feed(ClientFrames(LIMIT), FIRST + stray), ([], FIRST + stray))
+        self.assertEqual(feed(PlainFrames(LIMIT, True), FIRST + stray), ([], FIRST + stray))
 
     def test_a_message_after_fragments_is_plain_again(self) -> None:
         stream = FIRST + LAST + frame(2, b"plain")
-        self.assertEqual(feed(ClientFrames(LIMIT), stream), ([b"plain"], FIRST + LAST))
+        self.assertEqual(feed(PlainFrames(LIMIT, True), stream), ([b"plain"], FIRST + LAST))
 
     def test_unmasked_and_reserved_bits(self) -> None:
         for bad in (frame(2, b"ab", masked=False), frame(2, b"ab", rsv=4), frame(3, b"ab")):
-            self.assertEqual(feed(ClientFrames(LIMIT), bad), ([], bad))
+            self.assertEqual(feed(PlainFrames(LIMIT, True), bad), ([], bad))
 
     def test_a_frame_beyond_the_limit_is_not_collected(self) -> None:
         head = frame(2, b"x" * 200)[:8]
-        frames = ClientFrames(199)
+        frames = PlainFrames(199, True)
         self.assertEqual(feed(frames, head), ([], head))
         self.assertEqual(feed(frames, b"abc", frame(2, b"y")), ([], b"abc" + frame(2, b"y")))
 
     def test_a_frame_at_the_limit_is_taken(self) -> None:
-        self.assertEqual(feed(ClientFrames(200), frame(2, b"x" * 200)), ([b"x" * 200], b""))
+        self.assertEqual(feed(PlainFrames(200, True), frame(2, b"x" * 200)), ([b"x" * 200], b""))
 
     def test_an_absurd_length(self) -> None:
         head = b"\x82\xff" + b"\xff" * 8 + KEY
-        self.assertEqual(feed(ClientFrames(LIMIT), head), ([], head))
+        self.assertEqual(feed(PlainFrames(LIMIT, True), head), ([], head))
 
 
 class Pongs(SynchronousTestCase):
     def test_the_payload_of_a_pong(self) -> None:
         for payload in (b"", b"flow\0\1\2", b"x" * 125):
-            self.assertEqual(pong(frame(10, payload)), payload)
+            self.assertEqual(pong(frame(10, payload), True), payload)
+            self.assertEqual(pong(frame(10, payload, masked=False), False), payload)
 
     def test_all_else_is_none(self) -> None:
         whole = frame(10, b"abc")
         for other in (PING, CLOSE, TEXT, frame(2, b"abc"), frame(10, b"x" * 126), whole[:-1], b""):
-            self.assertIs(pong(other), None)
+            self.assertIs(pong(other, True), None)
         for bad in (
             frame(10, b"abc", masked=False),
             frame(10, b"a", fin=False),
             frame(10, b"", rsv=4),
         ):
-            self.assertIs(pong(bad), None)
+            self.assertIs(pong(bad, True), None)
 
 
 class Masks(SynchronousTestCase):
     def test_masking_twice_is_nothing(self) -> None:
         for size in (0, 1, 2, 3, 4, 5, 640, 641):
             payload = bytes(i % 251 for i in range(size))
-            self.assertEqual(unmask(unmask(payload, KEY), KEY), payload)
+            self.assertEqual(mask(mask(payload, KEY), KEY), payload)
 
-    def test_headers_of_the_server(self) -> None:
+    def test_every_length_as_the_rfc_has_it(self) -> None:
+        for size in (*range(12), *range(1020, 1032), 4000, 65537):
+            payload = bytes(i * 7 % 256 for i in range(size))
+            expected = bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload))
+            self.assertEqual(mask(payload, KEY), expected, size)
+
+    def test_frames_of_a_server(self) -> None:
         for size in (0, 125, 126, 660, 65535, 65536):
-            header = frame(2, bytes(size), masked=False)[: -size or None]
-            self.assertEqual(server_header(size), header, size)
+            payload = bytes(size)
+            for opcode in (BINARY, 1, 9):
+                expected = frame(opcode, payload, masked=False)
+                self.assertEqual(server_frame(payload, opcode), expected, size)
+
+    def test_frames_of_a_client_are_read_by_a_server(self) -> None:
+        masks = ClientMask()
+        for size in (0, 125, 126, 660, 65535, 65536):
+            payload = bytes(i % 251 for i in range(size))
+            frames = PlainFrames(LIMIT, True)
+            self.assertEqual(feed(frames, masks.frame(payload)), ([payload], b""))
+
+    def test_no_key_is_used_twice(self) -> None:
+        masks = ClientMask()
+        keys = {masks.frame(b"")[2:6] for _ in range(1000)}
+        self.assertGreater(len(keys), 990)
+
+
+class FromServers(SynchronousTestCase):
+    """What a server sends is not masked."""
+
+    def test_messages_at_every_split(self) -> None:
+        one = frame(2, bytes(range(130)), masked=False)
+        other = frame(9, b"alive", masked=False) + frame(1, b"hello", masked=False)
+        stream = one + other + one
+        for cut in range(len(stream) + 1):
+            got = feed(PlainFrames(LIMIT, False), stream[:cut], stream[cut:])
+            self.assertEqual(got, ([bytes(range(130))] * 2, other), cut)
+
+    def test_masked_frames_are_left_to_autobahn(self) -> None:
+        self.assertEqual(feed(PlainFrames(LIMIT, False), frame(2, b"ab")), ([], frame(2, b"ab")))
+
+    def test_text_where_text_is_plain(self) -> None:
+        binary = frame(2, b"ab", masked=False)
+        stream = frame(1, b"{}", masked=False) + binary + frame(1, b"[]", masked=False)
+        self.assertEqual(
+            feed(PlainFrames(LIMIT, False, opcode=1), stream), ([b"{}", b"[]"], binary)
+        )

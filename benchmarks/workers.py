@@ -1,0 +1,226 @@
+"""What a second worker is good for.
+
+The largest load of one core and of two is climbed to where there are processors for both sides of
+the generator besides. With fewer that would measure the generator; then there is only what a call
+costs with one worker and with two, as many calls a worker, at the same time and on the same core.
+The ratio says what two cores would carry of what one does, if nothing limits them but that.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.request import urlopen
+
+from pipecat_bridge.load.bridge import Started, daemon
+from pipecat_bridge.load.callers import Callers, Plan
+from pipecat_bridge.load.run import Course, run
+from pipecat_bridge.load.runner import Runner
+from pipecat_bridge.load.worker import Worker
+
+GOALS: Final = {"to_bot_ms": 6.0, "to_caller_ms": 70.0, "pace": 2.0}
+"""Milliseconds at p99 that a load must keep; and every call must be up, without a frame lost."""
+
+SETTLE: Final = 3.0
+COUNTS: Final = (1, 2)
+
+Tell = Callable[[str], None]
+
+
+class Side(NamedTuple):
+    """A bridge with so many workers, and its callers."""
+
+    workers: int
+    calls: int
+    bridge: Started
+    callers: Worker[Callers]
+
+
+def measure(
+    calls: int, ladder: Sequence[int], course: Course, folder: Path, tell: Tell
+) -> dict[str, Any]:
+    """The cost of `calls` a worker; and with enough processors the largest of the `ladder`."""
+    usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    result: dict[str, Any] = {"processors": len(usable), "cost": []}
+    result["cost"] = _costs(calls, course, folder, usable, tell)
+    if len(usable) >= max(COUNTS) + 2:
+        result["largest"] = [
+            _climb(workers, ladder, course, folder, usable, tell) for workers in COUNTS
+        ]
+    return result
+
+
+def _start(workers: int, runner: Worker[Runner], log: Path, cpus: Sequence[int]) -> Started:
+    settings = [f"service.workers={workers}"]
+    bridge = daemon(f"http://127.0.0.1:{runner.ask('port')}", log, None, settings)
+    if cpus:
+        os.sched_setaffinity(bridge.pid, cpus)  # the workers come later, and inherit it
+    return bridge
+
+
+def _wait(bridge: Started, workers: int) -> None:
+    """Return when all workers take calls; the first one that does would get them all."""
+    bridge.wait()
+    while bridge.metrics().get("pipecat_bridge_workers", 1) < workers:
+        time.sleep(0.1)
+
+
+# What a call costs
+
+
+def _costs(
+    calls: int, course: Course, folder: Path, usable: Sequence[int], tell: Tell
+) -> list[dict[str, Any]]:
+    tell(f"{calls} calls a worker, one worker and two at the same time")
+    cpus, other = (usable[:1], usable[1]) if len(usable) > 1 else ([], None)
+    with ExitStack() as stack:
+        sides = []
+        for workers in COUNTS:
+            runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=other)
+            stack.callback(runner.end)
+            bridge = _start(workers, runner, folder / f"workers-{workers}.log", cpus)
+            stack.callback(bridge.stop)
+            _wait(bridge, workers)
+            plan = Plan(bridge.host, bridge.port, calls * workers)
+            callers = Worker(Callers, plan, cpu=other)
+            stack.callback(callers.end)
+            sides.append(Side(workers, plan.calls, bridge, callers))
+        for side in sides:
+            side.callers.ask("dial")
+        time.sleep(calls * max(COUNTS) / 50 + SETTLE)
+        parts = _watch(sides, max(2, round(course.duration)))
+        up = [side.callers.ask("status")["up"] for side in sides]
+        spread = [_calls_of_workers(side) for side in sides]
+    rows = []
+    for side, own, there, workers in zip(sides, parts, up, spread, strict=True):
+        ratios = [side.workers * first / cost for first, cost in zip(parts[0], own, strict=True)]
+        rows.append(
+            {
+                "workers": side.workers,
+                "calls": side.calls,
+                "up": there,
+                "calls_of_workers": workers,
+                "cpu_percent_per_call": round(100 * statistics.median(own), 4),
+                "carries": round(statistics.median(ratios), 3),
+                "carries_from": round(min(ratios), 3),
+                "carries_to": round(max(ratios), 3),
+            }
+        )
+    return rows
+
+
+def _watch(sides: Sequence[Side], seconds: int) -> list[list[float]]:
+    """Cores that a call takes, of each side and second; the supervisor's part is in it."""
+    parts: list[list[float]] = [[] for _ in sides]
+    last = [side.bridge.read() for side in sides]
+    for _ in range(seconds):
+        time.sleep(1.0)
+        for index, side in enumerate(sides):
+            now, before = side.bridge.read(), last[index]
+            parts[index].append((now.cpu - before.cpu) / (now.time - before.time) / side.calls)
+            last[index] = now
+    return parts
+
+
+def _calls_of_workers(side: Side) -> str:
+    if side.workers == 1:
+        return str(side.calls)
+    with urlopen(f"{side.bridge.api}/metrics", timeout=10.0) as answer:
+        text = answer.read().decode()
+    return " + ".join(
+        line.split()[1].removesuffix(".0")
+        for line in text.splitlines()
+        if line.startswith("pipecat_bridge_worker_calls{")
+    )
+
+
+# The largest load
+
+
+def _climb(
+    workers: int,
+    ladder: Sequence[int],
+    course: Course,
+    folder: Path,
+    usable: Sequence[int],
+    tell: Tell,
+) -> dict[str, Any]:
+    """More and more calls a worker until a goal breaks."""
+    carried, broke = 0, "nothing"
+    for calls in ladder:
+        tell(f"{workers} workers on as many cores, {calls} calls each:")
+        result = _run(workers, calls * workers, course, folder, usable, tell)
+        if broken := _broken(result):
+            broke = f"{', '.join(broken)} with {calls * workers} calls"
+            break
+        carried = calls * workers
+    return {"workers": workers, "calls": carried, "broke": broke}
+
+
+def _run(
+    workers: int, calls: int, course: Course, folder: Path, usable: Sequence[int], tell: Tell
+) -> dict[str, Any]:
+    callers, bots = usable[-2], usable[-1]
+    runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=bots)
+    try:
+        log = folder / f"climb-{workers}-{calls}.log"
+        bridge = _start(workers, runner, log, usable[:workers])
+        try:
+            _wait(bridge, workers)
+            plan = Plan(bridge.host, bridge.port, calls)
+            return run(bridge, runner, plan, course, (usable[0], callers), tell)
+        finally:
+            bridge.stop()
+    finally:
+        runner.end()
+
+
+def _broken(result: dict[str, Any]) -> list[str]:
+    """The goals that a load has not kept."""
+    p99 = {
+        "to_bot_ms": result["to_bot_ms"].get("p99", 0.0),
+        "to_caller_ms": result["to_caller_ms"].get("p99", 0.0),
+        "pace": result["pace"]["deviation_ms"].get("p99", 0.0),
+    }
+    broken = [f"{name} {p99[name]:.1f}" for name, most in GOALS.items() if p99[name] > most]
+    if result["up"] < result["calls"]:
+        broken.append(f"{result['calls'] - result['up']} calls not up")
+    lost = result["to_bot_gaps"]["lost"] + result["to_caller_gaps"]["lost"]
+    if lost:
+        broken.append(f"{lost:g} frames lost")
+    return broken
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown: the cost, and the largest load or why it is not there."""
+    lines = [
+        "| workers | calls | up | on the workers | CPU per call, %"
+        " | would carry, times one core | from .. to |",
+        "|---" * 7 + "|",
+    ]
+    lines += [
+        f"| {row['workers']} | {row['calls']} | {row['up']} | {row['calls_of_workers']}"
+        f" | {row['cpu_percent_per_call']:.3f} | {row['carries']:.2f}"
+        f" | {row['carries_from']:.2f} .. {row['carries_to']:.2f} |"
+        for row in result["cost"]
+    ]
+    largest = result.get("largest")
+    if largest is None:
+        needed = max(COUNTS) + 2
+        lines += ["", f"The largest load was not climbed to: that takes {needed} processors, and"
+                      f" {result['processors']} are there."]  # fmt: skip
+        return "\n".join(lines)
+    lines += ["", "| workers, each on a core | calls carried | times one | what broke first |"]
+    lines.append("|---" * 4 + "|")
+    one = largest[0]["calls"]
+    lines += [
+        f"| {row['workers']} | {row['calls']} | {row['calls'] / one if one else 0:.2f}"
+        f" | {row['broke']} |"
+        for row in largest
+    ]
+    return "\n".join(lines)

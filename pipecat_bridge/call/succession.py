@@ -1,0 +1,63 @@
+"""The bots of one call: one as a rule, and another when it is lost and to be replaced."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred
+
+from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.call.interfaces import Bot, Runner
+from pipecat_bridge.runner.caller_queue import QueueStats
+from pipecat_bridge.runner.interfaces import BotListener, LinkStats
+from pipecat_bridge.runner.request import BotRequest
+
+
+class Succession:
+    """`bot` is the one that the call has now, `replaced` how many it had before."""
+
+    def __init__(
+        self, runner: Runner, request: BotRequest, playout: Playout, listener: BotListener
+    ) -> None:
+        self._runner = runner
+        self._request = request
+        self._playout = playout
+        self._past: list[tuple[LinkStats, QueueStats]] = []
+        self._stopped = False
+        self.bot = runner.bot(request, playout, listener)
+
+    @property
+    def replaced(self) -> int:
+        """How many bots were lost and replaced."""
+        return len(self._past)
+
+    @property
+    def stats(self) -> list[tuple[LinkStats, QueueStats]]:
+        """The counters of each, in their order."""
+        return [*self._past, _stats(self.bot)]
+
+    def start(self) -> None:
+        """Ask for the bot, unless the call is over."""
+        if not self._stopped:
+            self.bot.start()
+
+    def replace(self, listener: BotListener) -> Deferred[None]:
+        """Let the lost bot go and make another, to be started when the Deferred fires.
+
+        The lost one is gone then: there are never two bots of one call.
+        """
+        lost: Bot = self.bot
+        self._past.append(_stats(lost))
+        request = replace(self._request, resumption=self.replaced)
+        self.bot = self._runner.bot(request, self._playout, listener)
+        return lost.stop()
+
+    def stop(self) -> None:
+        """Let the bot go, once."""
+        if not self._stopped:
+            self._stopped = True
+            self.bot.stop()
+
+
+def _stats(bot: Bot) -> tuple[LinkStats, QueueStats]:
+    return bot.link.stats, bot.link.queue_stats

@@ -1,0 +1,150 @@
+"""What is wrong with options whose types are right."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from twisted.internet.endpoints import serverFromString
+
+from pipecat_bridge import ports
+from pipecat_bridge.audio.hold import read_wav
+from pipecat_bridge.options import Options, RunnerOptions
+from pipecat_bridge.ports import filled
+from pipecat_bridge.trust import trust_root
+
+Fault = tuple[str, str, str]
+"""Section, key, and what follows them in the sentence."""
+
+
+def faults(options: Options) -> Iterator[Fault]:
+    """What the types do not say."""
+    for section, listen in (
+        ("audiosocket", options.audiosocket.listen),
+        ("runner", options.runner.listen),
+        ("api", options.api.listen),
+    ):
+        if fault := _endpoint_fault(listen):
+            yield section, "listen", f" = {shown(listen)}: {fault}"
+    yield from _check_networks(options.audiosocket.allow)
+    yield from _check_runner(options)
+    yield from ports.faults(options)
+    yield from _check_hold_file(options.calls.hold_file)
+    most, least = options.bot_audio.max_prebuffer, options.bot_audio.prebuffer
+    if most < least:
+        yield (
+            "bot_audio",
+            "max_prebuffer",
+            f" = {most:g}: expected no less than prebuffer, {least:g}",
+        )
+
+
+def _check_networks(networks: Sequence[str]) -> Iterator[Fault]:
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError as error:
+            expected = 'expected a network such as "10.0.0.0/8"'
+            yield "audiosocket", "allow", f" = [{shown(network)}]: {error}, {expected}"
+
+
+def _check_hold_file(path: str) -> Iterator[Fault]:
+    if not path:
+        return
+    fault = ""
+    try:
+        read_wav(Path(path).read_bytes())
+    except OSError as error:
+        fault = f"{error.strerror or error}, expected a WAV file"
+    except ValueError as error:
+        fault = str(error)
+    if fault:
+        yield "calls", "hold_file", f" = {shown(path)}: {fault}"
+
+
+def _check_runner(options: Options) -> Iterator[Fault]:
+    runner = options.runner
+    yield from _check_urls(runner)
+    yield from _check_requests(runner)
+    if runner.dialback_url and not _is_url(filled(runner.dialback_url, 1, 1), "ws", "wss"):
+        found = shown(runner.dialback_url)
+        yield "runner", "dialback_url", f" = {found}: expected a URL such as ws://10.0.0.1:8001"
+    elif not runner.dialback_url and runner.listen.startswith(_UNKNOWN_TO_DIAL):
+        yield "runner", "dialback_url", f" is empty: expected what reaches {shown(runner.listen)}"
+
+
+def _check_requests(runner: RunnerOptions) -> Iterator[Fault]:
+    for key, value in (("parameters", runner.parameters), ("start_body", runner.start_body)):
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            yield "runner", key, f" = ...: expected what JSON can say, {error}"
+    try:
+        trust_root(runner.ca_file)
+    except ValueError as error:
+        yield "runner", "ca_file", f" = {shown(runner.ca_file)}: {error}"
+    if not isinstance(runner.start_body.get("body", {}), dict):
+        yield "runner", "start_body", ' = ...: "body" in it: expected a table'
+    for name, content in runner.headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(content):
+            yield "runner", "headers", f" = ...: {name!a} is no HTTP header, or its value is none"
+
+
+def _check_urls(runner: RunnerOptions) -> Iterator[Fault]:
+    schemes, example = _RUNNER_URLS[runner.mode]
+    if not runner.urls:
+        yield "runner", "url", f" = []: expected a URL such as {example}, or several"
+    for url in runner.urls:
+        if not _is_url(url, *schemes):
+            expected = f"expected a URL such as {example} with mode = {shown(runner.mode)}"
+            yield "runner", "url", f" = {shown(url)}: {expected}"
+
+
+_RUNNER_URLS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
+    "embedded": (("http", "https"), "http://127.0.0.1:8000"),
+    "dialback": (("http", "https"), "http://127.0.0.1:8000"),
+    "dial": (("http", "https"), "http://127.0.0.1:7860"),
+    "direct": (("ws", "wss"), "ws://127.0.0.1:7860/ws-client"),
+    "twilio": (("http", "https", "ws", "wss"), "ws://127.0.0.1:7860/ws"),
+}
+"""Mode -> schemes, and an example."""
+
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE: Final = re.compile(r"[ -~\t]*")
+
+_UNKNOWN_TO_DIAL: Final = ("tls:", "ssl:", "unix:")
+"""Endpoints whose ws:// address does not follow from where they listen."""
+
+
+def _endpoint_fault(description: str) -> str:
+    expected = "expected an endpoint such as tcp:9092:interface=127.0.0.1"
+    if description.startswith(("systemd:", "haproxy:systemd:")):
+        return ""  # known to the service that systemd starts, and to no check by hand
+    try:
+        serverFromString(None, description)
+    except Exception as error:  # noqa: BLE001 - each kind of endpoint has its own
+        return f"{expected} ({str(error).strip('_') or type(error).__name__})"
+    port = re.match(r"(?:haproxy:)?(?:tcp|tcp6|ssl|tls):(-?\d+)", description)
+    if port and not 0 <= int(port[1]) <= 65535:
+        return f"{expected} (a port is 0 to 65535)"
+    return ""
+
+
+def _is_url(text: str, *schemes: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def shown(value: Any) -> str:
+    """A value as it stands in the file."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)

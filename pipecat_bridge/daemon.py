@@ -1,0 +1,83 @@
+"""How the daemon begins and ends, as one process or as several."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from twisted.application.service import MultiService
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+STOP_GRACE = 2.0
+"""Seconds that hangups, closing handshakes and /stop have to go out when the daemon ends."""
+
+
+class Daemon(MultiService):
+    """Services that start together, and end on SIGTERM or SIGINT with exit status 0."""
+
+    _log = Logger(namespace="pipecat_bridge")
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__()
+        self.reactor = reactor
+        self._ending = False
+
+    def privilegedStartService(self) -> None:
+        with ports_that_are_free():
+            super().privilegedStartService()
+
+    def startService(self) -> None:
+        with ports_that_are_free():  # twist, other than twistd, does not ask for the above
+            super().startService()
+        # The reactor sets its own handlers when it starts.
+        self.reactor.callWhenRunning(self.handle_signals)
+
+    def end_calls(self) -> None:
+        """End the calls that run, at once."""
+        raise NotImplementedError
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT end in good order, with exit status 0; SIGHUP does not end it."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._told_to_end)
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._ignore_hup))
+
+    def _told_to_end(self, number: int, frame: object) -> None:
+        self.reactor.callFromThread(self._terminate, signal.Signals(number).name)
+
+    def _terminate(self, name: str) -> None:
+        if self._ending:
+            self._log.info("{name} again: the calls are ended now", name=name)
+            self.end_calls()
+        elif self.running:
+            self._ending = True
+            self._log.info("{name}: ending", name=name)
+            self.reactor.stop()
+
+    def _ignore_hup(self) -> None:
+        self._log.info("SIGHUP ignored: the configuration is read at the start only")
+
+    def within(self, seconds: float, waiting: Deferred[Any]) -> Deferred[Any]:
+        """Fires with `waiting`, but after `seconds` at the latest; it never fails."""
+        waiting.addTimeout(max(seconds, 0.001), self.reactor)
+        return waiting.addErrback(lambda _: None)
+
+
+@contextmanager
+def ports_that_are_free() -> Iterator[None]:
+    """A port that is taken ends the daemon's start, with a sentence and exit status 1."""
+    try:
+        yield
+    except CannotListenError as error:
+        sys.exit(
+            f"{error} Is another bridge running? The ports are set by [audiosocket] listen,"
+            " [runner] listen and [api] listen."
+        )

@@ -1,0 +1,146 @@
+"""Runner modes `dial`, `direct` and `twilio`: the bridge dials the bot's WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, succeed
+
+from pipecat_bridge import __version__
+from pipecat_bridge.audio import g711
+from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.address import RunnerAddress
+from pipecat_bridge.runner.client import Answer, RunnerClient, RunnerError, as_runner_error
+from pipecat_bridge.runner.dialler import Dialler
+from pipecat_bridge.runner.link import BotLink
+from pipecat_bridge.runner.request import BotRequest
+from pipecat_bridge.runner.target import Target, from_answer
+from pipecat_bridge.wire.dialect import Dialect
+from pipecat_bridge.wire.pipecat import PipecatDialect
+from pipecat_bridge.wire.twilio import TwilioDialect
+
+SECRET_LENGTH: Final = 8
+"""Characters from which a word in a header may be a key."""
+
+_SECRET: Final = ("key", "token", "secret", "password")
+
+
+class Dial:
+    """Has bots started by `/start`, where the runner's URL is of HTTP, and dials them.
+
+    The body of `/start` brings the call's parameters and metadata; Pipecat's development runner
+    drops it, and a `ws://` URL has none, so they go in band as well.
+    """
+
+    def __init__(
+        self, client: RunnerClient, dialler: Dialler, options: RunnerOptions, rate: int
+    ) -> None:
+        self.client = client
+        self.dialler = dialler
+        self.options = options
+        self._rate = rate
+
+    def dialect(self, request: BotRequest) -> Dialect:
+        """Twilio's in mode `twilio`, else Pipecat's."""
+        if self.options.mode == "twilio":
+            return TwilioDialect(
+                request.call_id,
+                request.metadata,
+                self._parameters(request),
+                request.resumption,
+                encode=partial(g711.encode, "ulaw"),
+                decode=partial(g711.decode, "ulaw"),
+            )
+        told = {**request.described(), "parameters": self._parameters(request)}
+        return PipecatDialect(self._rate, __version__, metadata=told, disconnects=True)
+
+    def attempt(self, request: BotRequest, link: BotLink, address: RunnerAddress) -> DialAttempt:
+        """A start at the runner at `address`."""
+        return DialAttempt(self, request, link, address)
+
+    def body(self, request: BotRequest) -> dict[str, Any]:
+        """The body of `/start`, as Pipecat's runners and Pipecat Cloud read it."""
+        own = self.options.start_body
+        transport = "twilio" if self.options.mode == "twilio" else "websocket"
+        described = {**self._parameters(request), **request.described()}
+        return {"transport": transport, **own, "body": {**own.get("body", {}), **described}}
+
+    def _parameters(self, request: BotRequest) -> dict[str, Any]:
+        return {**self.options.parameters, **request.parameters}
+
+    def fixed(self, url: str) -> Target:
+        """A bot that needs no start; the configured headers go into the handshake."""
+        return Target(url, dict(self.options.headers))
+
+
+class DialAttempt:
+    """One start and one WebSocket, whose close is all that ends the bot."""
+
+    def __init__(
+        self, mode: Dial, request: BotRequest, link: BotLink, address: RunnerAddress
+    ) -> None:
+        self._mode = mode
+        self._request = request
+        self._link = link
+        self._address = address
+        self.unconnected = "the runner's address was not known"
+
+    async def start(self) -> RunnerError | None:
+        """Ask for the bot and dial it; why that failed."""
+        starting = Deferred.fromCoroutine(self._start())
+        return await starting.addErrback(as_runner_error)
+
+    async def _start(self) -> None:
+        base = await self._address.url()
+        if urlsplit(base).scheme in ("ws", "wss"):
+            target = self._mode.fixed(base)
+        else:
+            target = await self._ask(base)
+        self.unconnected = "the bot's WebSocket was not open"
+        try:
+            await self._mode.dialler.dial(target, self._link)
+        except RunnerError as error:
+            raise error.prefixed("its WebSocket: ") from None
+
+    async def _ask(self, base: str) -> Target:
+        """Where `/start` says that the bot is."""
+        options = self._mode.options
+        body = self._mode.body(self._request)
+        self.unconnected = f"{options.start_path} was not answered"
+        try:
+            answer = await self._mode.client.request("POST", base + options.start_path, body)
+            answer.check([*_secrets(body), *_secrets_of(options.headers)])
+            said = _read(answer)
+            return from_answer(said, base, options.allowed_hosts, options.token_in)
+        except RunnerError as error:
+            raise error.prefixed(f"{options.start_path}: ") from None
+
+    def stop(self) -> Deferred[None]:
+        """Nothing is to be told: the close of the WebSocket is the end."""
+        return succeed(None)
+
+
+def _read(answer: Answer) -> Any:
+    """The answer as JSON; raises RunnerError, without the text, in which a token may be."""
+    try:
+        return answer.json()
+    except RunnerError:
+        raise RunnerError(f"an answer of {len(answer.body)} bytes that is not JSON") from None
+
+
+def _secrets(value: Any, name: str = "") -> Iterator[str]:
+    """What is under names of secrets, at any depth."""
+    if isinstance(value, dict):
+        for key, content in value.items():
+            yield from _secrets(content, str(key))
+    elif isinstance(value, str) and name.lower().endswith(_SECRET):
+        yield value
+
+
+def _secrets_of(headers: dict[str, str]) -> Iterator[str]:
+    """Long words of headers, for a key is one of them and a runner may repeat it alone."""
+    for value in headers.values():
+        yield from (word for word in value.split() if len(word) >= SECRET_LENGTH)

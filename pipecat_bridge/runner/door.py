@@ -1,0 +1,116 @@
+"""Where runners dial back: Autobahn's server, one URL for each call and direction, used once."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import Final
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pipecat_bridge.options import WebSocketOptions
+from pipecat_bridge.runner.interfaces import Direction
+from pipecat_bridge.runner.link import BotLink
+from pipecat_bridge.runner.websocket import BotSocketProtocol, protocol_options
+from pipecat_bridge.wire.websocket import server_frame
+
+_DIRECTIONS: Final[dict[str, Direction]] = {"input": "input", "output": "output", "": "both"}
+
+
+class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[misc]
+    """A socket that a runner dialled."""
+
+    factory: Door
+    peer_masks = True
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        self._link, self._direction = self.factory.admit(request.path, request.params)
+
+    def _frame(self, payload: bytes, opcode: int) -> bytes:
+        return server_frame(payload, opcode)
+
+
+class _Expected:
+    """A call that waits for its bot."""
+
+    __slots__ = ("link", "token", "used")
+
+    def __init__(self, link: BotLink, token: str) -> None:
+        self.link = link
+        self.token = token
+        self.used: set[str] = set()
+
+    def claim(self, direction: Direction) -> bool:
+        """Take a direction; false when it was taken before."""
+        wanted = {"input", "output"} if direction == "both" else {direction}
+        if self.used & wanted:
+            return False
+        self.used |= wanted
+        return True
+
+
+class Door(WebSocketServerFactory):
+    """Admits the bots of calls that wait for them, at `/{call id}/ws[/{token}][?direction=..]`."""
+
+    protocol = DoorProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self, reactor: IReactorTime, options: WebSocketOptions, require_token: bool = False
+    ) -> None:
+        super().__init__(reactor=reactor)
+        self.options = options
+        self._require_token = require_token
+        self._expected: dict[str, _Expected] = {}
+        self.refused = 0
+        self.setProtocolOptions(webStatus=False, **protocol_options(options))
+
+    def expect(self, link: BotLink) -> str:
+        """Admit the sockets of one call from now on; its token."""
+        token = secrets.token_urlsafe(16)
+        self._expected[link.call_id] = _Expected(link, token)
+        return token
+
+    def forget(self, call_id: str) -> None:
+        """Admit none of this call any more."""
+        self._expected.pop(call_id, None)
+
+    def admit(self, path: str, query: dict[str, list[str]]) -> tuple[BotLink, Direction]:
+        """The call and direction of a URL; raises Autobahn's `ConnectionDeny`."""
+        try:
+            return self._admit(path, query)
+        except ConnectionDeny as denied:
+            self.refused += 1
+            self._log.warn(
+                "- WebSocket {path} refused: {code} {reason}",
+                path=path,
+                code=denied.code,
+                reason=denied.reason,
+            )
+            raise
+
+    def _admit(self, path: str, query: dict[str, list[str]]) -> tuple[BotLink, Direction]:
+        parts = path.strip("/").split("/")
+        if len(parts) not in (2, 3) or parts[1] != "ws":
+            raise ConnectionDeny(404, "expected /{call id}/ws")
+        direction = _DIRECTIONS.get(query.get("direction", [""])[0])
+        if direction is None:
+            raise ConnectionDeny(400, "direction must be input or output, or be left out")
+        expected = self._expected.get(parts[0].lower())
+        if expected is None:
+            raise ConnectionDeny(404, "no call with this id waits for a bot")
+        token = parts[2] if len(parts) == 3 else query.get("token", [""])[0]
+        self._check_token(token, expected)
+        if not expected.claim(direction):
+            raise ConnectionDeny(409, "this direction of the call is connected already")
+        return expected.link, direction
+
+    def _check_token(self, token: str, expected: _Expected) -> None:
+        if token and not hmac.compare_digest(token.encode(), expected.token.encode()):
+            raise ConnectionDeny(403, "wrong token")
+        if not token and self._require_token:
+            raise ConnectionDeny(403, "token missing: dial ws_url as it was given to /run")

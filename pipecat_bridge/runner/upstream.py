@@ -1,0 +1,203 @@
+"""One runner of a pool, and a bot's place at it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+from twisted.logger import Logger
+
+from pipecat_bridge.runner.address import RunnerAddress
+from pipecat_bridge.runner.breaker import Attempt, Breaker, State
+
+Health = Literal["unchecked", "unknown", "fine", "draining", "silent"]
+Result = Literal["connected", "failed", "busy"]
+
+RESULTS: Final[tuple[Result, ...]] = ("connected", "failed", "busy")
+
+STARTING: Final = 4
+"""A bot that starts weighs as much as so many that run: it costs a runner more, and starts pile up
+at one that hangs. With 50 starts a second over three runners, one of which hangs, about 25 callers
+wait in vain until its breaker opens; with a weight of 1 about 60."""
+
+
+class Upstream:
+    """One runner of a pool; of use once the pool has given it its `breaker`.
+
+    `name` is for logs and metrics: its URL without secrets. `calls` are the bots that start or run
+    there, `starting` those of them that start; `starts` counts what became of starts. `health` is
+    what its checks say, where it is checked.
+    """
+
+    _log = Logger()
+    breaker: Breaker
+
+    def __init__(self, name: str, address: RunnerAddress) -> None:
+        self.name = name
+        self.address = address
+        self.calls = 0
+        self.starting = 0
+        self.starts: Counter[Result] = Counter()
+        self.health: Health = "unchecked"
+        self._fault = ""  # the last one
+
+    @property
+    def state(self) -> State:
+        """Of its breaker."""
+        return self.breaker.state
+
+    @property
+    def available(self) -> bool:
+        """Whether it may take a start now."""
+        return self.rank is not None
+
+    @property
+    def rank(self) -> int | None:
+        """How good a choice it is, 0 the best; None when it may take no start.
+
+        0: nothing is against it; 1: it has as many starts under way as it is trusted with, or did
+        not answer its last check; 2: half-open, and a check can be the probe instead of somebody's
+        call; 3: open, but longer than the first delay.
+        """
+        if self.health == "draining" or self.breaker.busy_for > 0:
+            return None
+        if self.state == "open":
+            return 3 if self.breaker.overdue else None
+        if self.breaker.probing:
+            return None
+        if self.state == "half-open":
+            return 0 if self.health == "unchecked" else 2
+        limit = self.breaker.limit
+        return int(self.health == "silent" or (limit is not None and self.starting >= limit))
+
+    @property
+    def load(self) -> int:
+        """By which runners of a rank are compared."""
+        return self.calls + (STARTING - 1) * self.starting
+
+    def lease(self) -> Lease:
+        """A place for one bot; it must be available."""
+        self.breaker.knock()
+        self.calls += 1
+        self.starting += 1
+        return Lease(self, self.breaker.begin())
+
+    def connected(self, attempt: Attempt) -> None:
+        """A start has succeeded."""
+        with self._telling_of_return():
+            self.breaker.connected(attempt)
+
+    def failed(self, attempt: Attempt, reason: str) -> None:
+        """A start or a check has failed."""
+        self._fault = reason
+        if self.breaker.failed(attempt):
+            self._log.warn(
+                "runner {name} fails and is left alone for {seconds:.1f} s: {reason}",
+                name=self.name,
+                seconds=self.breaker.left,
+                reason=reason,
+            )
+
+    # From its checks
+
+    def begin_check(self) -> Attempt:
+        """It is asked how it is."""
+        if self.health == "unchecked":
+            self.health = "unknown"
+        return self.breaker.begin()
+
+    def fine(self, attempt: Attempt) -> None:
+        """It has answered."""
+        before, self.health = self.health, "fine"
+        if before in ("draining", "silent"):
+            self.breaker.found_back()
+            self._log.info("runner {name} is back", name=self.name)
+            return
+        with self._telling_of_return():
+            self.breaker.answered(attempt)
+
+    def draining(self, what: str) -> None:
+        """It has answered that it takes no calls."""
+        self._learn("draining", what)
+
+    def silent(self, attempt: Attempt, why: str) -> None:
+        """It has not answered, or not well."""
+        self._learn("silent", why)
+        self.failed(attempt, why)
+
+    def has_no_address(self) -> None:
+        """It is being started; calls wait for that, so it is no failure."""
+        self.health = "unknown" if self.health == "unchecked" else "silent"
+
+    def _learn(self, health: Health, what: str) -> None:
+        before, self.health = self.health, health
+        if health != before:
+            self._log.warn(
+                "runner {name} is {health}: {what}", name=self.name, health=health, what=what
+            )
+
+    @contextmanager
+    def _telling_of_return(self) -> Iterator[None]:
+        before = self.state
+        yield
+        if before != "closed" and self.state == "closed":
+            self._log.info("runner {name} takes calls again", name=self.name)
+
+    def describe(self) -> str:
+        """Why it takes no start, in a few words."""
+        if self.breaker.busy_for > 0:
+            return f"{self.name} is busy, for {self.breaker.busy_for:.1f} s more"
+        if self.health == "draining":
+            return f"{self.name} is draining"
+        wait = f"for {self.breaker.left:.1f} s more" if self.state == "open" else "but for one"
+        return f"{self.name} is left alone {wait} ({self._fault})"
+
+
+class Lease:
+    """One bot's place at a runner, from its start to its end.
+
+    The first of `connected`, `failed`, `busy` and `give_back` says what became of the start; after
+    it `failed` and `busy` are no more than `give_back`, which may be called any number of times.
+    """
+
+    __slots__ = ("_attempt", "_held", "upstream")
+
+    def __init__(self, upstream: Upstream, attempt: Attempt) -> None:
+        self.upstream = upstream
+        self._attempt: Attempt | None = attempt
+        self._held = True
+
+    def connected(self) -> None:
+        """The bot is there."""
+        if attempt := self._settle("connected"):
+            self.upstream.connected(attempt)
+
+    def failed(self, reason: str) -> None:
+        """It did not come, and that is the runner's fault."""
+        if attempt := self._settle("failed"):
+            self.upstream.failed(attempt, reason)
+        self.give_back()
+
+    def busy(self, seconds: float | None = None) -> None:
+        """The runner takes none now: it is passed over for `seconds`, within bounds."""
+        if attempt := self._settle("busy"):
+            self.upstream.breaker.busy(attempt, seconds)
+        self.give_back()
+
+    def give_back(self) -> None:
+        """The call is over, or was given up before anything was known of the runner."""
+        if attempt := self._settle(None):
+            self.upstream.breaker.abandoned(attempt)
+        if self._held:
+            self._held = False
+            self.upstream.calls -= 1
+
+    def _settle(self, result: Result | None) -> Attempt | None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            self.upstream.starting -= 1
+            if result is not None:
+                self.upstream.starts[result] += 1
+        return attempt

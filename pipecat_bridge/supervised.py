@@ -1,0 +1,200 @@
+"""A process that is kept running: started, watched, started again with a growing delay, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessDone
+from twisted.internet.interfaces import IDelayedCall, IProcessProtocol
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+LONGEST_LINE = 10_000
+"""Bytes without a line's end, after which what there is is taken for a line."""
+
+LAST_WORDS = 1.0
+"""Seconds after the process's end in which its pipes are read; a child of its own may hold them."""
+
+STABLE = 30.0
+"""Seconds of running after which a crash is restarted without the delay of earlier ones."""
+
+
+class Times(Protocol):
+    """How long things may take, in seconds."""
+
+    @property
+    def start_timeout(self) -> float:
+        """Until it must listen."""
+        ...
+
+    @property
+    def stop_timeout(self) -> float:
+        """From being told to end to SIGKILL."""
+        ...
+
+    @property
+    def restart_delay(self) -> float:
+        """Before a restart; doubles with each that follows."""
+        ...
+
+    @property
+    def max_restart_delay(self) -> float:
+        """Up to this."""
+        ...
+
+
+class Owner(Protocol):
+    """Who wants the process, and hears of it."""
+
+    def spawn(self, process: IProcessProtocol) -> None:
+        """Start it; raises OSError when that cannot be done."""
+
+    def take(self, child_fd: int, line: bytes) -> None:
+        """It has written a line, without white space around it."""
+
+    def ended(self) -> None:
+        """It has ended, or could not be started."""
+
+
+class Supervised:
+    """One process. `name` is for the log; `restarts` counts its ends that nobody asked for."""
+
+    def __init__(self, reactor: Any, name: str, owner: Owner, times: Times, log: Logger) -> None:
+        self._reactor = reactor
+        self._name = name
+        self._owner = owner
+        self._times = times
+        self._log = log
+        self._process: _Process | None = None
+        self._timer: IDelayedCall | None = None  # to start again, or to kill
+        self._delay = times.restart_delay
+        self._stopped: Deferred[None] | None = None
+        self.restarts = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, while there is one."""
+        transport = self._process.transport if self._process is not None else None
+        return transport.pid if transport is not None else None
+
+    def start(self) -> None:
+        """Start the process; it is started again whenever it ends."""
+        self._started_at = self._reactor.seconds()
+        self._process = _Process(self._reactor, self._owner.take, self._ended)
+        try:
+            self._owner.spawn(self._process)
+        except OSError as error:
+            self._ended(f"not started: {error}")
+            return
+        self._timer = self._reactor.callLater(self._times.start_timeout, self._not_listening)
+
+    def listens(self) -> None:
+        """It is ready, as its owner has seen."""
+        self._cancel_timer()
+
+    def stop(self, tell: Callable[[], None] | None = None) -> Deferred[None]:
+        """End the process by `tell` (SIGTERM), and by SIGKILL after `stop_timeout`.
+
+        Fires when it is gone; it is not started again.
+        """
+        if self._stopped is not None:
+            return self._stopped
+        self._cancel_timer()
+        if self._process is None:
+            self._stopped = succeed(None)
+            return self._stopped
+        self._stopped = Deferred()
+        process = self._process
+        self._timer = self._reactor.callLater(self._times.stop_timeout, process.signal, "KILL")
+        if tell is None:
+            process.signal("TERM")
+        else:
+            tell()
+        return self._stopped
+
+    def ends(self) -> None:
+        """It was seen to end: SIGKILL if it has not within `stop_timeout`."""
+        if self._stopped is None and self._process is not None:
+            self._cancel_timer()
+            self._timer = self._reactor.callLater(self._times.stop_timeout, self.kill)
+
+    def kill(self) -> None:
+        """End the process by SIGKILL now."""
+        if self._process is not None:
+            self._process.signal("KILL")
+
+    def _not_listening(self) -> None:
+        self._timer = None
+        self._log.error(
+            "{name} does not listen after {seconds:g} s and is ended",
+            name=self._name,
+            seconds=self._times.start_timeout,
+        )
+        self.kill()
+
+    def _ended(self, how: str) -> None:
+        self._cancel_timer()
+        self._process = None
+        self._owner.ended()
+        if self._stopped is not None:
+            self._stopped.callback(None)
+            return
+        if self._reactor.seconds() - self._started_at > STABLE:
+            self._delay = self._times.restart_delay
+        self._log.error(
+            "{name} ended ({how}), starts again in {delay:g} s",
+            name=self._name,
+            how=how,
+            delay=self._delay,
+        )
+        self.restarts += 1
+        self._timer = self._reactor.callLater(self._delay, self.start)
+        self._delay = min(self._delay * 2, self._times.max_restart_delay)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+
+class _Process(ProcessProtocol):
+    """Cuts what the process says into lines."""
+
+    def __init__(
+        self, reactor: Any, take: Callable[[int, bytes], None], ended: Callable[[str], None]
+    ) -> None:
+        self._reactor = reactor
+        self._take = take
+        self._ended = ended
+        self._rests = {1: b"", 2: b""}
+        self._last_words: IDelayedCall | None = None
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        *lines, rest = (self._rests[childFD] + data).split(b"\n")
+        if len(rest) > LONGEST_LINE:
+            lines.append(rest)
+            rest = b""
+        self._rests[childFD] = rest
+        for line in lines:
+            if stripped := line.strip():
+                self._take(childFD, stripped)
+
+    def processExited(self, reason: Failure) -> None:
+        assert self.transport is not None
+        self._last_words = self._reactor.callLater(LAST_WORDS, self.transport.loseConnection)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._last_words is not None and self._last_words.active():
+            self._last_words.cancel()
+        for child_fd, rest in self._rests.items():
+            if stripped := rest.strip():
+                self._take(child_fd, stripped)
+        self._ended("exit status 0" if reason.check(ProcessDone) else reason.getErrorMessage())
+
+    def signal(self, name: str) -> None:
+        """Send a signal, unless the process has gone already."""
+        if self.transport is not None and self.transport.pid:
+            self.transport.signalProcess(name)

@@ -1,0 +1,31 @@
+"""Who may vouch for the name of a host that is dialled with TLS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import crypto
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+
+_END = b"-----END CERTIFICATE-----"
+
+
+def trust_root(ca_file: str) -> Any:
+    """Who may vouch for a runner's name: the certificates in a PEM file, None for the system's.
+
+    Raises ValueError for a file that cannot be read, or has none.
+    """
+    if not ca_file:
+        return None
+    try:
+        text = Path(ca_file).read_bytes()
+    except OSError as error:
+        raise ValueError(str(error.strerror)) from None
+    blocks = [block + _END for block in text.split(_END)[:-1]]
+    if not blocks:
+        raise ValueError("no certificate is in it, expected PEM")
+    try:
+        return trustRootFromCertificates([Certificate.loadPEM(block) for block in blocks])
+    except crypto.Error:
+        raise ValueError("a certificate in it cannot be read, expected PEM") from None

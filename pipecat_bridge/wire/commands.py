@@ -1,0 +1,232 @@
+"""What a bot asks of the phone: a JSON object whose `type` is one of four.
+
+    {"type": "hangup", "reason": "..."}                   the reason may be left out
+    {"type": "transfer", "target": "support"}
+    {"type": "set", "variables": {"NAME": "value"}}
+    {"type": "play_dtmf", "digits": "12#"}
+
+Keys that are not known are passed over. A bot is often a language model that a caller may talk
+into anything, and what it asks ends up in a dialplan: hence the limits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final, TypeGuard
+
+import msgspec
+from msgspec import Struct
+
+MAX_REASON: Final = 200
+"""Characters of a reason; what is longer is cut: a call that is to end ends, whatever is said."""
+
+MAX_TARGET: Final = 200
+MAX_VARIABLES: Final = 50
+MAX_NAME: Final = 80
+MAX_VALUE: Final = 1000
+MAX_DIGITS: Final = 64
+
+DIGITS: Final = "0123456789ABCD*#"
+
+PAUSES: Final = ",wW"
+"""Half a second, half a second, a second: `w` and `W` as in Asterisk's SendDTMF."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
+# What Asterisk gives a meaning to in the arguments of Goto and Dial.
+_SEPARATORS: Final = ',&|^$(){}"\\'
+
+
+class CommandError(ValueError):
+    """A command that cannot be carried out as it is."""
+
+
+class Hangup(Struct, frozen=True, tag_field="type", tag="hangup"):
+    """End the call once what is queued has been played."""
+
+    reason: str = ""
+
+
+class Transfer(Struct, frozen=True, tag_field="type", tag="transfer"):
+    """End the bot's part once what is queued has been played; the dialplan takes the caller on."""
+
+    target: str
+
+
+class SetVariables(Struct, frozen=True, tag_field="type", tag="set"):
+    """Keep variables with the call, for the dialplan."""
+
+    variables: dict[str, str]
+
+
+class PlayDTMF(Struct, frozen=True, tag_field="type", tag="play_dtmf"):
+    """Play the tones of `DIGITS`, with `PAUSES` in between, to the phone."""
+
+    digits: str
+
+
+Command = Hangup | Transfer | SetVariables | PlayDTMF
+
+_SHAPES: Final = {
+    "hangup": '{"type": "hangup", "reason": "..."}',
+    "transfer": '{"type": "transfer", "target": "..."}',
+    "set": '{"type": "set", "variables": {"NAME": "value"}}',
+    "play_dtmf": '{"type": "play_dtmf", "digits": "..."}',
+}
+
+_TYPES: Final[dict[type, str]] = {
+    dict: "an object",
+    list: "an array",
+    str: "a string",
+    int: "a number",
+    float: "a number",
+    bool: "a boolean",
+    type(None): "null",
+}
+"""What the types of JSON are called."""
+
+_read_json = msgspec.json.Decoder().decode
+
+
+def from_text(text: str) -> Command | None:
+    """The command in `text`; None when it is not JSON or not a command.
+
+    Raises CommandError when it is one and wrong.
+    """
+    try:
+        data = _read_json(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return None
+    return parse(data)
+
+
+def parse(data: object) -> Command | None:
+    """The command that `data`, as decoded from JSON, is; None when it is none.
+
+    Raises CommandError when it is one and wrong.
+    """
+    return _READERS[data["type"]](data) if is_command(data) else None
+
+
+def is_command(data: object) -> TypeGuard[dict[str, Any]]:
+    """True when `data` means to be a command, right or wrong."""
+    kind = data.get("type") if isinstance(data, dict) else None
+    return isinstance(kind, str) and kind in _READERS
+
+
+def _hangup(data: dict[str, Any]) -> Hangup:
+    reason = _string("hangup", data, "reason")
+    return Hangup(_CONTROL.sub(" ", reason)[:MAX_REASON].strip())
+
+
+def _transfer(data: dict[str, Any]) -> Transfer:
+    target = _required("transfer", data, "target", "a target")
+    if len(target) > MAX_TARGET:
+        raise CommandError(
+            f"a transfer command with a target of {len(target)} characters: "
+            f"expected up to {MAX_TARGET}"
+        )
+    if _CONTROL.search(target) or any(one in _SEPARATORS for one in target):
+        raise CommandError(
+            f"a transfer command with the target {_quoted(target)}: "
+            f"expected no control characters and none of {' '.join(_SEPARATORS)}"
+        )
+    return Transfer(target)
+
+
+def _set(data: dict[str, Any]) -> SetVariables:
+    variables = data.get("variables")
+    if not variables:
+        raise CommandError(f"a set command without variables: expected {_SHAPES['set']}")
+    if not isinstance(variables, dict):
+        raise _mistyped("set", "variables", variables)
+    if len(variables) > MAX_VARIABLES:
+        raise CommandError(
+            f"a set command with {len(variables)} variables: expected up to {MAX_VARIABLES}"
+        )
+    return SetVariables({_name(name): _value(name, value) for name, value in variables.items()})
+
+
+def _name(name: str) -> str:
+    if _NAME.fullmatch(name):
+        return name
+    raise CommandError(
+        f"a set command with a variable named {_quoted(name)}: expected up to {MAX_NAME} letters, "
+        "digits and underscores, no digit first"
+    )
+
+
+def _value(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        value = int(value)  # GotoIf takes every word for true, "false" too
+    if isinstance(value, int | float):
+        value = msgspec.json.encode(value).decode()
+    if not isinstance(value, str):
+        raise CommandError(
+            f"a set command whose variable {name} is {_TYPES[type(value)]}: "
+            "expected a string, a number or a boolean"
+        )
+    if len(value) > MAX_VALUE:
+        raise CommandError(
+            f"a set command whose variable {name} has {len(value)} characters: "
+            f"expected up to {MAX_VALUE}"
+        )
+    if _CONTROL.search(value):
+        raise CommandError(
+            f"a set command whose variable {name} has line ends or other control characters: "
+            "expected none"
+        )
+    return value
+
+
+def _play_dtmf(data: dict[str, Any]) -> PlayDTMF:
+    digits = _required("play_dtmf", data, "digits", "digits")
+    if len(digits) > MAX_DIGITS:
+        raise CommandError(
+            f"a play_dtmf command with {len(digits)} digits: expected up to {MAX_DIGITS}"
+        )
+    digits = "".join(one.upper() if one in "abcd" else one for one in digits)
+    for one in digits:
+        if one not in DIGITS + PAUSES:
+            raise CommandError(
+                f"a play_dtmf command with {_quoted(one)} among its digits: "
+                'expected 0-9 A-D * # and, for a pause, "," or "w" or "W"'
+            )
+    return PlayDTMF(digits)
+
+
+def _required(kind: str, data: dict[str, Any], key: str, what: str) -> str:
+    value = _string(kind, data, key)
+    if not value:
+        raise CommandError(f"a {kind} command without {what}: expected {_SHAPES[kind]}")
+    return value
+
+
+def _string(kind: str, data: dict[str, Any], key: str) -> str:
+    value = data.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _mistyped(kind, key, value)
+    return value.strip()
+
+
+def _mistyped(kind: str, key: str, value: Any) -> CommandError:
+    return CommandError(
+        f"a {kind} command with {_TYPES[type(value)]} for {key}: expected {_SHAPES[kind]}"
+    )
+
+
+def _quoted(text: str) -> str:
+    """`text` on one line, in quotes, and not too long for a line of log."""
+    return json.dumps(text[:40])
+
+
+_READERS: Final[dict[str, Callable[[dict[str, Any]], Command]]] = {
+    "hangup": _hangup,
+    "transfer": _transfer,
+    "set": _set,
+    "play_dtmf": _play_dtmf,
+}

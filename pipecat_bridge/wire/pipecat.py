@@ -1,0 +1,67 @@
+"""Pipecat's own dialect: protobuf frames, and RTVI messages in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipecat_bridge.wire import frames, rtvi
+from pipecat_bridge.wire.frames import BotFrame, encode_audio, encode_message
+
+
+class PipecatDialect:
+    """As spoken by `ProtobufFrameSerializer` and RTVI.
+
+    `metadata` is for bots whose start could not bring it: the stock runner drops the body of
+    `/start`. It goes out as an RTVI client-message of type `call-metadata`, right after
+    `client-ready`. `disconnects`: the bot is asked to end by `disconnect-bot`.
+    """
+
+    frame_bytes = 0
+    binary = True
+    awaits_ready = True
+
+    def __init__(
+        self,
+        rate: int,
+        library_version: str,
+        metadata: dict[str, Any] | None = None,
+        disconnects: bool = False,
+    ) -> None:
+        self.rate = rate
+        self._library_version = library_version
+        self._metadata = metadata
+        self._disconnects = disconnects
+
+    def opening(self) -> list[bytes]:
+        """`client-ready`, answered by `bot-ready`, and the call's metadata."""
+        messages = [rtvi.client_ready(self._library_version)]
+        if self._metadata is not None:
+            messages.append(rtvi.client_message("call-metadata", self._metadata))
+        return [encode_message(message) for message in messages]
+
+    def audio(self, pcm: bytes) -> bytes:
+        """An audio frame."""
+        return encode_audio(pcm, self.rate)
+
+    def digit(self, digit: str) -> list[bytes]:
+        """RTVI `dtmf`."""
+        return [encode_message(rtvi.dtmf(digit))]
+
+    def text(self, content: str, run_immediately: bool, audio_response: bool) -> list[bytes]:
+        """RTVI `send-text`."""
+        message = rtvi.send_text(
+            content, run_immediately=run_immediately, audio_response=audio_response
+        )
+        return [encode_message(message)]
+
+    def played(self, mark: str) -> list[bytes]:
+        """Nothing: there are no marks in Pipecat's frames."""
+        return []
+
+    def closing(self) -> list[bytes]:
+        """RTVI `disconnect-bot`, where nothing else tells the bot."""
+        return [encode_message(rtvi.disconnect_bot())] if self._disconnects else []
+
+    def decode(self, payload: bytes) -> BotFrame:
+        """One of the five frames; raises FrameError."""
+        return frames.decode(payload)

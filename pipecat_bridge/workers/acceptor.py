@@ -1,0 +1,77 @@
+"""Accepts phones from the port that all workers share."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+PAUSE: Final = 0.5
+"""Seconds without accepting, when descriptors or memory have run out."""
+
+_ACCEPTED_AT_ONCE: Final = 100
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+@implementer(IReadDescriptor)
+class Acceptor:
+    """Accepts connections from a listening socket, which stays its owner's to close."""
+
+    _log = Logger(namespace="pipecat_bridge.workers")
+
+    def __init__(
+        self, reactor: Any, descriptor: int, accepted: Callable[[socket.socket, Any], None]
+    ) -> None:
+        self._reactor = reactor
+        self._socket = socket.socket(fileno=descriptor)
+        self._accepted = accepted
+        self._pause: IDelayedCall | None = None
+
+    def start(self) -> None:
+        """Accept from now on."""
+        self._reactor.addReader(self)
+
+    def stop(self) -> None:
+        """Accept no more."""
+        if self._pause is not None and self._pause.active():
+            self._pause.cancel()
+        if self._socket.fileno() >= 0:
+            self._reactor.removeReader(self)
+            self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "phones"
+
+    def doRead(self) -> None:
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, address = self._socket.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._wait(error)
+                    return
+                continue  # that one has gone already
+            sock.setblocking(False)
+            self._accepted(sock, address)
+
+    def _wait(self, error: OSError) -> None:
+        """Without a pause the reactor would do nothing but try again."""
+        self._log.error(
+            "no phone can connect for {pause:g} s: {error}", pause=PAUSE, error=error.strerror
+        )
+        self._reactor.removeReader(self)
+        self._pause = self._reactor.callLater(PAUSE, self.start)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.stop()

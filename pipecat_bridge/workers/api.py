@@ -1,0 +1,232 @@
+"""The API of all workers: what concerns a call goes to the worker that has it, the rest is merged.
+
+The workers answer with the very resources of `pipecat_bridge.web`: here nothing is checked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, NoReturn
+from urllib.parse import quote_from_bytes
+
+import msgspec
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import choose_encoder
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from pipecat_bridge.options import Options
+from pipecat_bridge.web.api import MAX_BODY, ApiSite
+from pipecat_bridge.workers.client import Answer, Header, WorkerError, ask, passed_on
+from pipecat_bridge.workers.metrics import Page
+from pipecat_bridge.workers.own_metrics import SUPERVISOR
+from pipecat_bridge.workers.places import Preparation
+from pipecat_bridge.workers.switchboard import NO_WORKER, Switchboard
+from pipecat_bridge.workers.worker import Worker
+
+_JSON: Final[Header] = (b"content-type", b"application/json")
+
+_URI: Final = "%/?:@!$&'()*+,;=~"
+"""What stands in a path and its query besides letters, digits, - . and _."""
+
+_VALUES: Final = (b"transfer", b"variables")
+"""Routes whose body is taken for a value, whatever the status is: errors have none."""
+
+
+def json_answer(status: int, content: Any) -> Answer:
+    """An answer in JSON."""
+    return Answer(status, [_JSON], msgspec.json.encode(content) + b"\n")
+
+
+class WorkersApi(Resource):
+    """Everything on one port. `own` are the supervisor's metrics."""
+
+    isLeaf = True
+    _log = Logger(namespace="pipecat_bridge.workers")
+
+    def __init__(
+        self, reactor: Any, switchboard: Switchboard, options: Options, own: CollectorRegistry
+    ) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._switchboard = switchboard
+        self._keep_ended = options.calls.keep_ended
+        self._patience = options.audiosocket.handshake_timeout
+        self._own = own
+        self._metrics = CollectorRegistry()
+        self.page = Page()
+        self._metrics.register(self.page)
+
+    def render(self, request: Request) -> int:
+        answering = Deferred.fromCoroutine(self._answer(request))
+        finished = request.notifyFinish()
+        finished.addErrback(lambda _: answering.cancel())
+        answering.addErrback(self._failed, request)
+        answering.addCallback(_write, request)
+        answering.addErrback(lambda _: None)  # the client has gone
+        return NOT_DONE_YET
+
+    def _failed(self, failure: Failure, request: Request) -> Answer:
+        if failure.check(CancelledError):
+            failure.raiseException()
+        if failure.check(WorkerError):
+            return _problem(request, 503, f"{failure.value}: try again")
+        self._log.failure("a request failed", failure)
+        return _problem(request, 500, "this should not happen: the daemon's log tells more")
+
+    async def _answer(self, request: Request) -> Answer:
+        path = _parts(request)
+        merge = _MERGED.get(tuple(path)) if request.method in (b"GET", b"HEAD") else None
+        if merge is not None:
+            return await merge(self, request)
+        if path[:2] == [b"v1", b"calls"] and len(path) > 2:
+            return await self._of_call(request, path)
+        return await self._ask(await self._worker(""), request)
+
+    # One call
+
+    async def _of_call(self, request: Request, path: Sequence[bytes]) -> Answer:
+        call_id = path[2].decode("ascii", "replace").lower()
+        worker = await self._worker(call_id)
+        answer = await self._ask(worker, request)
+        if answer.status == 201 and len(path) == 3:
+            content_type = request.getHeader("content-type") or ""
+            seconds = msgspec.json.decode(answer.body)["expires_in"]
+            self._switchboard.places.prepare(call_id, worker, _body(request), content_type, seconds)
+        return answer
+
+    async def _worker(self, call_id: str) -> Worker:
+        """The worker to be asked; while none runs it is waited for, as phones do."""
+        waiting = self._switchboard.until_ready()
+        waiting.addTimeout(self._patience, self._reactor, _too_late)
+        await waiting
+        worker = await self._switchboard.worker_for(call_id)
+        return worker if worker is not None else _too_late()
+
+    async def _ask(self, worker: Worker, asked: Request) -> Answer:
+        headers = passed_on(asked.requestHeaders)
+        return await ask(self._reactor, worker, asked.method, _uri(asked), headers, _body(asked))
+
+    async def prepare(self, worker: Worker, call_id: str, preparation: Preparation[Worker]) -> bool:
+        """Tell a worker of a call that another was told of, which has ended."""
+        path = b"/v1/calls/" + call_id.encode()
+        headers = [(b"content-type", preparation.content_type.encode())]
+        try:
+            answer = await ask(self._reactor, worker, b"PUT", path, headers, preparation.body)
+        except WorkerError as error:
+            self._log.warn("{call_id} {error}", call_id=call_id, error=error)
+            return False
+        return answer.status == 201
+
+    # All workers
+
+    def _asking_all(self, path: bytes) -> list[tuple[Worker, Deferred[Answer]]]:
+        return [
+            (worker, Deferred.fromCoroutine(ask(self._reactor, worker, b"GET", path)))
+            for worker in self._switchboard.ready
+        ]
+
+    async def _all(self, asked: Request) -> dict[Worker, Answer]:
+        """The answers of all workers that run; those that end meanwhile are left out."""
+        asking = self._asking_all(_uri(asked))
+        answers: dict[Worker, Answer] = {}
+        fault: WorkerError | None = None
+        for worker, answer in asking:
+            try:
+                answers[worker] = await answer
+            except WorkerError as error:
+                if worker.ready:
+                    fault = error
+        if fault is not None:
+            raise fault
+        return answers
+
+    async def _healthz(self, _: Request) -> Answer:
+        return json_answer(200, {"status": "ok"})
+
+    async def _readyz(self, asked: Request) -> Answer:
+        """Ready when each worker that runs is: any of them may get the next call."""
+        reasons: list[str] = [] if self._switchboard.ready else [NO_WORKER]
+        for answer in (await self._all(asked)).values():
+            reasons += msgspec.json.decode(answer.body)["reasons"]
+        reasons = list(dict.fromkeys(reasons))
+        return json_answer(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+    async def _list(self, asked: Request) -> Answer:
+        lists = [msgspec.json.decode(answer.body) for answer in (await self._all(asked)).values()]
+        running = [call for each in lists for call in each["running"]]
+        ended = [call for each in lists for call in each["ended"]]
+        running.sort(key=lambda call: call["created_at"])
+        ended.sort(key=lambda call: call["ended_at"])
+        kept = ended[len(ended) - self._keep_ended :] if len(ended) > self._keep_ended else ended
+        return json_answer(200, {"running": running, "ended": kept})
+
+    async def _show_metrics(self, asked: Request) -> Answer:
+        """A worker that does not answer is shown as it was when it last did."""
+        asking = self._asking_all(b"/metrics")
+        for worker, answering in asking:
+            try:
+                answer = await answering
+            except WorkerError as error:
+                self._log.warn("no metrics of {error}", error=error)
+            else:
+                if worker.ready:
+                    self.page.update(str(worker.number), answer.body.decode())
+        self.page.update(SUPERVISOR, generate_latest(self._own).decode())
+        encode, content_type = choose_encoder(asked.getHeader("accept") or "")
+        return Answer(200, [(b"content-type", content_type.encode())], encode(self._metrics))
+
+
+_MERGED: Final[dict[tuple[bytes, ...], Callable[[WorkersApi, Request], Awaitable[Answer]]]] = {
+    (b"healthz",): WorkersApi._healthz,
+    (b"readyz",): WorkersApi._readyz,
+    (b"metrics",): WorkersApi._show_metrics,
+    (b"v1", b"calls"): WorkersApi._list,
+}
+
+
+def _too_late(*_: object) -> NoReturn:
+    raise WorkerError(NO_WORKER)
+
+
+def _parts(request: Request) -> list[bytes]:
+    """The path, cut as twisted.web does it; a slash at the end of /v1/calls/ does not count."""
+    return [part for part in (*(request.prepath or ()), *(request.postpath or ())) if part]
+
+
+def _uri(request: Request) -> bytes:
+    """Path and query; bytes that no URI has are quoted, for the client would not send them."""
+    uri: bytes = request.uri if request.uri.startswith(b"/") else b"/"
+    return quote_from_bytes(uri, safe=_URI).encode()
+
+
+def _body(request: Request) -> bytes:
+    """One byte more than a worker takes is enough for it to say so."""
+    if request.content is None:
+        return b""
+    request.content.seek(0)
+    body: bytes = request.content.read(MAX_BODY + 1)
+    return body
+
+
+def _problem(request: Request, status: int, text: str) -> Answer:
+    if any(part in _VALUES for part in _parts(request)[3:4]):
+        return Answer(status, [(b"content-type", b"text/plain; charset=utf-8")], b"")
+    return json_answer(status, {"error": text})
+
+
+def _write(answer: Answer, request: Request) -> None:
+    request.setResponseCode(answer.status)
+    for name, value in answer.headers:
+        request.responseHeaders.addRawHeader(name, value)
+    request.setHeader(b"content-length", b"%d" % len(answer.body))
+    request.write(answer.body)
+    request.finish()
+
+
+def workers_site(api: WorkersApi) -> Site:
+    """The site that serves it."""
+    return ApiSite(api)

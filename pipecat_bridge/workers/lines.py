@@ -1,0 +1,73 @@
+"""A worker's log: events as lines of JSON, which its supervisor makes its own."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TextIO
+
+import msgspec
+from msgspec import Struct, field
+from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText
+from zope.interface import implementer
+
+from pipecat_bridge.supervised import LONGEST_LINE
+
+SHORTENED: Final = 2000
+"""Characters that are left of a text that would make a line too long."""
+
+
+class Line(Struct, frozen=True):
+    """One event: its level, who logs it, what it says; and what JSON logs have besides."""
+
+    level: str
+    namespace: str
+    text: str
+    call_id: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@implementer(ILogObserver)
+class LineWriter:
+    """Writes the events of a worker's log."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        line = Line(
+            event["log_level"].name,
+            str(event.get("log_namespace", "-")),
+            text,
+            str(event.get("call_id", "")),
+        )
+        encoded = _encoded(line, event.get("data"))
+        if len(encoded) > LONGEST_LINE:
+            shortened = text[:SHORTENED] + ".."
+            encoded = _encoded(msgspec.structs.replace(line, text=shortened), None)
+        self._out.write(encoded.decode() + "\n")
+        self._out.flush()
+
+
+def _encoded(line: Line, data: object) -> bytes:
+    if isinstance(data, dict):
+        try:
+            return msgspec.json.encode(msgspec.structs.replace(line, data=data))
+        except (TypeError, ValueError):
+            pass  # of what JSON does not know, the text tells
+    return msgspec.json.encode(line)
+
+
+def relay(worker: int, written: bytes) -> None:
+    """Log what a worker has written: one of the above, or whatever Python or the system says."""
+    try:
+        line = msgspec.json.decode(written, type=Line)
+        level = LogLevel.lookupByName(line.level)
+    except Exception:  # noqa: BLE001 - it comes from another process
+        line = Line("warn", "pipecat_bridge.workers", written.decode("utf-8", "replace"))
+        level = LogLevel.warn
+    more: dict[str, Any] = {"data": line.data} if line.data else {}
+    if line.call_id:
+        more["call_id"] = line.call_id
+    Logger(namespace=line.namespace).emit(
+        level, "worker {worker}: {text}", worker=worker, text=line.text, **more
+    )

@@ -1,0 +1,72 @@
+"""The metrics of all workers as one page, whose counters do not go back when one is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+EACH: Final = ("process_", "python_")
+"""Metrics of a process begin so; each worker's are shown, by the label `worker`."""
+
+ONLY_GROW: Final = frozenset({"counter", "summary", "histogram"})
+
+Key = tuple[str, tuple[tuple[str, str], ...]]
+"""A sample's name and labels."""
+
+Family = tuple[str, str, str]
+"""A metric's name, help and type."""
+
+
+def merged(name: str, values: Iterable[float]) -> float:
+    """One value of those of several workers: a maximum, a minimum, or their sum.
+
+    The state of a runner is the worst that a worker sees.
+    """
+    if name.endswith("_max") or name == "pipecat_bridge_runner_state":
+        return max(values)
+    if name == "pipecat_bridge_runner_health":
+        return min(values)
+    return sum(values)
+
+
+class Page(Collector):
+    """What workers have said of themselves, last and before their end."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, Family] = {}  # by the names of samples
+        self._last: dict[str, dict[Key, float]] = {}
+        self._gone: dict[Key, float] = {}
+
+    def update(self, worker: str, text: str) -> None:
+        """`worker` says so now, in Prometheus's text format."""
+        samples: dict[Key, float] = {}
+        for family in text_string_to_metric_families(text):
+            each = family.name.startswith(EACH)
+            for sample in family.samples:
+                labels = {**sample.labels, "worker": worker} if each else sample.labels
+                samples[sample.name, tuple(labels.items())] = sample.value
+                self._families[sample.name] = family.name, family.documentation, family.type
+        self._last[worker] = samples
+
+    def end(self, worker: str) -> None:
+        """`worker` has ended: what it has counted stays, as far as it was heard."""
+        for (name, labels), value in self._last.pop(worker, {}).items():
+            if self._families[name][2] in ONLY_GROW and not name.startswith(EACH):
+                self._gone[name, labels] = self._gone.get((name, labels), 0.0) + value
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics; those of the workers that run and have ended are added up."""
+        values: dict[Key, list[float]] = {}
+        for samples in [*self._last.values(), self._gone]:
+            for key, value in samples.items():
+                values.setdefault(key, []).append(value)
+        metrics: dict[Family, Metric] = {}
+        for (name, labels), each in values.items():
+            family = self._families[name]
+            metric = metrics.setdefault(family, Metric(*family))
+            metric.add_sample(name, dict(labels), merged(name, each))
+        yield from metrics.values()

@@ -1,0 +1,65 @@
+"""What the supervisor itself counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pipecat_bridge.runner.embedded import EmbeddedRunner
+from pipecat_bridge.workers.switchboard import Switchboard
+
+SUPERVISOR: Final = "supervisor"
+"""What the label `worker` says of the supervisor's own process."""
+
+
+class OwnMetrics(Collector):
+    """Its workers, and what it does with phones."""
+
+    def __init__(self, switchboard: Switchboard, embedded: EmbeddedRunner | None) -> None:
+        self._switchboard = switchboard
+        self._embedded = embedded
+
+    def collect(self) -> Iterator[Metric]:
+        """All of them as of now."""
+        board = self._switchboard
+        yield GaugeMetricFamily(
+            "pipecat_bridge_workers", "Workers that take calls", value=len(board.ready)
+        )
+        calls = GaugeMetricFamily(
+            "pipecat_bridge_worker_calls", "Calls of a worker", labels=["worker"]
+        )
+        restarts = CounterMetricFamily(
+            "pipecat_bridge_worker_restarts", "Restarts of a worker", labels=["worker"]
+        )
+        for worker in board.workers:
+            calls.add_metric([str(worker.number)], board.places.calls_of(worker))
+            restarts.add_metric([str(worker.number)], worker.restarts)
+        yield from (calls, restarts)
+        yield CounterMetricFamily(
+            "pipecat_bridge_calls_lost", "Calls that ended with their worker", board.calls_lost
+        )
+        yield CounterMetricFamily(
+            "pipecat_bridge_phones_without_worker",
+            "Phones that no worker was given",
+            board.phones_refused,
+        )
+        if self._embedded is not None:
+            yield CounterMetricFamily(
+                "pipecat_bridge_runner_restarts",
+                "Restarts of the embedded runner",
+                self._embedded.restarts,
+            )
+
+
+def own_registry(switchboard: Switchboard, embedded: EmbeddedRunner | None) -> CollectorRegistry:
+    """These, with Python's and the process's metrics."""
+    own = CollectorRegistry()
+    own.register(OwnMetrics(switchboard, embedded))
+    ProcessCollector(registry=own)
+    PlatformCollector(registry=own)
+    GCCollector(registry=own)
+    return own

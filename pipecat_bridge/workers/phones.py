@@ -1,0 +1,77 @@
+"""The port that phones connect to, shared by all workers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+from twisted.application.service import MultiService
+
+from pipecat_bridge.asterisk.networks import Networks
+from pipecat_bridge.listener import Reserved
+from pipecat_bridge.options import AudioSocketOptions
+from pipecat_bridge.workers.acceptor import Acceptor
+from pipecat_bridge.workers.arrival import Arrival
+from pipecat_bridge.workers.switchboard import Switchboard
+
+
+class PhonePort(MultiService):
+    """Accepts phones and passes them on to the switchboard once their UUID is known."""
+
+    def __init__(self, reactor: Any, options: AudioSocketOptions, switchboard: Switchboard) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._options = options
+        self._switchboard = switchboard
+        self._networks = Networks(options.allow)
+        self._proxied = options.listen.startswith("haproxy:")
+        self._arrivals: set[Arrival] = set()
+        self._acceptor: Acceptor | None = None
+        self.listener = Reserved(reactor, options.listen)
+        self.listener.setServiceParent(self)
+
+    def startService(self) -> None:
+        super().startService()
+        descriptor = os.dup(self.listener.fileno())
+        self._acceptor = Acceptor(self._reactor, descriptor, self._accepted)
+        self._acceptor.start()
+
+    def stopService(self) -> Any:
+        """Accept no more; what has not been given to a worker is closed."""
+        if self._acceptor is not None:
+            self._acceptor.stop()
+            self._acceptor = None
+        for arrival in list(self._arrivals):
+            arrival.close()
+        return super().stopService()
+
+    def _accepted(self, sock: socket.socket, address: Any) -> None:
+        host, port = address[:2] if isinstance(address, tuple) else ("", 0)
+        arrival = Arrival(
+            self._reactor,
+            sock,
+            f"{host or '?'}:{port or '?'}",
+            self._options.handshake_timeout,
+            self._proxied,
+            self,
+        )
+        self._arrivals.add(arrival)
+        if host in self._networks:
+            arrival.read()
+        else:
+            self.known(arrival)  # a worker closes it, logs and counts that
+
+    # From arrivals
+
+    def known(self, arrival: Arrival) -> None:
+        """It can be given to a worker."""
+        self._switchboard.arrived(arrival)
+
+    def too_late(self, arrival: Arrival) -> None:
+        """It was not."""
+        self._switchboard.too_late(arrival)
+
+    def gone(self, arrival: Arrival) -> None:
+        """It is closed here."""
+        self._arrivals.discard(arrival)

@@ -1,0 +1,131 @@
+"""The daemon as several processes: the supervisor owns the ports, the workers carry the calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+
+from pipecat_bridge.daemon import Daemon
+from pipecat_bridge.listener import Listener, Reserved
+from pipecat_bridge.options import Options
+from pipecat_bridge.ports import DIALLED_BACK, shifted
+from pipecat_bridge.runner.embedded import EmbeddedRunner
+from pipecat_bridge.workers.api import WorkersApi, workers_site
+from pipecat_bridge.workers.commands import RunnerIs
+from pipecat_bridge.workers.own_metrics import own_registry
+from pipecat_bridge.workers.phones import PhonePort
+from pipecat_bridge.workers.places import Preparation
+from pipecat_bridge.workers.setup import Setup, worker_options
+from pipecat_bridge.workers.switchboard import Switchboard
+from pipecat_bridge.workers.worker import Worker
+
+
+class Supervisor(Daemon):
+    """Starts the workers, watches them, and ends them together.
+
+    Every port is listened on here and stays open when a worker ends: that of the phones, that of
+    the API, and one for the bots of each worker.
+    """
+
+    def __init__(self, options: Options, reactor: Any) -> None:
+        super().__init__(reactor)
+        self.options = options
+        self.switchboard = Switchboard(reactor, options, self._prepare)
+        self.phones = PhonePort(reactor, options.audiosocket, self.switchboard)
+        self.bot_ports: list[Reserved] = []
+        if options.runner.mode in DIALLED_BACK:
+            listen, workers = options.runner.listen, range(options.service.workers)
+            self.bot_ports = [Reserved(reactor, shifted(listen, number)) for number in workers]
+        self.embedded: EmbeddedRunner | None = None
+        if options.runner.mode == "embedded":
+            self.embedded = EmbeddedRunner(reactor, options.embedded)
+            self.embedded.on_change = self._runner_is
+        own = own_registry(self.switchboard, self.embedded)
+        self._api = WorkersApi(reactor, self.switchboard, options, own)
+        self.api_listener = Listener(reactor, options.api.listen, workers_site(self._api))
+        services: list[Service] = [*self.bot_ports, self.api_listener, self.phones]
+        for service in services:
+            service.setServiceParent(self)
+
+    def startService(self) -> None:
+        super().startService()
+        if self.embedded is not None:
+            self.embedded.start()
+        self.switchboard.workers = [
+            self._worker(number) for number in range(1, self.options.service.workers + 1)
+        ]
+        for worker in self.switchboard.workers:
+            worker.start()
+        self._log.info(
+            "AudioSocket on {phones}, API on {api}, runner mode {mode}, {workers} workers",
+            phones=self.phones.listener.place,
+            api=self.api_listener.place,
+            mode=self.options.runner.mode,
+            workers=self.options.service.workers,
+        )
+
+    def _worker(self, number: int) -> Worker:
+        bots = self.bot_ports[number - 1] if self.bot_ports else None
+        options = worker_options(self.options, number, bots.number if bots else 0)
+        setup = Setup(
+            number,
+            options,
+            type(self.reactor).__module__,
+            listens=bots is not None,
+            proxied=self.options.audiosocket.listen.startswith("haproxy:"),
+            embedded=self.embedded is not None,
+        )
+        return Worker(self.reactor, setup, bots.fileno() if bots else None, self)
+
+    def _prepare(
+        self, worker: Worker, call_id: str, preparation: Preparation[Worker]
+    ) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self._api.prepare(worker, call_id, preparation))
+
+    # From the workers
+
+    def worker_ready(self, worker: Worker) -> None:
+        """It takes calls."""
+        if self.embedded is not None:
+            worker.tell(RunnerIs, url=self.embedded.base)
+        self.switchboard.worker_ready(worker)
+
+    def worker_lost(self, worker: Worker) -> None:
+        """It takes none any more."""
+        self._api.page.end(str(worker.number))
+        self.switchboard.worker_lost(worker)
+
+    def call_ended(self, phone: int) -> None:
+        """The call of that phone is over."""
+        self.switchboard.call_ended(phone)
+
+    def _runner_is(self, base: str) -> None:
+        for worker in self.switchboard.workers:
+            worker.tell(RunnerIs, url=base)
+
+    # The end
+
+    def end_calls(self) -> None:
+        """End the calls that run, at once."""
+        self.switchboard.end_calls()
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Drain, as one process does; the workers end together, and the ports are closed last."""
+        self.switchboard.drain()
+        timeout = self.options.calls.drain_timeout
+        running = self.switchboard.places.calls
+        if running:
+            self._log.info(
+                "draining: {running} calls may go on for {timeout:g} s",
+                running=running,
+                timeout=timeout,
+            )
+        yield self.within(timeout, self.switchboard.on_phones.idle())
+        self.switchboard.end()
+        yield gatherResults([worker.stop() for worker in self.switchboard.workers])
+        if self.embedded is not None:
+            yield self.embedded.stop()
+        yield super().stopService()

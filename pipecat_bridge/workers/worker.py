@@ -1,0 +1,195 @@
+"""One worker, as its supervisor sees it: a process, and the commands to it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IProcessProtocol
+from twisted.internet.protocol import ServerFactory, connectionDone
+from twisted.logger import Logger
+from twisted.protocols import amp
+from twisted.python.failure import Failure
+
+from pipecat_bridge.supervised import Supervised
+from pipecat_bridge.workers import commands
+from pipecat_bridge.workers.lines import relay
+from pipecat_bridge.workers.setup import Setup
+
+COMMAND: Final = [sys.executable, "-m", "pipecat_bridge.worker"]
+
+
+class Times(NamedTuple):
+    """Seconds; see `pipecat_bridge.supervised`. A stop includes that of its calls."""
+
+    start_timeout: float = 60.0
+    stop_timeout: float = 5.0
+    restart_delay: float = 0.5
+    max_restart_delay: float = 30.0
+
+
+class Crew(Protocol):
+    """Whose worker it is."""
+
+    def worker_ready(self, worker: Worker) -> None:
+        """It takes calls."""
+
+    def worker_lost(self, worker: Worker) -> None:
+        """It takes none any more, and those that it had are over."""
+
+    def call_ended(self, phone: int) -> None:
+        """The call of the phone with that number is over."""
+
+
+class Worker:
+    """Worker `number`. While it is `ready` it takes phones and answers its API.
+
+    `bots` is the file descriptor of the socket that listens for its bots, if there is one.
+    """
+
+    _log = Logger(namespace="pipecat_bridge.workers")
+
+    def __init__(
+        self, reactor: Any, setup: Setup, bots: int | None, crew: Crew, times: Times | None = None
+    ) -> None:
+        self.number = setup.number
+        self.ready = False
+        self._reactor = reactor
+        self._setup = msgspec.json.encode(setup)
+        self._bots = bots
+        self._crew = crew
+        self._control: Control | None = None
+        self._process = Supervised(
+            reactor, f"worker {self.number}", self, times or Times(), self._log
+        )
+
+    @property
+    def restarts(self) -> int:
+        """How often it was started again."""
+        return self._process.restarts
+
+    def start(self) -> None:
+        """Start it; it is started again whenever it ends."""
+        self._process.start()
+
+    def stop(self) -> Deferred[None]:
+        """End it and its calls; fires when it is gone."""
+        return self._process.stop(self._end)
+
+    def _end(self) -> None:
+        if self.ready:
+            self.tell(commands.End)
+        else:
+            self._process.kill()  # no call is there yet
+
+    # Commands
+
+    def take_phone(
+        self, sock: socket.socket, phone: int, data: bytes, elsewhere: int
+    ) -> Deferred[bool]:
+        """Give it a phone's connection; whether it answers. Fails when the worker is lost."""
+        asking = self._call(
+            commands.TakePhone,
+            descriptor=sock.fileno(),
+            phone=phone,
+            data=data,
+            elsewhere=elsewhere,
+        )
+        return asking.addCallback(lambda answer: bool(answer["answered"]))
+
+    def serve_api(self, sock: socket.socket) -> Deferred[Any]:
+        """Give it a connection to its API; fires when `sock` may be closed here."""
+        return self._call(commands.ServeApi, descriptor=sock.fileno())
+
+    def tell(self, command: type[amp.Command], **arguments: Any) -> None:
+        """Give a command that is not answered."""
+        if self.ready:
+            self._call(command, **arguments)
+
+    def _call(self, command: type[amp.Command], **arguments: Any) -> Deferred[Any]:
+        assert self._control is not None
+        # What is not answered gives no Deferred.
+        return maybeDeferred(self._control.callRemote, command, **arguments)
+
+    # From its process
+
+    def spawn(self, process: IProcessProtocol) -> None:
+        """Start it once, with its end of a pair of sockets and its setup on standard input."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+            descriptors: dict[int, Any] = {0: "w", 1: "r", 2: "r"}
+            descriptors[commands.CONTROL_FD] = theirs.fileno()
+            if self._bots is not None:
+                descriptors[commands.BOTS_FD] = self._bots
+            transport = self._reactor.spawnProcess(
+                process, COMMAND[0], COMMAND, env=None, childFDs=descriptors
+            )
+            transport.write(self._setup)
+            transport.closeStdin()
+            control = self._control = Control(self)
+            factory = ServerFactory.forProtocol(lambda: control)
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
+
+    def take(self, child_fd: int, line: bytes) -> None:
+        """A line that it has written, for the log."""
+        relay(self.number, line)
+
+    def ended(self) -> None:
+        """Its process is gone."""
+        self._lost()
+
+    # From its control
+
+    def became_ready(self) -> None:
+        """It takes calls."""
+        self.ready = True
+        self._process.listens()
+        self._log.info("worker {number} is ready, process {pid}", number=self.number, pid=self.pid)
+        self._crew.worker_ready(self)
+
+    def call_ended(self, phone: int) -> None:
+        """The call of that phone is over."""
+        self._crew.call_ended(phone)
+
+    def control_lost(self, control: Control) -> None:
+        """No command reaches it any more, and it should end by itself."""
+        if control is self._control:
+            self._process.ends()
+            self._lost()
+
+    def _lost(self) -> None:
+        self._control = None
+        if self.ready:
+            self.ready = False
+            self._crew.worker_lost(self)
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process."""
+        return self._process.pid
+
+
+class Control(commands.Control):
+    """The supervisor's end of the pair."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__()
+        self._worker = worker
+
+    @commands.Ready.responder
+    def _ready(self) -> dict[str, Any]:
+        self._worker.became_ready()
+        return {}
+
+    @commands.CallEnded.responder
+    def _call_ended(self, phone: int) -> dict[str, Any]:
+        self._worker.call_ended(phone)
+        return {}
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        super().connectionLost(reason)
+        self._worker.control_lost(self)

@@ -1,0 +1,282 @@
+"""Runners and bots that go wrong before a bot talks: a clear reason, and a phone at peace."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.logger import LogLevel
+
+from pipecat_bridge.runner.dialler import MAX_HANDSHAKE
+from tests.doubles.start_runner import StartRunner
+from tests.e2e.dialled import dialled, page, settled
+from tests.e2e.harness import Line, line, reactor
+from tests.e2e.names import known
+from tests.unit.bot_side import logged
+
+FAST = ("runner.connect_timeout=0.6", "runner.attempt_timeout=0.6")
+UNABLE = "its WebSocket: the opening handshake was answered with {}"
+
+
+async def fails(it: Line, **options: Any) -> dict[str, Any]:
+    """The record of a call that gets no bot; the phone goes on in the dialplan, and it is told."""
+    with logged() as said:
+        phone = await it.dial(driver="application", **options)
+        phone.start_audio()
+        record = await settled(it, phone)
+    assert record["outcome"] == "runner-failed"
+    assert phone.hangup_received
+    assert record["initialized_at"] is None
+    told = [text for text in said if record["reason"] in text and record["id"] in text]
+    assert len(told) == 1, said
+    assert it.runner.sessions == []
+    # Nothing goes on behind: what is open is what waits to be used for HTTP again.
+    await it.runner.until(lambda: it.runner.open_connections <= 1)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ("500", '/start: answered with 500: {"status": "error", "error": "told to fail"}'),
+        ("503", '/start: answered with 503: {"status": "error", "error": "told to fail"}'),
+        ("429", '/start: answered with 429: {"status": "error", "error": "told to fail"}'),
+        ("error", """/start: an answer without "wsUrl": it has 'error, status'"""),
+        ("redirect", '/start: answered with 307: {"status": "moved"}'),
+        ("bad-json", "/start: an answer of 15 bytes that is not JSON"),
+        ("endless", "/start was not answered within 0.6 s"),
+        ("hang", "/start was not answered within 0.6 s"),
+        ("flood", "/start: an answer of more than 1048576 bytes"),
+        ("drop", "/start: Connection was closed cleanly."),
+    ],
+)
+@ensureDeferred
+async def test_starts_that_fail(answer: Any, reason: str) -> None:
+    async with dialled("dial", *FAST, answers=[answer]) as it:
+        assert (await fails(it))["reason"] == reason
+        assert [request.path for request in it.runner.requests] == ["/start"]
+        assert it.runner.knocks == []
+
+
+@pytest.mark.parametrize(
+    ("ws_url", "reason"),
+    [
+        (None, """/start: an answer without "wsUrl": it has 'sessionId, token'"""),
+        (
+            "http://{host}:{port}/x",
+            "/start: wsUrl 'http://127.0.0.1:{port}/x': expected a URL such as"
+            " ws://127.0.0.1:7860/ws-client",
+        ),
+        ("nonsense", "/start: wsUrl 'nonsense': expected a URL such as"),
+        ("ws://[::1/x", "/start: wsUrl 'ws://[::1/x': expected a URL such as"),
+        ("ws://bots.example:{port}/x", "/start: wsUrl leads to bots.example, which is neither"),
+        ("wss://evil.example/x", "/start: wsUrl leads to evil.example, which is neither"),
+        ("ws://127.0.0.1:1/x", "its WebSocket: Connection was refused by other side: 111"),
+    ],
+)
+@ensureDeferred
+async def test_answers_that_lead_nowhere(ws_url: Any, reason: str) -> None:
+    async with dialled("dial", ws_url=ws_url) as it:
+        record = await fails(it)
+        assert record["reason"].startswith(reason.format(port=it.runner.url.rpartition(":")[2]))
+        assert it.runner.knocks == []
+
+
+@ensureDeferred
+async def test_another_host_that_is_allowed() -> None:
+    elsewhere = "ws://a.bots.example:{port}/ws-client"
+    for allowed in ('["a.bots.example"]', '["other.example", "*.Bots.example"]'):
+        setting = f"runner.allowed_hosts={allowed}"
+        with known("a.bots.example"):
+            async with dialled("dial", setting, ws_url=elsewhere) as it:
+                phone, bot = await it.talk()
+                phone.hangup()
+                await settled(it, phone)
+                assert bot.faults == []
+
+
+@pytest.mark.parametrize("mode", ["dial", "direct", "twilio"])
+@pytest.mark.parametrize(
+    ("handshake", "reason"),
+    [
+        ("403", UNABLE.format("403 Forbidden")),
+        ("429", UNABLE.format("429 Too Many Requests")),
+        ("503", UNABLE.format("503 Service Unavailable")),
+        ("302", UNABLE.format("302 Found")),
+        ("200", UNABLE.format("200 OK")),
+        ("garbage", 'its WebSocket: Unsupported HTTP version "220"'),
+        ("not-utf8", "its WebSocket: an answer to the opening handshake that is not in UTF-8"),
+        ("endless", f"its WebSocket: an answer of more than {MAX_HANDSHAKE} bytes"),
+        ("drop", "its WebSocket: closed before it was open"),
+        ("bad-accept", "its WebSocket: HTTP Sec-WebSocket-Accept bogus value"),
+        ("no-accept", "its WebSocket: HTTP Sec-WebSocket-Accept header missing"),
+        ("other-subprotocol", 'its WebSocket: subprotocol selected by server "soap"'),
+        ("extension", 'its WebSocket: server wants to use extension "x-telepathy"'),
+        ("hang", "the bot's WebSocket was not open within 0.6 s"),
+    ],
+)
+@ensureDeferred
+async def test_handshakes_that_fail(mode: str, handshake: Any, reason: str) -> None:
+    async with dialled(mode, *FAST, handshakes=[handshake]) as it:
+        assert (await fails(it))["reason"].startswith(reason)
+        assert len(it.runner.knocks) == 1
+
+
+@ensureDeferred
+async def test_a_door_that_accepts_and_then_closes() -> None:
+    """Only then it is known that the bot was there: the call had begun."""
+    async with dialled("direct", token_in="header", refuses_late=True) as it:
+        phone = await it.dial()
+        record = await settled(it, phone)
+        assert record["outcome"] == "bot-hangup"
+        assert record["reason"] == "its WebSocket closed: not you (4003)"
+        await it.runner.until(lambda: it.runner.open_connections == 0)
+
+
+@pytest.mark.parametrize("asked", ["header", "query", "path"])
+@ensureDeferred
+async def test_tokens_in_the_wrong_place(asked: Any) -> None:
+    given = {"header": "query", "query": "path", "path": "header"}[asked]
+    async with dialled("dial", f"runner.token_in={given}", token_in=asked) as it:
+        assert (await fails(it))["reason"] == UNABLE.format("403 Forbidden")
+
+
+@ensureDeferred
+async def test_a_wrong_token_and_none() -> None:
+    for settings in (('runner.headers={Authorization = "Bearer tok-s3cret"}',), ()):
+        async with dialled("direct", *settings, token_in="header") as it:
+            it.runner.tokens.append("another")
+            assert (await fails(it))["reason"] == UNABLE.format("403 Forbidden")
+
+
+@ensureDeferred
+async def test_origins_and_subprotocols_that_do_not_fit() -> None:
+    silent = "its WebSocket: the bot does not speak the subprotocol 'rtvi'"
+    for settings, options, reason in (
+        ((), {"origin": "https://a.example"}, UNABLE.format("403 Forbidden")),
+        (
+            ("runner.origin=https://b.example",),
+            {"origin": "https://a.example"},
+            UNABLE.format("403 Forbidden"),
+        ),
+        ((), {"subprotocol": "rtvi"}, UNABLE.format("400 Bad Request")),
+        (("runner.subprotocol=soap",), {"subprotocol": "rtvi"}, UNABLE.format("400 Bad Request")),
+        (
+            ("runner.subprotocol=rtvi",),
+            {"subprotocol": "rtvi", "ignores_subprotocol": True},
+            silent,
+        ),
+    ):
+        async with dialled("direct", *settings, **options) as it:
+            phone = await it.dial(driver="application")
+            record = await settled(it, phone)
+            assert (record["outcome"], record["reason"]) == ("runner-failed", reason)
+            assert phone.hangup_received
+            await it.runner.until(lambda it=it: it.runner.open_connections == 0)
+            # A door that said nothing of it had let it in, and was told why it was left.
+            closes = [(how.clean, how.code) for bot in it.runner.sessions for how in bot.closes]
+            assert closes == ([(True, 1002)] if reason == silent else [])
+
+
+@pytest.mark.parametrize("url", ["ws://127.0.0.1:1/ws", "ws://nowhere.invalid/ws"])
+@ensureDeferred
+async def test_nobody_is_there(url: str) -> None:
+    async with dialled("direct", f"runner.url={url}") as it:
+        reason = (await fails(it))["reason"]
+        assert reason.startswith("its WebSocket: ")
+        assert any(word in reason for word in ("refused", "lookup", "resolve")), reason
+
+
+class Secretive(StartRunner):
+    """What it is given and what it answers are secrets, and what it refuses it repeats."""
+
+    async def listen(self, interface: str = "127.0.0.1") -> str:
+        self.url = await super().listen(interface)
+        if not self.starts:
+            self.url += "?token=tok-s3cret"
+        return self.url
+
+    def new_token(self) -> str:
+        return f"tok-s3cret-{len(self.tokens)}"
+
+    def _answer(self, request: Any, received: Any) -> bytes | int:
+        if self.answers[0] not in ("500", "bad-json"):
+            return super()._answer(request, received)
+        broken = self.answers[0] == "bad-json"
+        request.setResponseCode(200 if broken else 500)
+        told = {"body": received.body, "headers": received.headers}
+        if broken:
+            return json.dumps({"token": "tok-s3cret", **told}).encode()[:-1]
+        return json.dumps(told).encode()
+
+
+class TestSecrets:
+    """They are in no line of log, no reason, and in nothing that the API shows."""
+
+    CALL_ID = "5f6a3b1c-0d2e-4f3a-8b9c-1d2e3f4a5b6c"
+    KEY = 'runner.headers={Authorization = "Bearer pk-s3cret"}'
+
+    async def check(self, mode: Any, *settings: str, begins: bool = False, **options: Any) -> None:
+        runner = Secretive(reactor, mode=mode, **options)
+        with logged(LogLevel.debug, source="") as said:
+            async with line(*FAST, self.KEY, *settings, runner=runner) as it:
+                shown = await self.call(it, begins)
+        for text in [*said, *shown]:
+            assert "s3cret" not in text
+        assert any(self.CALL_ID in text for text in said)
+        assert self.CALL_ID in shown[0]
+
+    async def call(self, it: Line, begins: bool) -> list[str]:
+        """A call; what the API shows of it in the end."""
+        call = {"llm_key": "sk-s3cret", "metadata": {"from": "+1"}}
+        path = f"/v1/calls/{self.CALL_ID}"
+        status, _ = await it.api("PUT", path, json=call)
+        assert status == 201
+        phone = await it.dial(call_id=UUID(self.CALL_ID))
+        if begins:
+            await it.runner.until(lambda: it.runner.bots)
+            phone.hangup()
+        record = await settled(it, phone)
+        assert (record["outcome"] == "runner-failed") != begins
+        pages = ("/v1/calls", path, f"{path}/outcome", "/metrics", "/readyz")
+        return [await page(it, each) for each in pages]
+
+    @pytest.mark.parametrize("place", ["header", "query", "path"])
+    @ensureDeferred
+    async def test_tokens(self, place: Any) -> None:
+        for handshake in ("ok", "403", "bad-accept"):
+            await self.check(
+                "dial",
+                f"runner.token_in={place}",
+                token_in=place,
+                handshakes=[handshake],
+                begins=handshake == "ok",
+            )
+
+    @pytest.mark.parametrize(
+        "ws_url",
+        [
+            None,
+            "nonsense?token=tok-s3cret",
+            "ws://me:tok-s3cret@127.0.0.1:0/x",
+            "ws://me:tok-s3cret@elsewhere.example/x?token=tok-s3cret",
+        ],
+    )
+    @ensureDeferred
+    async def test_answers_that_are_no_good(self, ws_url: Any) -> None:
+        await self.check("dial", ws_url=ws_url)
+
+    @pytest.mark.parametrize("answer", ["500", "bad-json"])
+    @ensureDeferred
+    async def test_what_a_runner_repeats(self, answer: Any) -> None:
+        start = 'runner.start_body={api_key = "start-s3cret", body = {x = {y_token = "b-s3cret"}}}'
+        await self.check("dial", start, answers=[answer])
+
+    @pytest.mark.parametrize("mode", ["direct", "twilio"])
+    @pytest.mark.parametrize("handshake", ["ok", "403", "hang"])
+    @ensureDeferred
+    async def test_in_the_url_of_a_bot(self, mode: Any, handshake: Any) -> None:
+        await self.check(mode, handshakes=[handshake], begins=handshake == "ok")

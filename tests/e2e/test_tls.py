@@ -1,0 +1,239 @@
+"""TLS toward runners and bots: who is let in, who is not, and that calls are as without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from pipecat_bridge.runner.dialler import MAX_HANDSHAKE
+from tests.certificates import Authority
+from tests.doubles.asterisk import HUNG_UP
+from tests.e2e.dialled import EIGHT, LOUD, constant, dialled, heard, link, settled
+from tests.e2e.harness import Line, sleep
+from tests.e2e.names import known
+from tests.e2e.test_backpressure import SECOND, numbered, numbers
+from tests.e2e.test_bad_starts import FAST, fails
+from tests.e2e.test_signal import BOT_RATE, check_same, loud, noise, pcm_of
+from tests.unit.bot_side import logged
+from tests.unit.signals import chunks
+
+HOST = "127.0.0.1"
+MODES = ("dial", "direct", "twilio")
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def ca_file(authority: Authority, tmp_path: Path) -> str:
+    """The setting that lets the authority vouch for runners."""
+    return f"runner.ca_file={authority.write(tmp_path / 'ca.pem')}"
+
+
+class TestCalls:
+    """With a certificate that is right."""
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("bot_ends", [True, False])
+    @ensureDeferred
+    async def test_begin_and_end(
+        self, mode: Any, bot_ends: bool, authority: Authority, ca_file: str
+    ) -> None:
+        async with dialled(mode, ca_file, tls=authority.issue(HOST)) as it:
+            assert it.runner.url.startswith("https:" if mode == "dial" else "wss:")
+            phone, bot = await it.talk()
+            phone.start_audio()
+            await bot.until(lambda: len(bot.audio) >= 5)
+            bot.burst(constant(1000), EIGHT)
+            (bot.close if bot_ends else phone.hangup)()
+            record = await settled(it, phone)
+            assert record["outcome"] == ("completed" if bot_ends else "caller-hangup")
+            await bot.until(lambda: not bot.sockets)
+            assert [how.clean for how in bot.closes] == [True]
+            assert (bot.faults, it.runner.faults) == ([], [])
+
+    @ensureDeferred
+    async def test_nothing_is_lost_either_way(self, authority: Authority, ca_file: str) -> None:
+        pcm = noise(BOT_RATE, 2.0, seed=2)
+        options = {"tls": authority.issue(HOST), "echo": True}
+        async with dialled("dial", ca_file, "caller_audio.hold_after=30", **options) as it:
+            phone, bot = await it.talk(rate=BOT_RATE)
+            await phone.start_audio(chunks(pcm, BOT_RATE // 50 * 2))
+            await phone.until(lambda: len(loud(phone)) == len(pcm) // (BOT_RATE // 50 * 2))
+            check_same(bot.pcm()[-len(pcm) :], pcm, BOT_RATE)
+            check_same(pcm_of(loud(phone)), pcm, BOT_RATE)
+            phone.hangup()
+            await settled(it, phone)
+            assert bot.faults == []
+
+    @ensureDeferred
+    async def test_by_name(self, authority: Authority, ca_file: str) -> None:
+        for mode in MODES:
+            with known("bots.example"):
+                options = {"tls": authority.issue("bots.example"), "host": "bots.example"}
+                async with dialled(mode, ca_file, **options) as it:
+                    phone, bot = await it.talk()
+                    phone.hangup()
+                    await settled(it, phone)
+                    assert bot.faults == []
+                    port = it.runner.url.split(":")[2].partition("/")[0]
+                    assert it.runner.knocks[0].headers["host"] == f"bots.example:{port}"
+
+    @ensureDeferred
+    async def test_the_bot_dies(self, authority: Authority, ca_file: str) -> None:
+        async with dialled("direct", ca_file, tls=authority.issue(HOST)) as it:
+            phone, bot = await it.talk()
+            bot.burst(constant(LOUD, 60.0), EIGHT)
+            await phone.until(lambda: heard(phone, LOUD))
+            bot.die()
+            record = await settled(it, phone)
+            assert (record["outcome"], phone.ended) == ("bot-hangup", HUNG_UP)
+
+    @ensureDeferred
+    async def test_a_close_that_is_never_answered(self, authority: Authority, ca_file: str) -> None:
+        options = {"tls": authority.issue(HOST), "answers_close": False}
+        async with dialled("direct", ca_file, "websocket.close_timeout=0.2", **options) as it:
+            phone, bot = await it.talk()
+            phone.hangup()
+            assert (await settled(it, phone))["outcome"] == "caller-hangup"
+            await bot.until(lambda: not bot.sockets)
+
+    @ensureDeferred
+    async def test_a_bot_that_closes_and_keeps_the_connection(
+        self, authority: Authority, ca_file: str
+    ) -> None:
+        options = {"tls": authority.issue(HOST), "drops_tcp": False}
+        async with dialled("direct", ca_file, "websocket.close_timeout=0.2", **options) as it:
+            phone, bot = await it.talk()
+            bot.burst(constant(LOUD), EIGHT)
+            bot.close()
+            assert (await settled(it, phone))["outcome"] == "completed"
+            assert heard(phone, LOUD) == 25
+            await it.runner.until(lambda: it.runner.open_connections == 0)
+
+    @ensureDeferred
+    async def test_a_bot_that_stalls(self, authority: Authority, ca_file: str) -> None:
+        """The window of pings bounds what is under way, where no socket can be looked into."""
+        async with dialled("direct", ca_file, tls=authority.issue(HOST)) as it:
+            phone, bot = await it.talk(rate=16000)
+            phone.start_audio(numbered())
+            await bot.until(lambda: len(bot.audio) >= SECOND // 2)
+            bot.stall()
+            for _ in range(20):
+                await sleep(0.1)
+            assert link(it, phone).queue_stats.sent - len(bot.audio) <= 25
+            assert link(it, phone).queued >= 60
+            bot.unstall()
+            last = len(phone.sent)
+            await bot.until(lambda: numbers(bot)[-1] > last + 10)
+            assert numbers(bot) == sorted(numbers(bot))
+            phone.hangup()
+            await settled(it, phone)
+            assert bot.faults == []
+
+
+async def refused(it: Line, *expected: str) -> None:
+    """A call fails, with all of these in the reason, and the bridge's log has no traceback."""
+    with logged(source="") as said:
+        reason = (await fails(it))["reason"]
+    for text in expected:
+        assert text in reason, reason
+    assert not any("Traceback" in text for text in said)
+    assert it.runner.knocks == it.runner.requests == []
+
+
+class TestStrangers:
+    @pytest.mark.parametrize("mode", MODES)
+    @ensureDeferred
+    async def test_a_wrong_name(self, mode: Any, authority: Authority, ca_file: str) -> None:
+        async with dialled(mode, ca_file, tls=authority.issue("other.example")) as it:
+            where = "/start: " if mode == "dial" else "its WebSocket: "
+            await refused(it, where, "certificate is not for ")
+
+    @pytest.mark.parametrize("mode", MODES)
+    @ensureDeferred
+    async def test_an_unknown_issuer(self, mode: Any, authority: Authority) -> None:
+        async with dialled(mode, tls=authority.issue(HOST)) as it:
+            where = "/start: " if mode == "dial" else "its WebSocket: "
+            await refused(it, where, "certificate verify failed")
+
+    @pytest.mark.parametrize("mode", MODES)
+    @ensureDeferred
+    async def test_another_issuer(self, mode: Any, ca_file: str) -> None:
+        other = Authority("an authority of tests")  # of the same name
+        async with dialled(mode, ca_file, tls=other.issue(HOST)) as it:
+            await refused(it, "certificate verify failed")
+
+    @pytest.mark.parametrize("mode", MODES)
+    @ensureDeferred
+    async def test_one_that_has_expired(
+        self, mode: Any, authority: Authority, ca_file: str
+    ) -> None:
+        async with dialled(mode, ca_file, tls=authority.issue(HOST, days=-1)) as it:
+            await refused(it, "certificate verify failed")
+
+    @ensureDeferred
+    async def test_only_the_bot_is_a_stranger(self, authority: Authority, ca_file: str) -> None:
+        """/start is answered by who is trusted, and leads to who is not."""
+        async with dialled("direct", tls=authority.issue("other.example")) as stranger:
+            url = stranger.runner.url
+            async with dialled("dial", ca_file, ws_url=url, tls=authority.issue(HOST)) as it:
+                reason = (await fails(it))["reason"]
+                assert reason == f"its WebSocket: its certificate is not for {HOST}"
+            assert stranger.runner.knocks == []
+
+
+class TestNoTLS:
+    @pytest.mark.parametrize("mode", MODES)
+    @ensureDeferred
+    async def test_where_it_is_expected(self, mode: Any, ca_file: str) -> None:
+        async with dialled(mode) as plain:
+            url = plain.runner.url.replace("://", "s://")
+            async with dialled(mode, ca_file, f"runner.url={url}") as it:
+                where = "/start: " if mode == "dial" else "its WebSocket: "
+                await refused(it, where, "TLS failed: ")
+            assert plain.runner.knocks == plain.runner.requests == []
+
+    @pytest.mark.parametrize("mode", MODES)
+    @ensureDeferred
+    async def test_where_nothing_is_said(self, mode: Any, ca_file: str) -> None:
+        async with dialled(mode, handshakes=["hang"]) as plain:
+            url = plain.runner.url.replace("://", "s://")
+            async with dialled(mode, *FAST, ca_file, f"runner.url={url}") as it:
+                what = (
+                    "/start was not answered" if mode == "dial" else "the bot's WebSocket was not"
+                )
+                await refused(it, what, "within 0.6 s")
+                await plain.runner.until(lambda: plain.runner.open_connections == 0)
+
+    @ensureDeferred
+    async def test_tls_where_it_is_not_expected(self, authority: Authority) -> None:
+        async with dialled("direct", tls=authority.issue(HOST)) as secure:
+            url = secure.runner.url.replace("wss://", "ws://")
+            async with dialled("direct", *FAST, f"runner.url={url}") as it:
+                await refused(it, "its WebSocket: ")
+
+
+@pytest.mark.parametrize(
+    ("handshake", "reason"),
+    [
+        ("403", "its WebSocket: the opening handshake was answered with 403 Forbidden"),
+        ("endless", f"its WebSocket: an answer of more than {MAX_HANDSHAKE} bytes"),
+        ("garbage", 'its WebSocket: Unsupported HTTP version "220"'),
+        ("hang", "the bot's WebSocket was not open within 0.6 s"),
+    ],
+)
+@ensureDeferred
+async def test_handshakes_that_fail(
+    handshake: Any, reason: str, authority: Authority, ca_file: str
+) -> None:
+    """The connection is gone at once, whether or not the peer agrees."""
+    options = {"tls": authority.issue(HOST), "handshakes": [handshake]}
+    async with dialled("direct", *FAST, ca_file, **options) as it:
+        assert (await fails(it))["reason"] == reason
+        await it.runner.until(lambda: it.runner.open_connections == 0)

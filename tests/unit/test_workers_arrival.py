@@ -1,0 +1,196 @@
+"""What a connection says of its call before any worker has it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import closing
+from typing import Any
+from uuid import UUID
+
+from twisted.internet.error import ConnectionLost
+from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import capturedLogs, formatEvent
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from pipecat_bridge.wire.audiosocket import Kind, encode
+from pipecat_bridge.workers.acceptor import PAUSE, Acceptor
+from pipecat_bridge.workers.arrival import Arrival, call_id_in
+
+CALL_ID = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
+MESSAGE = encode(Kind.UUID, UUID(CALL_ID).bytes)
+AUDIO = encode(0x10, bytes(320))
+V1 = b"PROXY TCP4 10.0.0.7 10.0.0.1 4711 9092\r\n"
+V2 = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12)
+
+
+class CallIdTests(SynchronousTestCase):
+    def byte_by_byte(self, header: bytes, proxied: bool) -> None:
+        data = header + MESSAGE
+        for end in range(len(data)):
+            self.assertIsNone(call_id_in(data[:end], proxied), data[:end])
+        for rest in (b"", b"\x10", AUDIO):
+            self.assertEqual(call_id_in(data + rest, proxied), CALL_ID)
+
+    def test_a_message(self) -> None:
+        self.byte_by_byte(b"", proxied=False)
+
+    def test_after_a_proxy_header(self) -> None:
+        for header in (V1, b"PROXY UNKNOWN\r\n", V2):
+            self.byte_by_byte(header, proxied=True)
+
+    def test_what_is_none(self) -> None:
+        for data in (
+            AUDIO,
+            encode(Kind.HANGUP),
+            b"\x16\x03\x01\x02\x00",
+            b"GET / HTTP/1.1\r\n",
+            b"\x01\x00\x11" + bytes(17),
+            b"\x01\x01",
+            V1 + MESSAGE,
+        ):
+            with self.assertRaises(ValueError, msg=data):
+                call_id_in(data, proxied=False)
+
+    def test_what_is_none_behind_a_proxy(self) -> None:
+        for data in (MESSAGE, AUDIO, V1 + AUDIO, V2 + AUDIO, b"\r\n\r\nX"):
+            with self.assertRaises(ValueError, msg=data):
+                call_id_in(data, proxied=True)
+
+
+class Full:
+    """A listening socket, while the process has no descriptors left."""
+
+    def __init__(self, error: int) -> None:
+        self.error = error
+        self.accepts = 0
+
+    def accept(self) -> None:
+        self.accepts += 1
+        if self.accepts > 3:
+            raise BlockingIOError
+        raise OSError(self.error, os.strerror(self.error))
+
+    def fileno(self) -> int:
+        return -1
+
+
+class AcceptorTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.accepted: list[socket.socket] = []
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.listening.setblocking(False)
+        self.addCleanup(self.listening.close)
+        descriptor = os.dup(self.listening.fileno())
+        self.acceptor: Any = Acceptor(self.reactor, descriptor, self.accept)
+        self.acceptor.start()
+
+    def accept(self, sock: socket.socket, address: Any) -> None:
+        self.accepted.append(sock)
+        self.addCleanup(sock.close)
+
+    def test_all_that_wait(self) -> None:
+        for _ in range(3):
+            self.addCleanup(socket.create_connection(self.listening.getsockname()).close)
+        self.acceptor.doRead()
+        self.assertEqual(len(self.accepted), 3)
+        self.assertEqual({sock.getblocking() for sock in self.accepted}, {False})
+
+    def test_it_pauses_when_descriptors_have_run_out(self) -> None:
+        self.acceptor._socket, real = Full(errno.EMFILE), self.acceptor._socket
+        with capturedLogs() as captured:
+            self.acceptor.doRead()
+        [event] = captured
+        self.assertIn("no phone can connect for 0.5 s: Too many open files", formatEvent(event))
+        self.assertEqual(self.reactor.getReaders(), [])
+        self.acceptor._socket = real
+        self.reactor.advance(PAUSE)
+        self.assertEqual(self.reactor.getReaders(), [self.acceptor])
+
+    def test_connections_that_have_gone_are_passed_over(self) -> None:
+        self.acceptor._socket, real = Full(errno.ECONNABORTED), self.acceptor._socket
+        self.acceptor.doRead()
+        self.assertEqual(self.reactor.getReaders(), [self.acceptor])
+        self.acceptor._socket = real
+
+    def tearDown(self) -> None:
+        self.acceptor.stop()
+        self.acceptor.stop()
+        self.assertEqual((self.reactor.getReaders(), self.reactor.getDelayedCalls()), ([], []))
+
+
+class ArrivalTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.reactor = MemoryReactorClock()
+        self.heard: list[str] = []
+        self.phone, ours = socket.socketpair()
+        self.addCleanup(self.phone.close)
+        ours.setblocking(False)
+        self.arrival = Arrival(self.reactor, ours, "10.0.0.7:4711", 5.0, False, self)
+        self.arrival.read()
+
+    def known(self, arrival: Arrival) -> None:
+        self.heard.append(f"known {arrival.call_id}".strip())
+
+    def too_late(self, arrival: Arrival) -> None:
+        self.heard.append("too late")
+
+    def gone(self, arrival: Arrival) -> None:
+        self.heard.append("gone")
+
+    def say(self, data: bytes) -> None:
+        self.phone.send(data)
+        self.arrival.doRead()
+
+    def test_it_is_read_until_it_is_known(self) -> None:
+        self.arrival.doRead()
+        self.say(MESSAGE[:10])
+        self.assertEqual((self.heard, self.reactor.getReaders()), ([], [self.arrival]))
+        self.say(MESSAGE[10:] + AUDIO)
+        self.assertEqual(self.heard, [f"known {CALL_ID}"])
+        self.assertEqual(self.arrival.data, MESSAGE + AUDIO)
+        self.assertEqual(self.reactor.getReaders(), [])
+        self.arrival.close()
+        self.arrival.close()
+        self.assertEqual(self.heard[1:], ["gone"])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_what_says_no_uuid_is_known_as_that(self) -> None:
+        self.say(AUDIO)
+        self.assertEqual(self.heard, ["known"])
+        self.arrival.close()
+
+    def test_it_is_too_late_after_its_time(self) -> None:
+        self.say(MESSAGE[:10])
+        self.reactor.advance(5.0)
+        self.assertEqual((self.heard, self.reactor.getReaders()), (["too late"], []))
+        self.arrival.close()
+
+    def test_one_that_is_taken_is_not(self) -> None:
+        self.say(MESSAGE)
+        self.arrival.taken()
+        self.reactor.advance(5.0)
+        self.assertEqual(self.heard, [f"known {CALL_ID}"])
+        self.arrival.close()
+
+    def test_one_that_goes_by_itself(self) -> None:
+        self.phone.close()
+        self.arrival.doRead()
+        self.assertEqual((self.heard, self.arrival.open), (["gone"], False))
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_one_that_the_reactor_has_lost(self) -> None:
+        self.arrival.connectionLost(Failure(ConnectionLost()))
+        self.assertEqual((self.heard, self.arrival.open), (["gone"], False))
+
+    def test_what_goes_on_without_end(self) -> None:
+        with closing(self.phone):
+            self.arrival._proxied = True
+            self.say(b"PROXY " + b"x" * 4000)
+            self.assertEqual(self.heard, [])
+            self.say(b"x" * 4000)
+        self.assertEqual(self.heard, ["known"])
+        self.arrival.close()
