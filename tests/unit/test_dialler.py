@@ -254,6 +254,18 @@ class OpeningTests(DialCase):
                 self.answer(whole[:at], whole[at:])
                 self.opened()
 
+    def test_frames_after_it_pass_autobahn_by(self) -> None:
+        """It takes ten times as long for one."""
+        self.dial()
+        self.answer(self.server.accepting(), self.messages())
+        self.opened()
+        near: Any = self.endpoint.transports[0].protocol
+        near.onMessage = lambda *_: self.fail("came by way of Autobahn")
+        near._dataReceived = near.onMessage
+        audio = frame(protobuf.encode_audio(bytes(640), 16000), 2)
+        self.answer(audio + audio[:7], audio[7:] + frame(b"", 0xA))
+        self.assertAlmostEqual(self.playout.depth, 0.06)
+
     def test_headers_in_other_spellings(self) -> None:
         self.dial()
         answer = self.server.accepting("X-Served-By: \xe9").decode()
