@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import churn, frame_path, sides, stall, workers
+from benchmarks import churn, frame_path, rounds, sides, stall, workers
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.load import plots, report
 from pipecat_bridge.load.callers import Plan
@@ -34,16 +34,32 @@ class Sizes(NamedTuple):
     ladder: tuple[int, ...] = (1, 20, 50, 100, 200, 300)
     seconds: float = 15.0
     settle: float = 3.0
-    sides: int = 50
-    ratios: int = 20
+    sides: int = 100
+    rounds: int = 3
+    ratios: int = 12
+    stall: int = 20
+    collector: int = 50
     faults: int = 100
     churn: int = 100_000
     workers: int = 20
     climb: tuple[int, ...] = (100, 150, 200, 225, 250, 275, 300, 350)
 
 
-SHORT = Sizes((1, 10), 2.0, 0.5, 5, 3, 10, 200, 3, (5,))
-COMPARED = ("today", "before", "asyncio", "asyncio-qq")
+SHORT = Sizes(
+    ladder=(1, 10),
+    seconds=2.0,
+    settle=0.5,
+    sides=5,
+    rounds=1,
+    ratios=3,
+    stall=3,
+    collector=5,
+    faults=10,
+    churn=200,
+    workers=3,
+    climb=(5,),
+)
+COMPARED = ("today", "before", "plain", "asyncio", "asyncio-qq")
 
 
 class Bench:
@@ -59,20 +75,30 @@ class Bench:
         return [self._run("today", calls, f"{calls} calls") for calls in self.sizes.ladder]
 
     def sides(self) -> list[Result]:
-        """Each bridge by itself."""
-        return [self._run(name, self.sizes.sides, name) for name in COMPARED]
+        """Each bridge by itself, in rounds."""
+        return [
+            {**self._run(name, self.sizes.sides, f"{name}, round {n}"), "bridge": name, "round": n}
+            for n in range(1, self.sizes.rounds + 1)
+            for name in COMPARED
+        ]
 
     def ratios(self) -> list[Result]:
         """All bridges at the same time."""
         seconds = max(2, int(self.sizes.seconds))
         return sides.compare(COMPARED, self.sizes.ratios, seconds, self._folder, self._cpus, tell)
 
+    def collector(self) -> list[Result]:
+        """Calls of a second each, which leave most behind for a collector."""
+        return [
+            self._run(name, self.sizes.collector, f"{name}, short calls", length=1.0)
+            for name in ("today", "before")
+        ]
+
     def stall(self) -> list[Result]:
         """One of some bots stops reading for 5 s; long enough to see how it comes back."""
         seconds = max(self.sizes.seconds, 14.0)
-        calls = max(2, self.sizes.ratios)
         return [
-            self._run(name, calls, f"{name}, one stalled", seconds, stalled=1)
+            self._run(name, self.sizes.stall, f"{name}, one stalled", seconds, stalled=1)
             for name in ("today", "before")
         ]
 
@@ -99,7 +125,7 @@ class Bench:
         return churn.measure(self.sizes.churn, self._folder, self._cpus, tell)
 
     def _run(
-        self, bridge: str, calls: int, name: str, seconds: float | None = None, **wrong: int
+        self, bridge: str, calls: int, name: str, seconds: float | None = None, **wrong: float
     ) -> Result:
         tell(f"{name}:")
         sizes = self.sizes
@@ -127,7 +153,8 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "path": frame_path.table,
     "ratios": sides.table,
     "ladder": report.table,
-    "sides": report.table,
+    "sides": rounds.table,
+    "collector": report.table,
     "stall": stall.table,
     "faults": report.table,
     "workers": workers.table,

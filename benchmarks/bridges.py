@@ -24,6 +24,11 @@ def before(runner: str, log: Path, cpu: int | None) -> Started:
     return daemon(runner, log, cpu, SETTINGS, [sys.executable, "-m", "benchmarks.before"])
 
 
+def plain(runner: str, log: Path, cpu: int | None) -> Started:
+    """The daemon without its shortcuts past Twisted and Autobahn."""
+    return daemon(runner, log, cpu, (), [sys.executable, "-m", "benchmarks.plain"])
+
+
 def by_hand(runner: str, log: Path, cpu: int | None, quality: str = "HQ") -> Started:
     """The script in asyncio."""
     phone, bot = free_ports(2)
@@ -35,6 +40,7 @@ def by_hand(runner: str, log: Path, cpu: int | None, quality: str = "HQ") -> Sta
 BRIDGES: dict[str, Start] = {
     "today": today,
     "before": before,
+    "plain": plain,
     "asyncio": by_hand,
     "asyncio-qq": partial(by_hand, quality="QQ"),
 }

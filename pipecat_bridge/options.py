@@ -11,6 +11,7 @@ Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=1024)]
+PollInterval = Annotated[float, Meta(ge=0, le=0.005)]
 
 Mode = Literal["embedded", "dialback", "dial", "direct", "twilio"]
 BotRate = Literal[8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
@@ -134,6 +135,7 @@ class ServiceOptions(Struct, frozen=True):
     """`[service]`: the daemon itself."""
 
     workers: AtLeastOne = 1
+    poll_interval: PollInterval = 0.0005
 
 
 class Options(Struct, frozen=True):

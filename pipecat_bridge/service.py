@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.python.usage import Options as UsageOptions
 
 from pipecat_bridge import config
-from pipecat_bridge.asterisk.clock import FrameClock, keep_time
+from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
 from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio.resample import make_resampler
@@ -26,6 +26,7 @@ from pipecat_bridge.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.listener import Listener
 from pipecat_bridge.options import Options as BridgeOptions
 from pipecat_bridge.ports import filled
+from pipecat_bridge.reactor import keep_time, poll_in_batches
 from pipecat_bridge.runner.address import without_secrets
 from pipecat_bridge.runner.embedded import missing_extra
 from pipecat_bridge.runner.side import RunnerSide
@@ -239,6 +240,7 @@ def makeService(usage: Options, reactor: Any = None) -> Daemon:
     if options.runner.mode == "embedded" and (missing := missing_extra()):
         sys.exit(missing)
     keep_time(reactor)
+    poll_in_batches(reactor, options.service.poll_interval)
     reactor.callWhenRunning(tune_collector)
     if options.service.workers > 1:
         return Supervisor(options, reactor)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from twisted.internet.base import ReactorBase
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -32,16 +30,6 @@ _EARLY = 0.0005  # Timers of the loop and the monotonic clock differ by less; sa
 _APART = FRAME / 2 + _EARLY  # so that two ticks of a call are never closer than half a frame
 
 Tick = Callable[[], None]
-
-
-def keep_time(reactor: Any) -> None:
-    """Take the timers of a Twisted reactor off the wall clock, which a time server may step.
-
-    By default they hang on `time.time`: when that is set back by an hour, nothing happens in any
-    call for an hour. Timers that are set already, and clocks that are no reactor's, are left alone.
-    """
-    if isinstance(reactor, ReactorBase) and not reactor.getDelayedCalls():
-        reactor.seconds = time.monotonic
 
 
 class _Slot:

@@ -192,7 +192,8 @@ class AudioSocketConnection(Protocol):
         if self._playout is not None:
             now = self._now()
             frame = self._playout.read(now)
-            self._fill(self._caller_time.tick(now))
+            if missing := self._caller_time.tick(now):
+                self._fill(missing)
         message = self._silence if frame is None else self._header + frame
         if self._out.offer(message):
             self.stats.frames_out += 1
@@ -249,7 +250,8 @@ class AudioSocketConnection(Protocol):
     def _pass_on(self, frames: list[bytes], rate: int) -> None:
         """Give the bot what was heard, after what was not."""
         duration = sum(map(len, frames)) / (2 * rate)
-        self._fill(self._caller_time.hear(duration, self._now()))
+        if missing := self._caller_time.hear(duration, self._now()):
+            self._fill(missing)
         self._caller_rate = rate
         for frame in frames:
             self._sink(frame, rate)

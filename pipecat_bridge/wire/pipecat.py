@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipecat_bridge.wire import frames, rtvi
-from pipecat_bridge.wire.frames import BotFrame, encode_audio, encode_message
+from pipecat_bridge.wire.frames import encode_audio, encode_message
 
 
 class PipecatDialect:
@@ -62,6 +62,4 @@ class PipecatDialect:
         """RTVI `disconnect-bot`, where nothing else tells the bot."""
         return [encode_message(rtvi.disconnect_bot())] if self._disconnects else []
 
-    def decode(self, payload: bytes) -> BotFrame:
-        """One of the five frames; raises FrameError."""
-        return frames.decode(payload)
+    decode = staticmethod(frames.decode)

@@ -8,7 +8,7 @@ at a level that is off.
 from __future__ import annotations
 
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -30,11 +30,8 @@ KEYS_AT_ONCE: Final = 256
 """Keys drawn from the system at a time: a call of it takes longer than the masking."""
 
 
-class Piece(NamedTuple):
-    """A plain message, unmasked, or bytes of the stream as they came."""
-
-    message: bool
-    data: bytes
+Piece = tuple[bool, bytes]
+"""True and a plain message, unmasked; False and bytes of the stream as they came."""
 
 
 class PlainFrames:
@@ -58,7 +55,7 @@ class PlainFrames:
     def feed(self, data: bytes) -> list[Piece]:
         """What is whole now, in the order of the stream."""
         if self._passing:
-            return [Piece(False, data)]
+            return [(False, data)]
         data = self._rest + data
         pieces: list[Piece] = []
         at, end = 0, len(data)
@@ -72,7 +69,7 @@ class PlainFrames:
                 size = int.from_bytes(data[at + 2 : start], "big")
             if size > self._limit:
                 self._passing = True
-                pieces.append(Piece(False, data[at:]))
+                pieces.append((False, data[at:]))
                 return pieces
             mask_bit = data[at + 1] & _MASKED
             if mask_bit:
@@ -84,10 +81,10 @@ class PlainFrames:
                 payload = data[start:stop]
                 if mask_bit:
                     payload = mask(payload, data[start - _KEY_BYTES : start])
-                pieces.append(Piece(True, payload))
+                pieces.append((True, payload))
             else:
                 self._follow(data[at])
-                pieces.append(Piece(False, data[at:stop]))
+                pieces.append((False, data[at:stop]))
             at = stop
         self._rest = data[at:]
         return pieces

@@ -22,7 +22,7 @@ from typing import Any, Final
 import msgspec
 from twisted.logger import globalLogBeginner
 
-from pipecat_bridge.asterisk.clock import keep_time
+from pipecat_bridge.reactor import keep_time, poll_in_batches
 from pipecat_bridge.service import tune_collector
 from pipecat_bridge.worker.bridge import WorkerBridge
 from pipecat_bridge.worker.control import WorkerControl
@@ -73,6 +73,7 @@ def end_with_peer(descriptor: int, seconds: float) -> None:
 def run(reactor: Any, setup: Setup) -> None:
     """A worker on a reactor that does not run yet."""
     keep_time(reactor)
+    poll_in_batches(reactor, setup.options.service.poll_interval)
     bots = socket.socket(fileno=commands.BOTS_FD) if setup.listens else None
     bridge = WorkerBridge(reactor, setup, bots)
     control = WorkerControl(reactor, bridge, setup.proxied)

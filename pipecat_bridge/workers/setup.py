@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pipecat_bridge.options import Options, RunnerOptions, ServiceOptions
+from pipecat_bridge.options import Options, RunnerOptions
 from pipecat_bridge.ports import filled
 
 NOWHERE = "tcp:0:interface=127.0.0.1"
@@ -36,7 +36,7 @@ def worker_options(options: Options, number: int, port: int) -> Options:
     embedded = runner.mode == "embedded"
     return replace(
         options,
-        service=ServiceOptions(),
+        service=replace(options.service, workers=1),
         calls=replace(options.calls, drain_timeout=0.0),  # the supervisor waits
         audiosocket=replace(options.audiosocket, listen=NOWHERE),
         api=replace(options.api, listen=NOWHERE),

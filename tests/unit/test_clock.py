@@ -322,7 +322,8 @@ wall, step = time.time, [0.0]
 time.time = lambda: wall() + step[0]  # before Twisted looks at it
 
 from twisted.internet import reactor
-from pipecat_bridge.asterisk.clock import FrameClock, keep_time
+from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.reactor import keep_time
 
 keep_time(reactor)
 ticks, clock = [], FrameClock(reactor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import io
 import os
-import time
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,15 +13,12 @@ from unittest.mock import patch
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import CannotListenError
-from twisted.internet.selectreactor import SelectReactor
-from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge import config, service
-from pipecat_bridge.asterisk.clock import keep_time
 from pipecat_bridge.options import Options as BridgeOptions
 from pipecat_bridge.service import Bridge, Options, makeService
 from tests.doubles.link import turn
@@ -206,40 +202,6 @@ class StopTests(SynchronousTestCase):
             self.successResultOf(stopped)
         gc.collect()  # what nobody handled is logged when it is collected
         self.assertEqual(self.flushLoggedErrors(), [])
-
-
-class MonotonicTimeTests(SynchronousTestCase):
-    def reactor(self) -> Any:
-        reactor = SelectReactor()
-        self.addCleanup(self.close, reactor)
-        return reactor
-
-    def close(self, reactor: Any) -> None:
-        for reader in list(reactor._internalReaders):
-            reactor.removeReader(reader)
-            reader.connectionLost(None)
-
-    def test_timers_do_not_follow_the_wall_clock(self) -> None:
-        reactor = self.reactor()
-        keep_time(reactor)
-        self.assertIs(reactor.seconds, time.monotonic)
-        timer = reactor.callLater(10.0, lambda: None)
-        with patch("time.time", lambda: 0.0):
-            self.assertTrue(9.0 < reactor.timeout() <= 10.0)
-        timer.cancel()
-
-    def test_timers_that_run_already_are_left_alone(self) -> None:
-        reactor = self.reactor()
-        timer = reactor.callLater(10.0, lambda: None)
-        keep_time(reactor)
-        self.assertIsNot(reactor.seconds, time.monotonic)
-        timer.cancel()
-
-    def test_a_clock_of_a_test_is_left_alone(self) -> None:
-        clock = Clock()
-        keep_time(clock)
-        clock.advance(5.0)
-        self.assertEqual(clock.seconds(), 5.0)
 
 
 class CollectorTests(SynchronousTestCase):

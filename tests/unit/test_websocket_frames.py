@@ -49,8 +49,8 @@ LAST = frame(0, b"ef")
 def feed(frames: PlainFrames, *chunks: bytes) -> tuple[list[bytes], bytes]:
     """Messages, and the raw bytes of all else."""
     pieces = [piece for chunk in chunks for piece in frames.feed(chunk)]
-    messages = [piece.data for piece in pieces if piece.message]
-    return messages, b"".join(piece.data for piece in pieces if not piece.message)
+    messages = [data for plain, data in pieces if plain]
+    return messages, b"".join(data for plain, data in pieces if not plain)
 
 
 class Splits(SynchronousTestCase):

@@ -1,0 +1,58 @@
+"""The daemon as one would first write it with Twisted and Autobahn: what its shortcuts are worth.
+
+Every message passes Autobahn, every write Twisted's queue and a turn of the loop, every event
+Twisted's own polling. All else, resampler, options and collector, is as today.
+
+    python -m benchmarks.plain -n pipecat-bridge --set ...
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from autobahn.twisted.websocket import WebSocketAdapterProtocol
+from twisted.internet.interfaces import ITransport
+
+from pipecat_bridge import transport
+from pipecat_bridge.wire.websocket import BINARY
+
+
+class QueuedTransport(transport.EagerTransport):
+    """Writes as Twisted does."""
+
+    def __init__(self, wrapped: ITransport, *rest: Any) -> None:
+        known = transport.plain_socket
+        transport.plain_socket = lambda _: None
+        try:
+            super().__init__(wrapped, *rest)
+        finally:
+            transport.plain_socket = known
+
+
+def undo() -> None:
+    """Take the shortcuts out; before the daemon is wired."""
+    from pipecat_bridge import service
+    from pipecat_bridge.asterisk import connection
+    from pipecat_bridge.runner import websocket
+
+    def send(self: Any, payload: bytes) -> None:
+        self.sendMessage(payload, self._opcode == BINARY)
+
+    def ping(self: Any, payload: bytes) -> None:
+        self.sendPing(payload)
+
+    protocol: Any = websocket.BotSocketProtocol
+    protocol.dataReceived = WebSocketAdapterProtocol.dataReceived
+    protocol.send, protocol.ping = send, ping
+    for module in (connection, websocket):
+        vars(module)["EagerTransport"] = QueuedTransport
+    vars(service)["poll_in_batches"] = lambda *_: None
+
+
+if __name__ == "__main__":
+    undo()
+    sys.argv[0] = "twistd"
+    from twisted.scripts.twistd import run
+
+    run()

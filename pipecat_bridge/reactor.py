@@ -1,0 +1,98 @@
+"""What the daemon asks of the reactor it runs on: monotonic timers, and sockets read in batches."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.base import ReactorBase
+from twisted.python import log
+
+_READABLE: Final = 0x1  # EPOLLIN, epoll_ctl(2)
+_FOREVER: Final = -1.0
+
+
+def keep_time(reactor: Any) -> None:
+    """Take the timers of a Twisted reactor off the wall clock, which a time server may step.
+
+    By default they hang on `time.time`: when that is set back by an hour, nothing happens in any
+    call for an hour. Timers that are set already, and clocks that are no reactor's, are left alone.
+    """
+    if isinstance(reactor, ReactorBase) and not reactor.getDelayedCalls():
+        reactor.seconds = time.monotonic
+
+
+def poll_in_batches(reactor: Any, interval: float) -> None:
+    """Let Twisted's epoll reactor poll by `BatchedPolling`; any other is left as it is."""
+    if hasattr(select, "epoll"):
+        from twisted.internet.epollreactor import EPollReactor  # there on Linux only
+
+        if type(reactor) is EPollReactor:
+            setattr(reactor, "doIteration", BatchedPolling(reactor, interval))  # noqa: B010 - a method to mypy
+
+
+class BatchedPolling:
+    """Polls at most once in `interval` seconds while there is much to do, and dispatches cheaply.
+
+    Frames come one at a time, some microseconds apart, and to sleep and be woken for each costs
+    about as much as the frame itself. So once the sockets are busy, what comes within `interval` is
+    read together, as network cards do it for their interrupts. Where the last poll found one event,
+    and the one before was longer ago than that, nothing waits. Timers are never late for it.
+
+    A socket that is only readable is read directly: the logging context in which Twisted wraps each
+    event, for `twisted.python.log` of old, takes longer than the reading
+    (docs/performance.md). All else is left to Twisted.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        interval: float,
+        now: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._reactor = reactor
+        self._poll = reactor._poller.poll
+        self._selectables: dict[int, Any] = reactor._selectables
+        self._interval = interval
+        self._now = now
+        self._sleep = sleep
+        self._busy = False
+        self._polled_at = now() - interval
+
+    def __call__(self, timeout: float | None) -> None:
+        """One iteration: sleep for `timeout` seconds at most, None being for ever."""
+        left = _FOREVER if timeout is None else timeout
+        if self._busy:
+            wait = self._polled_at + self._interval - self._now()
+            if wait > 0:
+                if 0 <= left < wait:
+                    if left:
+                        self._sleep(left)
+                    return  # to the timers, which are due; the sockets are next
+                self._sleep(wait)
+                left = max(left - wait, 0) if left > 0 else left
+        events = self._poll(left, max(1, len(self._selectables)))
+        now = self._now()
+        self._busy = len(events) > 1 or now - self._polled_at < self._interval
+        self._polled_at = now
+        for descriptor, event in events:
+            selectable = self._selectables.get(descriptor)
+            if selectable is None:
+                continue  # gone since, by what another has read
+            if event == _READABLE:
+                self._read(selectable)
+            else:
+                handle = self._reactor._doReadOrWrite
+                log.callWithLogger(selectable, handle, selectable, descriptor, event)
+
+    def _read(self, selectable: Any) -> None:
+        try:
+            why = selectable.doRead()
+        except BaseException as error:  # noqa: BLE001 - as Twisted: it costs that connection only
+            why = error
+            log.err()
+        if why:
+            self._reactor._disconnectSelectable(selectable, why, True)
