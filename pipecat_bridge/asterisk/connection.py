@@ -233,7 +233,8 @@ class AudioSocketConnection(Protocol):
         self.stats.frames_in += 1
         if rate != self._rate:
             self._set_rate(rate)
-        self._pass_on([payload], rate)
+        self._catch_up(len(payload) / (2 * rate), rate)
+        self._sink(payload, rate)
 
     def _hear_doubtful(self, payload: bytes) -> None:
         # G.711 has a byte for each sample: it may end on any.
@@ -245,16 +246,16 @@ class AudioSocketConnection(Protocol):
         frames = self._format.convert(payload, self._now())
         if undecided and frames:
             self._report_format()
-        self._pass_on(frames, self._format.rate)
+        rate = self._format.rate
+        self._catch_up(sum(map(len, frames)) / (2 * rate), rate)
+        for frame in frames:
+            self._sink(frame, rate)
 
-    def _pass_on(self, frames: list[bytes], rate: int) -> None:
-        """Give the bot what was heard, after what was not."""
-        duration = sum(map(len, frames)) / (2 * rate)
+    def _catch_up(self, duration: float, rate: int) -> None:
+        """Give the bot what was not heard before the `duration` seconds that were."""
         if missing := self._caller_time.hear(duration, self._now()):
             self._fill(missing)
         self._caller_rate = rate
-        for frame in frames:
-            self._sink(frame, rate)
 
     def _report_format(self) -> None:
         codec = self._format.codec
