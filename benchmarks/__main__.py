@@ -31,7 +31,7 @@ Result = dict[str, Any]
 class Sizes(NamedTuple):
     """How much of everything."""
 
-    ladder: tuple[int, ...] = (1, 20, 50, 100, 200, 300)
+    ladder: tuple[int, ...] = (1, 20, 50, 100, 150, 200, 250, 300)
     seconds: float = 15.0
     settle: float = 3.0
     sides: int = 100

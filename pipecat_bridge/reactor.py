@@ -10,6 +10,10 @@ from typing import Any, Final
 from twisted.internet.base import ReactorBase
 from twisted.python import log
 
+AT_ONCE: Final = 16
+"""Events that are handled between two looks at the timers: about half a millisecond's work. A pile
+of frames to be read must not make those late that are due to the callers."""
+
 _READABLE: Final = 0x1  # EPOLLIN, epoll_ctl(2)
 _FOREVER: Final = -1.0
 
@@ -39,7 +43,8 @@ class BatchedPolling:
     Frames come one at a time, some microseconds apart, and to sleep and be woken for each costs
     about as much as the frame itself. So once the sockets are busy, what comes within `interval` is
     read together, as network cards do it for their interrupts. Where the last poll found one event,
-    and the one before was longer ago than that, nothing waits. Timers are never late for it.
+    and the one before was longer ago than that, nothing waits. Timers are never late for it, nor by
+    more than `AT_ONCE` events.
 
     A socket that is only readable is read directly: the logging context in which Twisted wraps each
     event, for `twisted.python.log` of old, takes longer than the reading
@@ -74,9 +79,12 @@ class BatchedPolling:
                     return  # to the timers, which are due; the sockets are next
                 self._sleep(wait)
                 left = max(left - wait, 0) if left > 0 else left
-        events = self._poll(left, max(1, len(self._selectables)))
+        events = self._poll(left, AT_ONCE)
         now = self._now()
-        self._busy = len(events) > 1 or now - self._polled_at < self._interval
+        if len(events) == AT_ONCE:
+            self._busy = False  # there may be more: the next poll is right after the timers
+        else:
+            self._busy = len(events) > 1 or now - self._polled_at < self._interval
         self._polled_at = now
         for descriptor, event in events:
             selectable = self._selectables.get(descriptor)

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from pipecat_bridge.reactor import BatchedPolling, keep_time, poll_in_batches
+from pipecat_bridge.reactor import AT_ONCE, BatchedPolling, keep_time, poll_in_batches
 
 INTERVAL = 0.001
 
@@ -282,6 +282,19 @@ class BatchedPollingTests(SynchronousTestCase):
         self.polling(INTERVAL / 2)
         self.polling(INTERVAL)  # half of it here, half of it in a poll that finds one at once
         self.assertEqual(self.time.now, 100.0 + INTERVAL)
+
+    def test_more_than_are_handled_at_once(self) -> None:
+        crowd = [self.descriptor() for _ in range(2 * AT_ONCE + 2)]
+        for each in crowd:
+            each.far.send(b"x")
+        read = []
+        for _ in range(3):
+            self.polling(None)
+            read.append(sum(len(each.got) for each in crowd))
+        self.assertEqual(read, [AT_ONCE, 2 * AT_ONCE, 2 * AT_ONCE + 2])
+        self.assertEqual(self.time.slept, [])
+        self.polling(INTERVAL / 2)
+        self.assertEqual(self.time.slept, [INTERVAL / 2])
 
     def test_without_an_interval_it_never_waits(self) -> None:
         self.polling = self.with_interval(0.0)
