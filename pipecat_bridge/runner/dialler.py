@@ -9,11 +9,10 @@ from typing import Any, Final
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import VerificationError, optionsForClientTLS
+from twisted.internet.ssl import VerificationError
 from twisted.python.failure import Failure
 
 from pipecat_bridge import __version__
@@ -38,21 +37,6 @@ _STATUS = re.compile(r"upgrade failed \[(\d{3})\]")
 
 Connect = Callable[[str, int, bool], IStreamClientEndpoint]
 """From host, port and whether TLS is wanted."""
-
-
-def endpoints(reactor: Any, trust_root: Any = None) -> Connect:
-    """Real ones; `trust_root` is who may vouch for a host's name, None for the system's."""
-
-    def connect(host: str, port: int, secure: bool) -> IStreamClientEndpoint:
-        endpoint = HostnameEndpoint(reactor, host, port)
-        if not secure:
-            return endpoint
-        wrapped: IStreamClientEndpoint = wrapClientTLS(
-            optionsForClientTLS(host, trustRoot=trust_root), endpoint
-        )
-        return wrapped
-
-    return connect
 
 
 class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: ignore[misc]

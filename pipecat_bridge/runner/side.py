@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
-from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
+from twisted.web.client import Agent
 
 from pipecat_bridge.options import Options
 from pipecat_bridge.ports import DIALLED_BACK
@@ -17,9 +17,10 @@ from pipecat_bridge.runner.bots import Bots, Mode
 from pipecat_bridge.runner.client import RunnerClient, connection_pool
 from pipecat_bridge.runner.dial import Dial
 from pipecat_bridge.runner.dialback import DialBack
-from pipecat_bridge.runner.dialler import Dialler, endpoints
+from pipecat_bridge.runner.dialler import Dialler
 from pipecat_bridge.runner.door import Door
 from pipecat_bridge.runner.embedded import EmbeddedRunner
+from pipecat_bridge.runner.endpoints import Endpoints
 from pipecat_bridge.runner.health_check import HealthChecks
 from pipecat_bridge.runner.pool import Pool, Upstream
 from pipecat_bridge.trust import trust_root
@@ -46,13 +47,8 @@ class RunnerSide(Service):
         self.embedded: EmbeddedRunner | None = None
         self.pool = Pool(self._upstreams(), reactor, runner, random.Random())
         self.connections = connection_pool(reactor, runner, len(self.pool.upstreams))
-        self._trust_root = trust_root(runner.ca_file)
-        self._agent = Agent(
-            reactor,
-            contextFactory=BrowserLikePolicyForHTTPS(self._trust_root),
-            connectTimeout=runner.request_timeout,
-            pool=self.connections,
-        )
+        self._endpoints = Endpoints(reactor, trust_root(runner.ca_file), runner.request_timeout)
+        self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self.connections)
         self.client = self._client()
         mode = self._mode(dialback_url)
         self.bots = Bots(reactor, mode, self.pool, runner, options.caller_audio, now)
@@ -104,7 +100,7 @@ class RunnerSide(Service):
         dialler = Dialler(
             self._reactor,
             self._options.websocket,
-            endpoints(self._reactor, self._trust_root),
+            self._endpoints.connect,
             runner.origin,
             runner.subprotocol,
         )

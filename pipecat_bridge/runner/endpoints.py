@@ -1,0 +1,63 @@
+"""How runners and bots are connected to, plainly or with TLS."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import optionsForClientTLS
+from twisted.web.client import URI
+from twisted.web.error import SchemeNotSupported
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
+
+ATTEMPT_DELAY: Final = 0.1
+"""Seconds from a try at one address of a host to one at its next (RFC 8305, section 5: no less).
+
+Twisted notices no earlier that the last address has refused, and the caller waits for another
+runner then; its own delay is 0.3 s. An address that is given as such refuses at once.
+"""
+
+
+@implementer(IAgentEndpointFactory)
+class Endpoints:
+    """Makes endpoints that have `timeout` seconds to connect.
+
+    `trust_root` is who may vouch for a host's name, None for the system's certificates.
+    """
+
+    def __init__(self, reactor: Any, trust_root: Any = None, timeout: float = 30.0) -> None:
+        self._reactor = reactor
+        self._trust_root = trust_root
+        self._timeout = timeout
+
+    def connect(self, host: str, port: int, secure: bool) -> IStreamClientEndpoint:
+        """From a name or an address, and whether TLS is wanted."""
+        endpoint = self._plain(host, port)
+        if not secure:
+            return endpoint
+        options = optionsForClientTLS(host, trustRoot=self._trust_root)
+        wrapped: IStreamClientEndpoint = wrapClientTLS(options, endpoint)
+        return wrapped
+
+    def _plain(self, host: str, port: int) -> IStreamClientEndpoint:
+        if isIPAddress(host):
+            return TCP4ClientEndpoint(self._reactor, host, port, self._timeout)
+        if isIPv6Address(host):
+            return TCP6ClientEndpoint(self._reactor, host, port, self._timeout)
+        return HostnameEndpoint(
+            self._reactor, host, port, self._timeout, attemptDelay=ATTEMPT_DELAY
+        )
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        """For Twisted's Agent."""
+        if uri.scheme not in (b"http", b"https"):
+            raise SchemeNotSupported(f"{uri.scheme!r}, expected http or https")
+        return self.connect(uri.host.decode("ascii"), uri.port, uri.scheme == b"https")
