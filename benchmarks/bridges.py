@@ -25,8 +25,8 @@ def before(runner: str, log: Path, cpu: int | None) -> Started:
 
 
 def plain(runner: str, log: Path, cpu: int | None) -> Started:
-    """The daemon without its shortcuts past Twisted and Autobahn."""
-    return daemon(runner, log, cpu, (), [sys.executable, "-m", "benchmarks.plain"])
+    """The same without its shortcuts past Twisted and Autobahn."""
+    return daemon(runner, log, cpu, SETTINGS, [sys.executable, "-m", "benchmarks.plain"])
 
 
 def by_hand(runner: str, log: Path, cpu: int | None, quality: str = "HQ") -> Started:
