@@ -1,9 +1,11 @@
 """The benchmarks: `python -m benchmarks`, minutes; with `--short` seconds, to see that they work.
 
-Writes results.json, report.md and load.png. Steps: `ladder`, more and more calls on one core;
-`sides`, other bridges one after the other; `ratios`, the same at the same time; `stall`, a bot
-that stops reading; `faults`, what bots that do wrong do to the other calls; `path`, a frame in
-memory; `churn`, only when asked for, short calls without end.
+Writes results.json, report.md and load.png. Steps: `path`, a frame in memory; `ratios`, several
+bridges at the same time; `ladder`, more and more calls on one core; `sides`, the bridges one after
+the other, in rounds; `collector`, short calls with and without a tuned garbage collector; `stall`,
+a bot that stops reading; `faults`, what bots that do wrong do to the other calls; `profile`, where
+the processor time goes; `workers`, what a second process is good for; `churn`, only when asked for,
+short calls without end.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import churn, frame_path, rounds, sides, stall, workers
+from benchmarks import churn, frame_path, profile, rounds, sides, stall, workers
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.load import plots, report
 from pipecat_bridge.load.callers import Plan
@@ -42,6 +44,7 @@ class Sizes(NamedTuple):
     faults: int = 100
     churn: int = 100_000
     workers: int = 20
+    profile: int = 60
     climb: tuple[int, ...] = (100, 150, 200, 225, 250, 275, 300, 350)
 
 
@@ -57,6 +60,7 @@ SHORT = Sizes(
     faults=10,
     churn=200,
     workers=3,
+    profile=3,
     climb=(5,),
 )
 COMPARED = ("today", "before", "plain", "asyncio", "asyncio-qq")
@@ -115,6 +119,13 @@ class Bench:
         """A frame in memory."""
         return frame_path.measure()
 
+    def profile(self) -> list[Result]:
+        """Where the processor time goes, with and without all that was done about it."""
+        sizes, seconds = self.sizes, max(2, int(self.sizes.seconds))
+        return profile.measure(
+            ("today", "plain"), sizes.profile, seconds, self._folder, self._cpus, tell
+        )
+
     def workers(self) -> Result:
         """One worker, and two."""
         course = Course(self.sizes.seconds, self.sizes.settle)
@@ -157,6 +168,7 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "collector": report.table,
     "stall": stall.table,
     "faults": report.table,
+    "profile": profile.table,
     "workers": workers.table,
     "churn": churn.table,
 }

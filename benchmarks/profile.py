@@ -1,6 +1,6 @@
-"""Where the processor time of a bridge goes: `python -m benchmarks.profile [BRIDGE] [CALLS]`.
+"""Where the processor time of a bridge goes.
 
-py-spy (which `make` installs) looks at the bridge's stack some hundred times a second and stops it
+py-spy looks at the bridge's stack some hundred times a second and stops it
 for that, so the bridge must have time to spare. A look counts for what the innermost frame is of,
 told by its file, and for lines that enter the kernel by what the line says. What the process took
 beyond the time in which it was seen at work, it took to go to sleep, be woken and poll.
@@ -12,21 +12,19 @@ import linecache
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.load.bridge import Started
 from pipecat_bridge.load.callers import Callers, Plan
-from pipecat_bridge.load.command import processors
 from pipecat_bridge.load.runner import Runner
 from pipecat_bridge.load.worker import Worker
 
 RATE: Final = 250
-SECONDS: Final = 20
 SETTLE: Final = 5.0
 FRAMES: Final = 50
 """A second of a call, each way."""
@@ -46,61 +44,86 @@ _FILES: Final = (
     ("/(twisted|zope)/", "Twisted"),
     ("/(websockets|asyncio)/", "asyncio and websockets"),
 )
-_FRAME: Final = re.compile(r"^(?P<name>.*) \((?P<file>.*):(?P<line>\d+)\)$")
+_FRAME: Final = re.compile(r"^.* \((?P<file>.*):(?P<line>\d+)\)$")
 
 
-def main(bridge: str = "today", calls: str = "100") -> None:
-    """Print the table of one bridge."""
-    count = int(calls)
-    with tempfile.TemporaryDirectory(prefix="pipecat-bridge-profile-") as name:
-        folder = Path(name)
-        stacks, seconds, cpu = _record(bridge, count, folder)
-    print(table(_sort(stacks), seconds, cpu, count))
+class Profile(NamedTuple):
+    """What a bridge was seen at: seconds of each kind, of `seconds` in which it took `cpu`."""
+
+    bridge: str
+    calls: int
+    seconds: float
+    cpu: float
+    kinds: dict[str, float]
 
 
-def _record(bridge: str, calls: int, folder: Path) -> tuple[list[str], float, float]:
-    """Stacks with how often each was seen, for how long, and processor seconds meanwhile."""
-    cpus = processors()
+def measure(
+    bridges: Sequence[str],
+    calls: int,
+    seconds: int,
+    folder: Path,
+    cpus: tuple[int | None, int | None],
+    tell: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """A profile of each bridge under `calls`; empty where py-spy may not look at processes."""
+    profiles = []
+    for bridge in bridges:
+        tell(f"{bridge}: {seconds} s with {calls} calls")
+        try:
+            profiles.append(_profile(bridge, calls, seconds, folder, cpus)._asdict())
+        except subprocess.CalledProcessError as error:
+            tell(f"py-spy: {error.stderr.decode(errors='replace').strip()}")
+    return profiles
+
+
+def _profile(
+    bridge: str, calls: int, seconds: int, folder: Path, cpus: tuple[int | None, int | None]
+) -> Profile:
     runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=cpus[1])
     try:
-        started = BRIDGES[bridge](f"http://127.0.0.1:{runner.ask('port')}", folder / "log", cpus[0])
+        url = f"http://127.0.0.1:{runner.ask('port')}"
+        started = BRIDGES[bridge](url, folder / f"profile-{bridge}.log", cpus[0])
         try:
             started.wait()
             callers = Worker(Callers, Plan(started.host, started.port, calls), cpu=cpus[1])
             try:
                 callers.ask("dial")
                 time.sleep(calls / 50 + SETTLE)
-                return _watch(started, folder / "stacks")
+                stacks, cpu = _watch(started, seconds, folder / "stacks")
             finally:
                 callers.end()
         finally:
             started.stop()
     finally:
         runner.end()
+    return Profile(bridge, calls, seconds, cpu, _kinds(stacks, cpu))
 
 
-def _watch(started: Started, file: Path) -> tuple[list[str], float, float]:
+def _watch(started: Started, seconds: int, file: Path) -> tuple[list[str], float]:
+    """Stacks with how often each was seen, and the processor time of as many seconds."""
     spy = Path(sys.executable).with_name("py-spy")
+    words = ["--rate", str(RATE), "--duration", str(seconds), "--full-filenames"]
     before = started.read()
-    words = ["--rate", str(RATE), "--duration", str(SECONDS), "--full-filenames"]
     subprocess.run(
         [spy, "record", "--pid", str(started.pid), *words, "--format", "raw", "--output", file],
         check=True,
         capture_output=True,
     )
     after = started.read()
-    cpu = (after.cpu - before.cpu) / (after.time - before.time) * SECONDS
-    return file.read_text().splitlines(), SECONDS, cpu
+    cpu = (after.cpu - before.cpu) / (after.time - before.time) * seconds
+    return file.read_text().splitlines(), cpu
 
 
-def _sort(stacks: list[str]) -> Counter[str]:
-    """How often the main thread was seen at what; other threads only wait."""
+def _kinds(stacks: list[str], cpu: float) -> dict[str, float]:
+    """Seconds of each kind; of the main thread, as others only wait."""
     seen: Counter[str] = Counter()
     for stack in stacks:
         frames, _, count = stack.rpartition(" ")
         if "threading.py" not in frames:
             seen[_kind(frames.rsplit(";", 1)[-1])] += int(count)
-    return seen
+    del seen[WAITING]
+    kinds = {kind: count / RATE for kind, count in seen.items()}
+    return {**kinds, WAITING: max(0.0, cpu - sum(kinds.values()))}
 
 
 def _kind(frame: str) -> str:
@@ -115,17 +138,24 @@ def _kind(frame: str) -> str:
     return next((kind for pattern, kind in _FILES if re.search(pattern, file)), "other")
 
 
-def table(seen: Counter[str], seconds: float, cpu: float, calls: int) -> str:
-    """Markdown: shares of the processor time, and microseconds a frame there and one back."""
-    times = {kind: count / RATE for kind, count in seen.items() if kind != WAITING}
-    times[WAITING] = max(0.0, cpu - sum(times.values()))
-    frames = calls * FRAMES * seconds
-    lines = ["| | % of the processor time | us for a frame there and one back |", "|---|---|---|"]
-    for kind, spent in sorted(times.items(), key=lambda item: -item[1]):
-        lines.append(f"| {kind} | {100 * spent / cpu:.0f} | {1e6 * spent / frames:.1f} |")
-    lines.append(f"| all: {100 * cpu / seconds:.0f} % of a core | 100 | {1e6 * cpu / frames:.1f} |")
+def table(profiles: Sequence[dict[str, Any]]) -> str:
+    """Markdown: microseconds for a frame there and one back, and shares of the processor time."""
+    made = [Profile(**profile) for profile in profiles]
+    titles = [f"{one.bridge}, us | %" for one in made]
+    lines = ["| a frame there and one back | " + " | ".join(titles) + " |"]
+    lines.append("|---" * (2 * len(made) + 1) + "|")
+    kinds = dict.fromkeys(kind for one in made for kind in sorted(one.kinds))
+    most = sorted(kinds, key=lambda kind: -max(one.kinds.get(kind, 0.0) for one in made))
+    lines += [f"| {kind} | " + " | ".join(_cell(one, kind) for one in made) + " |" for kind in most]
+    every = [f"{1e6 * one.cpu / _frames(one):.1f} | 100" for one in made]
+    lines.append("| all | " + " | ".join(every) + " |")
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def _frames(profile: Profile) -> float:
+    return profile.calls * FRAMES * profile.seconds
+
+
+def _cell(profile: Profile, kind: str) -> str:
+    spent = profile.kinds.get(kind, 0.0)
+    return f"{1e6 * spent / _frames(profile):.1f} | {100 * spent / profile.cpu:.0f}"
