@@ -2,10 +2,10 @@
 
 Writes results.json, report.md and load.png. Steps: `path`, a frame in memory; `ratios`, several
 bridges at the same time; `ladder`, more and more calls on one core; `sides`, the bridges one after
-the other, in rounds; `collector`, short calls with and without a tuned garbage collector; `stall`,
-a bot that stops reading; `faults`, what bots that do wrong do to the other calls; `profile`, where
-the processor time goes; `workers`, what a second process is good for; `churn`, only when asked for,
-short calls without end.
+the other, in rounds; `capacity`, how many calls each carries; `collector`, short calls with and
+without a tuned garbage collector; `stall`, a bot that stops reading; `faults`, what bots that do
+wrong do to the other calls; `profile`, where the processor time goes; `workers`, what a second
+process is good for; `churn`, only when asked for, short calls without end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import churn, frame_path, profile, rounds, sides, stall, workers
+from benchmarks import capacity, churn, frame_path, profile, rounds, sides, stall, workers
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.load import plots, report
 from pipecat_bridge.load.callers import Plan
@@ -38,6 +38,7 @@ class Sizes(NamedTuple):
     settle: float = 3.0
     sides: int = 100
     rounds: int = 3
+    capacity: tuple[int, ...] = (50, 75, 100, 125, 150, 200, 250, 300)
     ratios: int = 12
     stall: int = 20
     collector: int = 50
@@ -54,6 +55,7 @@ SHORT = Sizes(
     settle=0.5,
     sides=5,
     rounds=1,
+    capacity=(3,),
     ratios=3,
     stall=3,
     collector=5,
@@ -90,6 +92,17 @@ class Bench:
         """All bridges at the same time."""
         seconds = max(2, int(self.sizes.seconds))
         return sides.compare(COMPARED, self.sizes.ratios, seconds, self._folder, self._cpus, tell)
+
+    def capacity(self) -> list[Result]:
+        """More and more calls on each bridge, until it is too much."""
+
+        def climb(name: str) -> Result:
+            def run(calls: int) -> Result:
+                return self._run(name, calls, f"{name}, {calls} calls")
+
+            return capacity.climb(name, self.sizes.capacity, run, capacity.BEARABLE)._asdict()
+
+        return [climb(name) for name in COMPARED]
 
     def collector(self) -> list[Result]:
         """Calls of a second each, which leave most behind for a collector."""
@@ -165,6 +178,7 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "ratios": sides.table,
     "ladder": report.table,
     "sides": rounds.table,
+    "capacity": capacity.table,
     "collector": report.table,
     "stall": stall.table,
     "faults": report.table,

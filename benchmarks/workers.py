@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.request import urlopen
 
+from benchmarks.capacity import climb
 from pipecat_bridge.load.bridge import Started, daemon
 from pipecat_bridge.load.callers import Callers, Plan
 from pipecat_bridge.load.run import Course, run
@@ -151,15 +152,13 @@ def _climb(
     tell: Tell,
 ) -> dict[str, Any]:
     """More and more calls a worker until a goal breaks."""
-    carried, broke = 0, "nothing"
-    for calls in ladder:
-        tell(f"{workers} workers on as many cores, {calls} calls each:")
-        result = _run(workers, calls * workers, course, folder, usable, tell)
-        if broken := _broken(result):
-            broke = f"{', '.join(broken)} with {calls * workers} calls"
-            break
-        carried = calls * workers
-    return {"workers": workers, "calls": carried, "broke": broke}
+
+    def load(calls: int) -> dict[str, Any]:
+        tell(f"{workers} workers on as many cores, {calls} calls in all:")
+        return _run(workers, calls, course, folder, usable, tell)
+
+    found = climb(str(workers), [calls * workers for calls in ladder], load, GOALS)
+    return {"workers": workers, "calls": found.calls, "broke": found.broke}
 
 
 def _run(
@@ -178,22 +177,6 @@ def _run(
             bridge.stop()
     finally:
         runner.end()
-
-
-def _broken(result: dict[str, Any]) -> list[str]:
-    """The goals that a load has not kept."""
-    p99 = {
-        "to_bot_ms": result["to_bot_ms"].get("p99", 0.0),
-        "to_caller_ms": result["to_caller_ms"].get("p99", 0.0),
-        "pace": result["pace"]["deviation_ms"].get("p99", 0.0),
-    }
-    broken = [f"{name} {p99[name]:.1f}" for name, most in GOALS.items() if p99[name] > most]
-    if result["up"] < result["calls"]:
-        broken.append(f"{result['calls'] - result['up']} calls not up")
-    lost = result["to_bot_gaps"]["lost"] + result["to_caller_gaps"]["lost"]
-    if lost:
-        broken.append(f"{lost:g} frames lost")
-    return broken
 
 
 def table(result: dict[str, Any]) -> str:
