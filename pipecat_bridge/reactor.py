@@ -14,6 +14,9 @@ AT_ONCE: Final = 16
 """Events that are handled between two looks at the timers: about half a millisecond's work. A pile
 of frames to be read must not make those late that are due to the callers."""
 
+SOON: Final = 0.25
+"""Part of the interval by which a poll waits longer for a timer: to be woken once, for both."""
+
 _READABLE: Final = 0x1  # EPOLLIN, epoll_ctl(2)
 _FOREVER: Final = -1.0
 
@@ -73,10 +76,11 @@ class BatchedPolling:
         if self._busy:
             wait = self._polled_at + self._interval - self._now()
             if wait > 0:
-                if 0 <= left < wait:
+                if 0 <= left < wait + self._interval * SOON:
                     if left:
                         self._sleep(left)
-                    return  # to the timers, which are due; the sockets are next
+                    self._busy = False  # awake already: the sockets are next, after the timers
+                    return
                 self._sleep(wait)
                 left = max(left - wait, 0) if left > 0 else left
         events = self._poll(left, AT_ONCE)

@@ -108,7 +108,7 @@ def remarks(result: Result) -> list[str]:
             f"the bridge waited for its processor for {result['waited_percent']:.0f} % of the time,"
             " as others were using it: delays and pace are worse than its own"
         )
-    if result["up"] < result["calls"]:
+    if result["up"] < result["calls"] and not result["plan"]["length"]:
         found.append(f"{result['calls'] - result['up']} calls did not come up, or ended")
     if generator["unsent"]:
         found.append(f"{generator['unsent']} frames of callers were not taken by the bridge")

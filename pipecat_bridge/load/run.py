@@ -99,10 +99,12 @@ def _warm_up(bridge: Bridge, runner: Worker[Runner], plan: Plan, cpu: int | None
 
 def _set_up(callers: Worker[Callers], plan: Plan, report: Callable[[str], None]) -> None:
     report(f"{plan.calls} calls, {plan.per_second:g} a second")
+    dialling = plan.calls / plan.per_second
+    if plan.length:  # they are never all there at once
+        time.sleep(dialling)
+        return
     steady = plan.calls - plan.dying
-    _until(
-        lambda: callers.ask("status")["up"] >= steady, plan.calls / plan.per_second + SET_UP_SECONDS
-    )
+    _until(lambda: callers.ask("status")["up"] >= steady, dialling + SET_UP_SECONDS)
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> bool:

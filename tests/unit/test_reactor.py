@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from pipecat_bridge.reactor import AT_ONCE, BatchedPolling, keep_time, poll_in_batches
+from pipecat_bridge.reactor import AT_ONCE, SOON, BatchedPolling, keep_time, poll_in_batches
 
 INTERVAL = 0.001
 
@@ -68,7 +68,7 @@ class Time:
         self.slept: list[float] = []
 
     def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        self.slept.append(round(seconds, 9))
         self.now += seconds
 
 
@@ -260,28 +260,45 @@ class BatchedPollingTests(SynchronousTestCase):
         self.assertEqual(self.time.slept, [])
         self.assertEqual(one.got, [b"first", b"second", b"third"])
 
-    def test_a_timer_comes_first(self) -> None:
+    def test_a_timer_comes_first_and_the_sockets_right_after_it(self) -> None:
+        for left in (0.0, INTERVAL / 4, INTERVAL * (1 + SOON / 2)):
+            with self.subTest(left=left):
+                self.time.now += 5 * INTERVAL
+                self.polling(0.0)
+                self.time.slept.clear()
+                one = self.make_busy()
+                self.polling(left)
+                self.assertEqual(one.got, [b"first"])
+                self.polling(None)
+                self.assertEqual(one.got, [b"first", b"second"])
+                self.assertAlmostEqual(sum(self.time.slept), left)
+
+    def test_it_is_busy_still_after_a_timer(self) -> None:
         one = self.make_busy()
         self.polling(INTERVAL / 4)
-        self.assertEqual([one.got, self.time.slept], [[b"first"], [INTERVAL / 4]])
-        self.polling(0.0)  # one that is due already
-        self.assertEqual([one.got, self.time.slept], [[b"first"], [INTERVAL / 4]])
-        self.polling(INTERVAL)
-        self.assertEqual(one.got, [b"first", b"second"])
-        self.assertAlmostEqual(self.time.slept[1], INTERVAL * 3 / 4)
+        self.polling(None)
+        one.far.send(b"third")
+        self.polling(None)
+        self.assertEqual(one.got, [b"first", b"second", b"third"])
+        self.assertEqual(self.time.slept, [INTERVAL / 4, INTERVAL])
 
     def test_timers_without_end_do_not_keep_it_from_the_sockets(self) -> None:
         one = self.make_busy()
-        for _ in range(5):
-            self.time.now += INTERVAL / 4
+        for _ in range(2):
             self.polling(0.0)
         self.assertEqual(one.got, [b"first", b"second"])
 
     def test_what_is_slept_is_taken_off_the_timeout(self) -> None:
         self.make_busy()
-        self.polling(INTERVAL / 2)
-        self.polling(INTERVAL)  # half of it here, half of it in a poll that finds one at once
-        self.assertEqual(self.time.now, 100.0 + INTERVAL)
+        polled = []
+
+        def poll(left: float, _most: int) -> list[tuple[int, int]]:
+            polled.append(round(left, 9))
+            return []
+
+        self.polling._poll = poll
+        self.polling(INTERVAL * 3)
+        self.assertEqual([self.time.slept, polled], [[INTERVAL], [INTERVAL * 2]])
 
     def test_more_than_are_handled_at_once(self) -> None:
         crowd = [self.descriptor() for _ in range(2 * AT_ONCE + 2)]
