@@ -41,7 +41,7 @@ def _delays(axes: Any, results: Sequence[Result], key: str, title: str) -> None:
         delays = sorted(result["delays"][key])
         shares = [1 - index / len(delays) for index in range(len(delays))]
         axes.step(delays, shares, where="post", label=_name(result))
-    axes.set(title=title, xlabel="ms", ylabel="share that takes longer", yscale="log")
+    axes.set(title=title, xlabel="ms", ylabel="share that takes longer", xscale="log", yscale="log")
     axes.grid(visible=True, alpha=0.3)
     if results:
         axes.legend()
