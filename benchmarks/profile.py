@@ -30,8 +30,9 @@ FRAMES: Final = 50
 """A second of a call, each way."""
 
 WAITING: Final = "to sleep, be woken and poll"
+SEND: Final = "system call send"
 _LINES: Final = (
-    (re.compile(r"\.send(msg|to)?\("), "system call send"),
+    (re.compile(r"\.send(msg|to)?\("), SEND),
     (re.compile(r"\.recv(_into|msg)?\("), "system call recv"),
     (re.compile(r"\bpoll\(|_poll\(|_sleep\(|\.select\("), WAITING),
 )
@@ -44,7 +45,9 @@ _FILES: Final = (
     ("/(twisted|zope)/", "Twisted"),
     ("/(websockets|asyncio)/", "asyncio and websockets"),
 )
-_FRAME: Final = re.compile(r"^.* \((?P<file>.*):(?P<line>\d+)\)$")
+_FRAME: Final = re.compile(r"^(?P<name>.*) \((?P<file>.*):(?P<line>\d+)\)$")
+_TWISTED_SENDS: Final = "untilConcludes"
+"""The function in which Twisted's TCP transports call send."""
 
 
 class Profile(NamedTuple):
@@ -130,6 +133,8 @@ def _kind(frame: str) -> str:
     found = _FRAME.match(frame)
     if found is None:
         return "other"
+    if found["name"] == _TWISTED_SENDS:
+        return SEND
     file = found["file"]
     line = linecache.getline(file, int(found["line"]))
     for pattern, kind in _LINES:

@@ -17,6 +17,9 @@ of frames to be read must not make those late that are due to the callers."""
 SOON: Final = 0.25
 """Part of the interval by which a poll waits longer for a timer: to be woken once, for both."""
 
+_PRIVATE: Final = ("_poller", "_selectables", "_doReadOrWrite", "_disconnectSelectable")
+"""What `BatchedPolling` has to know of the reactor; a Twisted without it polls in its own way."""
+
 _READABLE: Final = 0x1  # EPOLLIN, epoll_ctl(2)
 _FOREVER: Final = -1.0
 
@@ -36,8 +39,8 @@ def poll_in_batches(reactor: Any, interval: float) -> None:
     if hasattr(select, "epoll"):
         from twisted.internet.epollreactor import EPollReactor  # there on Linux only
 
-        if type(reactor) is EPollReactor:
-            setattr(reactor, "doIteration", BatchedPolling(reactor, interval))  # noqa: B010 - a method to mypy
+        if type(reactor) is EPollReactor and all(hasattr(reactor, name) for name in _PRIVATE):
+            reactor.doIteration = BatchedPolling(reactor, interval)  # type: ignore[method-assign]
 
 
 class BatchedPolling:

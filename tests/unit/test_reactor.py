@@ -325,6 +325,13 @@ class BatchedPollingTests(SynchronousTestCase):
         poll_in_batches(self.reactor, INTERVAL)
         self.assertIsInstance(self.reactor.doIteration, BatchedPolling)
 
+    def test_one_that_is_built_otherwise_is_left_alone(self) -> None:
+        poller = self.reactor._poller
+        self.addCleanup(setattr, self.reactor, "_poller", poller)
+        del self.reactor._poller
+        poll_in_batches(self.reactor, INTERVAL)
+        self.assertNotIsInstance(self.reactor.doIteration, BatchedPolling)
+
     def test_others_are_left_alone(self) -> None:
         class Own(type(self.reactor)):  # type: ignore[misc]
             """Somebody's own."""
