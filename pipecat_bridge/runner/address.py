@@ -15,6 +15,9 @@ class RunnerAddress(Protocol):
     def url(self) -> Deferred[str]:
         """Its base URL, without a slash at the end."""
 
+    def refused(self, base: str) -> bool:
+        """Nothing listens at that URL; true when `url` tells another one, sooner or later."""
+
 
 @dataclass(frozen=True, slots=True)
 class FixedAddress:
@@ -25,6 +28,10 @@ class FixedAddress:
     def url(self) -> Deferred[str]:
         """The configured URL."""
         return succeed(self.base.rstrip("/"))
+
+    def refused(self, base: str) -> bool:
+        """It stays where it is."""
+        return False
 
 
 def without_secrets(url: str) -> str:

@@ -20,6 +20,12 @@ class AnnouncedAddress:
         self._waiting.append(deferred)
         return deferred
 
+    def refused(self, base: str) -> bool:
+        """It has ended, though nobody has told us yet: wait for the next one."""
+        if self.base == base:
+            self.base = ""
+        return True
+
     def announce(self, base: str) -> None:
         """It listens there, or with an empty `base` not any more."""
         self.base = base

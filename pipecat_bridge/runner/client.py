@@ -13,6 +13,7 @@ from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.internet.error import ConnectingCancelledError
+from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import VerificationError
@@ -35,6 +36,10 @@ class RunnerError(Exception):
     def prefixed(self, text: str) -> RunnerError:
         """The same error, with `text` before its own."""
         return RunnerError(f"{text}{self}")
+
+
+class RunnerRefusedError(RunnerError):
+    """Nothing listens there."""
 
 
 class RunnerBusyError(RunnerError):
@@ -158,7 +163,8 @@ class RunnerClient:
         except Exception as error:
             if given_up(error):
                 raise CancelledError from None
-            raise RunnerError(describe(error)) from error
+            refused = isinstance(error, Refused)
+            raise (RunnerRefusedError if refused else RunnerError)(describe(error)) from error
 
 
 def given_up(error: BaseException) -> bool:

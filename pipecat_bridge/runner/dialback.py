@@ -13,7 +13,13 @@ from twisted.python.failure import Failure
 from pipecat_bridge import __version__
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.address import RunnerAddress
-from pipecat_bridge.runner.client import RunnerClient, RunnerError, as_runner_error
+from pipecat_bridge.runner.client import (
+    Answer,
+    RunnerClient,
+    RunnerError,
+    RunnerRefusedError,
+    as_runner_error,
+)
 from pipecat_bridge.runner.door import Door
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.request import BotRequest
@@ -103,19 +109,27 @@ class DialBackAttempt:
         return await self._connected
 
     async def _run(self) -> None:
-        token = self._runner.door.expect(self._link)
-        base = await self._address.url()
-        self._asked = base
-        body = self._runner.body(self._request, token)
+        body = self._runner.body(self._request, self._runner.door.expect(self._link))
         secrets = [value for name, value in body.items() if name.endswith("_key")]
         try:
-            answer = await self._runner.client.request("POST", f"{base}/run", body)
+            answer = await self._ask(body)
             answer.check(secrets)
             said = answer.json()
             if isinstance(said, dict) and said.get("status", "ok") != "ok":
                 raise RunnerError(f"answered with {answer.excerpt(secrets)}")
         except RunnerError as error:
             raise error.prefixed("/run: ") from None
+
+    async def _ask(self, body: dict[str, Any]) -> Answer:
+        """Send `/run`; again where a runner of our own has just ended and is started anew."""
+        while True:
+            self._asked = base = await self._address.url()
+            try:
+                return await self._runner.client.request("POST", f"{base}/run", body)
+            except RunnerRefusedError:
+                self._asked = ""
+                if not self._address.refused(base):
+                    raise
 
     def _bot_connected(self) -> None:
         if not self._connected.called:

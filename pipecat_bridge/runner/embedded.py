@@ -60,6 +60,10 @@ class EmbeddedRunner:
         """The runner's base URL, when it listens."""
         return self._address.url()
 
+    def refused(self, base: str) -> bool:
+        """It has ended, and is started again."""
+        return self._address.refused(base)
+
     @property
     def base(self) -> str:
         """The same, empty while it does not listen; `on_change` is called with it."""

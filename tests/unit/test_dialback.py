@@ -7,12 +7,15 @@ import random
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, RunnerOptions, WebSocketOptions
 from pipecat_bridge.runner.address import FixedAddress
+from pipecat_bridge.runner.announced import AnnouncedAddress
 from pipecat_bridge.runner.bots import Bot, Bots
 from pipecat_bridge.runner.client import RunnerClient, connection_pool
 from pipecat_bridge.runner.dialback import DialBack
@@ -40,6 +43,9 @@ class LateAddress:
 
     def url(self) -> Deferred[str]:
         return self.known
+
+    def refused(self, base: str) -> bool:
+        return False
 
 
 class DialBackCase(ClientCase):
@@ -86,6 +92,55 @@ def sent_json(connection: Connection) -> dict[str, Any]:
     assert head.startswith(b"POST /run HTTP/1.1\r\n")
     sent: dict[str, Any] = json.loads(body)
     return sent
+
+
+class DiedTests(DialBackCase):
+    """A runner of our own that has ended, which the kernel knows before we do."""
+
+    def refuse(self) -> None:
+        _, _, factory, *_ = self.reactor.tcpClients[self.taken]
+        self.taken += 1
+        connector: Any = None
+        factory.clientConnectionFailed(connector, Failure(Refused()))
+        turn(self.reactor, 1.0)  # Twisted tells of it with a delay
+
+    def test_the_next_one_is_waited_for(self) -> None:
+        address = AnnouncedAddress()
+        address.announce(URL)
+        self.make(address)
+        self.start()
+        self.refuse()
+        self.assertEqual((self.dials, address.base, self.heard.reasons), (1, "", []))
+        address.announce("http://127.0.0.1:8009")
+        self.assertEqual(self.reactor.tcpClients[1][1], 8009)
+        sent_json(self.accept())
+
+    def test_one_that_was_announced_meanwhile_is_kept(self) -> None:
+        address = AnnouncedAddress()
+        address.announce(URL)
+        self.make(address)
+        self.start()
+        address.announce("http://127.0.0.1:8009")
+        self.refuse()
+        self.assertEqual(self.reactor.tcpClients[1][1], 8009)
+
+    def test_not_for_ever(self) -> None:
+        address = AnnouncedAddress()
+        address.announce(URL)
+        self.make(address, connect_timeout=5.0)
+        bot = self.start()
+        self.refuse()
+        turn(self.reactor, 5.0)
+        self.assertEqual(len(self.heard.reasons), 1)
+        self.successResultOf(bot.stop())
+        self.assertEqual(self.dials, 1)  # no /stop: nobody was asked
+
+    def test_one_that_is_configured_has_failed(self) -> None:
+        self.make()
+        self.start()
+        self.refuse()
+        [failure] = self.heard.reasons
+        self.assertTrue(failure.startswith("/run: Connection was refused"))
 
 
 class RunTests(DialBackCase):
