@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import CoroutineType
 from typing import Any, NamedTuple
 
+import pytest
 from pytest_twisted import ensureDeferred
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner, globalLogPublisher
 
@@ -40,6 +41,18 @@ NAMED = (
     Bot,
     Playout,
 )
+
+
+LEFT_BY_OTHERS: Counter[str] = Counter()
+"""Instances that there are before a test of this module begins."""
+
+
+@pytest.fixture(autouse=True)
+def left_by_others() -> None:
+    """Hypothesis keeps the test case that it ran last, and so what that one knows."""
+    gc.collect()
+    LEFT_BY_OTHERS.clear()
+    LEFT_BY_OTHERS.update(held().objects)
 
 
 class Held(NamedTuple):
@@ -101,7 +114,8 @@ async def settled(lines: Lines, before: Held | None = None) -> Held:
 
 def of_calls(what: Held) -> set[str]:
     """The classes of which instances are held that an idle daemon has none of."""
-    return {each.__name__ for each in NAMED} & what.objects.keys()
+    names = {each.__name__ for each in NAMED}
+    return {name for name in names if what.objects[name] > LEFT_BY_OTHERS[name]}
 
 
 class Logged(NamedTuple):
