@@ -1,9 +1,9 @@
 """Where the processor time of a bridge goes.
 
-py-spy looks at the bridge's stack some hundred times a second and stops it
-for that, so the bridge must have time to spare. A look counts for what the innermost frame is of,
-told by its file, and for lines that enter the kernel by what the line says. What the process took
-beyond the time in which it was seen at work, it took to go to sleep, be woken and poll.
+py-spy looks at the bridge's stack some hundred times a second and stops it for that, so the bridge
+must have time to spare. A look counts for what the innermost frame is of, told by its file, and for
+lines that enter the kernel by what the line says. What the process took beyond the time in which it
+was seen at work, it took to go to sleep, be woken and poll, and be stopped.
 """
 
 from __future__ import annotations

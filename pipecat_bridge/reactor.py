@@ -44,7 +44,7 @@ def poll_in_batches(reactor: Any, interval: float) -> None:
 
 
 class BatchedPolling:
-    """Polls at most once in `interval` seconds while there is much to do, and dispatches cheaply.
+    """Polls once in `interval` seconds, and after timers, while there is much to do; reads cheaply.
 
     Frames come one at a time, some microseconds apart, and to sleep and be woken for each costs
     about as much as the frame itself. So once the sockets are busy, what comes within `interval` is

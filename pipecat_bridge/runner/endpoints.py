@@ -19,7 +19,8 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 ATTEMPT_DELAY: Final = 0.1
-"""Seconds from a try at one address of a host to one at its next (RFC 8305, section 5: no less).
+"""Seconds from a try at one address of a host to one at its next (the least that RFC 8305,
+section 5, recommends).
 
 Twisted notices no earlier that the last address has refused, and the caller waits for another
 runner then; its own delay is 0.3 s. An address that is given as such refuses at once.

@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.doubles import protobuf
-from tests.doubles.asterisk import HUNG_UP, StrictAsterisk
+from tests.doubles.asterisk import HUNG_UP
 from tests.doubles.bot import BotDouble
 from tests.doubles.bot_socket import DialError
-from tests.e2e.harness import Line, line, reactor, sleep
+from tests.e2e.dialled import EIGHT, LOUD, constant, heard, link, samples
+from tests.e2e.harness import line, reactor, sleep
 from tests.unit.bot_side import warnings
-
-EIGHT = 8000
-LOUD = 4000
-
-
-def tone(level: int, seconds: float = 0.5) -> bytes:
-    """A constant: silence and other levels can be told from it."""
-    return struct.pack("<h", level) * round(EIGHT * seconds)
-
-
-def samples(phone: StrictAsterisk) -> list[int]:
-    """What the caller heard."""
-    pcm = phone.pcm()
-    return list(struct.unpack(f"<{len(pcm) // 2}h", pcm))
-
-
-def heard(phone: StrictAsterisk, level: int) -> float:
-    """Frames of 20 ms whose samples have that value."""
-    return samples(phone).count(level) / 160
-
-
-def link(it: Line, phone: StrictAsterisk) -> Any:
-    return it.bridge.calls.get(str(phone.call_id)).bot.link
 
 
 @pytest.mark.parametrize("sockets", [None, "both"])
@@ -68,7 +45,7 @@ async def test_garbage_of_every_kind() -> None:
         with warnings() as said:
             for _ in range(3):
                 bot.garbage()
-            bot.send_audio(tone(LOUD), EIGHT)
+            bot.send_audio(constant(LOUD), EIGHT)
             await phone.until(lambda: heard(phone, LOUD) == 25)
         assert [str(phone.call_id) in text for text in said] == [True]
         assert link(it, phone).stats.bad_frames == 3 * 12
@@ -85,11 +62,11 @@ async def test_barge_in_within_one_segment(how: Any) -> None:
     """Audio, the signal, audio: written in one turn of the loop, they go out together."""
     async with line() as it:
         phone, bot = await it.talk()
-        bot.send_audio(tone(1000, 3.0), EIGHT)
+        bot.send_audio(constant(1000, 3.0), EIGHT)
         await phone.until(lambda: heard(phone, 1000) >= 3)
-        bot.send_audio(tone(2000, 3.0), EIGHT)
+        bot.send_audio(constant(2000, 3.0), EIGHT)
         bot.interrupt(how)
-        bot.send_audio(tone(3000, 0.5), EIGHT)
+        bot.send_audio(constant(3000, 0.5), EIGHT)
         await phone.until(lambda: heard(phone, 3000) == 25)
         assert set(samples(phone)) == {0, 1000, 3000}
         assert link(it, phone).stats.interruptions == 1
@@ -106,12 +83,12 @@ async def test_a_barge_in_told_three_times_and_two_that_follow_each_other() -> N
         phone, bot = await it.talk()
         for how in ("flush_media", "frame", "rtvi"):
             bot.interrupt(how)  # type: ignore[arg-type]
-        bot.send_audio(tone(1000, 60.0), EIGHT)
+        bot.send_audio(constant(1000, 60.0), EIGHT)
         await phone.until(lambda: heard(phone, 1000) >= 3)
         assert link(it, phone).stats.interruptions == 1
         for how in ("flush_media", "frame", "rtvi"):
             bot.interrupt(how)  # type: ignore[arg-type]
-        bot.send_audio(tone(2000), EIGHT)
+        bot.send_audio(constant(2000), EIGHT)
         await phone.until(lambda: heard(phone, 2000) == 25)
         assert link(it, phone).stats.interruptions == 2
         assert heard(phone, 1000) < 50
@@ -128,7 +105,7 @@ async def test_a_barge_in_told_three_times_and_two_that_follow_each_other() -> N
 async def test_odd_shapes_of_audio(shape: dict[str, bool], wav_header: bool) -> None:
     async with line(wav_header=wav_header) as it:
         phone, bot = await it.talk()
-        bot.burst(tone(LOUD, 1.0), EIGHT, **shape)  # type: ignore[arg-type]
+        bot.burst(constant(LOUD, 1.0), EIGHT, **shape)  # type: ignore[arg-type]
         bot.close()
         record = await it.ended(phone)
         assert heard(phone, LOUD) == 50
@@ -144,10 +121,10 @@ async def test_a_clean_close_is_played_out(sockets: Any, code: int) -> None:
     async with line(sockets=sockets) as it:
         phone, bot = await it.talk(driver="application")
         phone.start_audio()
-        bot.burst(tone(LOUD, 1.0), EIGHT)
+        bot.burst(constant(LOUD, 1.0), EIGHT)
         bot.long_silence(16000)
         bot.interrupt()
-        bot.burst(tone(2000, 1.0), EIGHT)
+        bot.burst(constant(2000, 1.0), EIGHT)
         bot.close(code)
         record = await it.ended(phone)
         assert record["outcome"] == "completed"
@@ -161,7 +138,7 @@ async def test_a_clean_close_is_played_out(sockets: Any, code: int) -> None:
 async def test_any_other_code_is_a_bot_that_was_lost(code: int) -> None:
     async with line() as it:
         phone, bot = await it.talk()
-        bot.burst(tone(LOUD, 60.0), EIGHT)
+        bot.burst(constant(LOUD, 60.0), EIGHT)
         bot.close(code, "out of memory")
         record = await it.ended(phone)
         assert record["outcome"] == "bot-hangup"

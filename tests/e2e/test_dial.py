@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 from pytest_twisted import ensureDeferred
 
-from pipecat_bridge.audio.resample import make_resampler
 from tests.doubles.asterisk import HUNG_UP
 from tests.e2e.dialled import (
     BY_THE_BRIDGE,
@@ -26,9 +25,8 @@ from tests.e2e.dialled import (
 )
 from tests.e2e.harness import sleep
 from tests.e2e.test_backpressure import AT_MOST, SECOND, queue, recovers, speak, unread
-from tests.e2e.test_signal import BOT_RATE, check_same, loud, noise, pcm_of
+from tests.e2e.test_signal import check_live_echo
 from tests.unit.bot_side import warnings
-from tests.unit.signals import chunks, stream
 
 MODES = ("dial", "direct")
 
@@ -37,18 +35,10 @@ MODES = ("dial", "direct")
 @pytest.mark.parametrize("rate", [8000, 16000])
 @ensureDeferred
 async def test_nothing_is_lost_either_way(mode: str, rate: int) -> None:
-    pcm = noise(rate, 3.0, seed=3)
     # This machine may stand still for longer than 0.1 s, which is no silence of the caller's.
     async with dialled(mode, "caller_audio.hold_after=30", echo=True) as it:
         phone, bot = await it.talk(rate=rate)
-        frames = len(pcm) // (rate // 50 * 2)
-        await phone.start_audio(chunks(pcm, rate // 50 * 2))
-        await phone.until(lambda: len(loud(phone)) == frames)
-        at_bot = stream(make_resampler(rate, BOT_RATE), pcm)
-        # Where the caller was late to begin, silence came before him.
-        check_same(bot.pcm()[-len(at_bot) :], at_bot, BOT_RATE)
-        assert not any(bot.pcm()[: -len(at_bot)])
-        check_same(pcm_of(loud(phone)), stream(make_resampler(BOT_RATE, rate), at_bot), rate)
+        await check_live_echo(phone, bot, rate)
         phone.hangup()
         record = await settled(it, phone)
         assert (record["outcome"], record["stats"]["bot_frames_bad"]) == ("caller-hangup", 0)

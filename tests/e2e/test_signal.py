@@ -239,22 +239,27 @@ def test_a_bot_of_another_rate_is_heard_to_the_sample(bot_rate: int, rate: int) 
     check_delays(np.array([frame.at for frame in frames]) - said, 0.003)
 
 
+async def check_live_echo(phone: StrictAsterisk, bot: BotDouble, rate: int) -> None:
+    """Three seconds of noise to an echo bot and back: each sample as the filters make it, once."""
+    pcm = noise(rate, 3.0, seed=3)
+    frames = len(pcm) // (rate // 50 * 2)
+    await phone.start_audio(chunks(pcm, rate // 50 * 2))
+    await phone.until(lambda: len(loud(phone)) == frames)
+    # Where this machine stood still there may be silence between two frames, and no more.
+    at_bot = stream(make_resampler(rate, BOT_RATE), pcm)
+    # Where the caller was late to begin, silence came before him.
+    check_same(bot.pcm()[-len(at_bot) :], at_bot, BOT_RATE)
+    assert not any(bot.pcm()[: -len(at_bot)])
+    check_same(pcm_of(loud(phone)), stream(make_resampler(BOT_RATE, rate), at_bot), rate)
+
+
 @pytest.mark.parametrize("rate", [8000, 16000])
 @ensureDeferred
 async def test_on_real_sockets_nothing_is_lost_either(rate: int):
-    pcm = noise(rate, 3.0, seed=3)
     # This machine may stand still for longer than 0.1 s, which is no silence of the caller's.
     async with line("caller_audio.hold_after=30", echo=True) as it:
         phone, bot = await it.talk(rate=rate)
-        frames = len(pcm) // (rate // 50 * 2)
-        await phone.start_audio(chunks(pcm, rate // 50 * 2))
-        await phone.until(lambda: len(loud(phone)) == frames)
-        # Where this machine stood still there may be silence between two frames, and no more.
-        at_bot = stream(make_resampler(rate, BOT_RATE), pcm)
-        # Where the caller was late to begin, silence came before him.
-        check_same(bot.pcm()[-len(at_bot) :], at_bot, BOT_RATE)
-        assert not any(bot.pcm()[: -len(at_bot)])
-        check_same(pcm_of(loud(phone)), stream(make_resampler(BOT_RATE, rate), at_bot), rate)
+        await check_live_echo(phone, bot, rate)
         phone.hangup()
         await it.ended(phone)
         assert phone.faults == []

@@ -111,6 +111,16 @@ class UrlTests(EmbeddedCase):
         self.machine.last.say(LISTENS.replace(b"1234", b"1235"))
         self.assertEqual(self.successResultOf(waiting), "http://127.0.0.1:1235")
 
+    def test_after_a_refusal_it_is_waited_for_before_its_end_is_known(self) -> None:
+        self.machine.last.say(LISTENS)
+        self.assertTrue(self.runner.refused("http://127.0.0.1:1234"))
+        waiting = self.runner.url()
+        self.machine.last.end(1)
+        self.machine.advance(0.5)
+        self.assertNoResult(waiting)
+        self.machine.last.say(LISTENS.replace(b"1234", b"1235"))
+        self.assertEqual(self.successResultOf(waiting), "http://127.0.0.1:1235")
+
 
 class RestartTests(EmbeddedCase):
     def crash(self, after: float) -> float:

@@ -152,13 +152,6 @@ class BatchedPollingTests(SynchronousTestCase):
         self.polling(0.0)
         self.assertEqual(self.time.slept, [])
 
-    def test_without_any_socket(self) -> None:
-        for reader in list(self.reactor._internalReaders):
-            self.reactor.removeReader(reader)
-            self.addCleanup(reader.connectionLost, None)
-        self.reactor._internalReaders.clear()
-        self.polling(0.0)
-
     def test_an_end_that_reading_finds(self) -> None:
         broken = self.descriptor(then=ConnectionLost)
         sound = self.descriptor()
