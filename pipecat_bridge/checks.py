@@ -14,7 +14,7 @@ from twisted.internet.endpoints import serverFromString
 
 from pipecat_bridge import ports
 from pipecat_bridge.audio.hold import read_wav
-from pipecat_bridge.options import Options, RunnerOptions
+from pipecat_bridge.options import SILENCE, Options, RunnerOptions
 from pipecat_bridge.ports import filled
 from pipecat_bridge.trust import trust_root
 
@@ -54,7 +54,7 @@ def _check_networks(networks: Sequence[str]) -> Iterator[Fault]:
 
 
 def _check_hold_file(path: str) -> Iterator[Fault]:
-    if not path:
+    if path in ("", SILENCE):
         return
     fault = ""
     try:

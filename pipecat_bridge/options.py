@@ -18,6 +18,10 @@ BotRate = Literal[8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
 ResamplerKind = Literal["fir", "soxr"]
 
 
+SILENCE = "none"
+"""`[calls] hold_file` for no sound at all."""
+
+
 class AudioSocketOptions(Struct, frozen=True):
     """`[audiosocket]`: where Asterisk connects."""
 

@@ -170,9 +170,10 @@ class AudioSocketConnection(Protocol):
     def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
         """Connect the caller's audio to `sink` and the phone's ear to `playout`, from now on."""
         self._sink = sink
-        self._playout = playout
-        self._caller_time.start(self._now())
-        playout.set_rate(self._rate)
+        if self._playout is None:
+            self._playout = playout
+            self._caller_time.start(self._now())
+            playout.set_rate(self._rate)
 
     def hang_up(self, cleanly: bool = True) -> None:
         """End the call in good order, so that the dialplan goes on; or with an error, which hangs

@@ -6,7 +6,8 @@ import io
 import wave
 from typing import NamedTuple
 
-from pipecat_bridge.audio.pcm import Pcm, mix_down
+from pipecat_bridge.audio import tones
+from pipecat_bridge.audio.pcm import Pcm, mix_down, silence
 from pipecat_bridge.audio.resample import Resampler, make_resampler
 
 PIECE = 0.02
@@ -38,6 +39,14 @@ def read_wav(content: bytes) -> Recording:
     pcm = mix_down(pcm[: len(pcm) - len(pcm) % (2 * channels)], channels)
     Loop(pcm, rate, 8000)
     return Recording(pcm, rate)
+
+
+def waiting_tone() -> Recording:
+    """What plays where no recording is set: a quiet beep each three seconds, so that the caller
+    hears that the line is there."""
+    rate = 16000
+    beep = tones.beep(425, -22.0, 0.2, rate)
+    return Recording(silence(rate, 0.8) + beep + silence(rate, 2.0), rate)
 
 
 class Loop:

@@ -102,6 +102,11 @@ class Playout:
         return self.stats.frames_played + len(self._frames) + bool(self._rest)
 
     @property
+    def bot_rate(self) -> int | None:
+        """The sample rate of the bot's audio in Hz, None before there is any."""
+        return self._bot_rate
+
+    @property
     def depth(self) -> float:
         """Seconds of audio that wait, tones included."""
         tones = self._cues.tone_frames if self._cues is not None else 0

@@ -63,6 +63,13 @@ def dtmf(digits: str, rate: int) -> bytes:
     return b"".join(_digit(digit, rate) for digit in digits)
 
 
+def beep(frequency: int, level: float, seconds: float, rate: int) -> bytes:
+    """Return one tone of `frequency` Hz at `level` dBm0, as mono PCM16 at `rate` Hz."""
+    time = np.arange(round(rate * seconds)) / rate
+    tone = _sine(frequency, level, time) * _rise(time) * _rise(time[::-1])
+    return np.rint(tone).astype(SAMPLE).tobytes()
+
+
 @lru_cache(maxsize=len(_PAIRS))
 def _digit(digit: str, rate: int) -> bytes:
     if digit in WAITS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -15,10 +15,13 @@ from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.events import CallEvent, Events, told_by_bot
 from pipecat_bridge.call.history import History
 from pipecat_bridge.call.interfaces import Bot, Phone, Runner
-from pipecat_bridge.call.life import TRANSITIONS, Input, Outcome, State
+from pipecat_bridge.call.life import BOT_LOST, REASONS, TRANSITIONS, Input, Outcome, State
 from pipecat_bridge.call.succession import Succession
 from pipecat_bridge.call.variables import Variables
+from pipecat_bridge.call.warnings import Warnings
+from pipecat_bridge.call.watch import BOT_MUTE, NO_ANSWER, PHONE_MUTE, Watch
 from pipecat_bridge.options import CallOptions
+from pipecat_bridge.runner.interfaces import FailureCause, LossCause, ReadyBy
 from pipecat_bridge.runner.request import BotRequest
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import (
@@ -36,8 +39,22 @@ MAX_DIGITS = 200
 """Digits that may wait to be played: over half a minute of tones."""
 
 
+_LOST: Final[dict[LossCause, Outcome]] = {
+    "connection": Outcome.BOT_HANGUP,
+    "error": Outcome.BOT_ERROR,
+    "silent": Outcome.BOT_SILENT,
+}
+_FAILED: Final[dict[FailureCause, Outcome]] = {
+    "runner": Outcome.RUNNER_FAILED,
+    "bridge": Outcome.BRIDGE_ERROR,
+}
+
+
 class Call:
-    """The life of one call; its sides tell it what happens, the table says what follows."""
+    """The life of one call; its sides tell it what happens, the table says what follows.
+
+    `ended` is called once, when all is said and done.
+    """
 
     def __init__(
         self,
@@ -48,6 +65,7 @@ class Call:
         events: Events,
         clock: IReactorTime,
         options: CallOptions,
+        ended: Callable[[Call], None],
         hold: Recording | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -66,6 +84,11 @@ class Call:
         self.playout = playout
         self.bots = Succession(runner, request, playout, self)
         self.kept = History()
+        self.warnings = Warnings()
+        self._ended = ended
+        self._watch = Watch(clock, self.warn)
+        self._started_at = clock.seconds()
+        self._loss: tuple[Outcome, str] | None = None  # of the bot that is being replaced
         self._events = events
         self._clock = clock
         self._options = options
@@ -86,11 +109,22 @@ class Call:
         if longest:
             reason = f"longer than [calls] max_duration, {longest:g} s"
             self._limit = self._clock.callLater(longest, self.stop, Outcome.TIMEOUT, reason)
+        self._watch.expect(
+            "phone-mute",
+            PHONE_MUTE,
+            lambda: self.phone.stats.frames_in > 0,
+            f"the phone has sent no audio in its first {PHONE_MUTE:g} s",
+        )
         self._join()
         self.bots.start()
 
     def _join(self) -> None:
-        self.phone.join(self.bot.link.send_audio, self.playout)
+        self.phone.join(self.bot.audio_sink, self.playout)
+
+    def warn(self, kind: str, text: str) -> None:
+        """Something is wrong and the call goes on; `kind` is one of `warnings.KINDS`."""
+        if self.warnings.add(kind):
+            self._tell("warning", {"kind": kind, "text": text})
 
     # From outside
 
@@ -100,51 +134,84 @@ class Call:
 
     def send_text(self, text: str, run_immediately: bool, audio_response: bool) -> bool:
         """Text to the bot, as if the caller had typed it; False when this bot takes none."""
-        return self.bot.link.send_text(text, run_immediately, audio_response)
+        return self.bot.send_text(text, run_immediately, audio_response)
 
     # From the phone
 
     def caller_digit(self, digit: str) -> None:
         """The caller pressed a key."""
         self._tell("dtmf", {"digit": digit})
-        self.bot.link.send_digit(digit)
+        self.bot.send_digit(digit)
 
     def phone_gone(self) -> None:
         """The caller hung up."""
-        self._input(Input.PHONE_GONE)
+        self._input(Input.PHONE_GONE, Outcome.CALLER_HANGUP)
 
     # From the bot
 
-    def bot_connected(self) -> None:
-        """The bot's sockets are open."""
-        self._input(Input.BOT_CONNECTED)
+    def bot_attempt_failed(self, runner: str, reason: str) -> None:
+        """One runner has failed, and another is tried."""
+        self._tell("attempt-failed", {"runner": runner, "reason": reason})
 
-    def bot_ready(self) -> None:
-        """Audio flows."""
+    def bot_ready(self, by: ReadyBy) -> None:
+        """The bot is there, and takes audio."""
+        self._join()
+        self._input(Input.BOT_READY)
+        if self.state is not State.TALKING:
+            return
         self.playout.release()
-        self._tell("ready", {})
+        bot = self.bot
+        self._watch.expect(
+            "bot-mute",
+            BOT_MUTE,
+            lambda: bot.stats.spoke,
+            f"the bot has said nothing for {BOT_MUTE:g} s since it was ready",
+        )
+        self._tell("ready", {"by": by, "runner": bot.runner_name})
 
     def bot_event(self, event: rtvi.Event) -> None:
         """The bot told something."""
+        if isinstance(event, rtvi.UserStartedSpeaking):
+            self._watch.cancel("bot-no-answer")
+        elif isinstance(event, rtvi.UserStoppedSpeaking):
+            self._expect_answer()
         self._tell(*told_by_bot(event))
+
+    def _expect_answer(self) -> None:
+        stats = self.bot.stats
+        before = stats.frames_in
+        self._watch.expect(
+            "bot-no-answer",
+            NO_ANSWER,
+            lambda: stats.frames_in > before,
+            f"the bot has sent no audio for {NO_ANSWER:g} s since the caller stopped speaking",
+        )
 
     def bot_interrupted(self) -> None:
         """The caller barged in."""
         self._tell("interrupted", {})
 
-    def bot_failed(self, reason: str) -> None:
+    def bot_warning(self, kind: str, text: str) -> None:
+        """The bot did something wrong, and goes on."""
+        self.warn(kind, text)
+
+    def bot_failed(self, reason: str, cause: FailureCause) -> None:
         """No bot came."""
-        self._input(Input.BOT_FAILED, None, reason)
+        outcome = _FAILED[cause]
+        if self._loss is not None:
+            outcome, lost = self._loss
+            reason = f"{lost}; no other bot came: {reason}"
+        self._input(Input.BOT_FAILED, outcome, reason)
 
     def bot_ended(self) -> None:
         """The bot closed in good order."""
-        self._input(Input.BOT_ENDED)
+        self._input(Input.BOT_ENDED, None, "the bot ended the call")
 
-    def bot_lost(self, reason: str) -> None:
-        """The bot's connection broke."""
+    def bot_lost(self, cause: LossCause, reason: str) -> None:
+        """The bot is lost."""
         options = self._options
         more = options.on_bot_lost == "restart" and self.bots.replaced < options.max_restarts
-        self._input(Input.BOT_TO_REPLACE if more else Input.BOT_LOST, None, reason)
+        self._input(Input.BOT_TO_REPLACE if more else Input.BOT_LOST, _LOST[cause], reason)
 
     def bot_command(self, command: Command) -> None:
         """The bot wants something done; raises CommandError when it is too much.
@@ -193,7 +260,7 @@ class Call:
         if self.state is State.TALKING:
             self._talk()
         elif self.state is State.RESUMING:
-            self._resume(reason)
+            self._resume(outcome or Outcome.BOT_HANGUP, reason)
         elif self.state is State.FINISHING:
             self._play_out(fixed, reason)
         else:
@@ -206,12 +273,15 @@ class Call:
         else:
             self._tell("resumed", {"resumption": self.bots.replaced})
 
-    def _resume(self, reason: str) -> None:
+    def _resume(self, outcome: Outcome, reason: str) -> None:
         """Another bot takes the place of the lost one, whose last words are played meanwhile.
 
-        The caller is joined to the new link at once, which keeps the last of what he says.
+        The caller is joined to the new bot at once, which keeps the last of what he says.
         """
-        self._tell("bot-lost", {"reason": reason})
+        self._loss = outcome, reason
+        self._tell("bot-lost", {"reason": reason, "runner": self.bot.runner_name})
+        self._watch.cancel("bot-mute")
+        self._watch.cancel("bot-no-answer")
         self.playout.new_bot()
         if self._hold is not None:
             self.playout.hold(*self._hold)
@@ -231,22 +301,24 @@ class Call:
         )
 
     def _end(self, outcome: Outcome, reason: str) -> None:
-        self.outcome, self.reason = outcome, reason
+        self.outcome, self.reason = outcome, reason or REASONS[outcome]
         self.ended_at = self._wall_clock()
         for timer in (self._limit, self._finish):
             if timer is not None and timer.active():
                 timer.cancel()
         self._limit = self._finish = None  # a timer that has fired keeps what it called
+        self._watch.close()
         self.bots.stop()
         self.playout.close()
         self.phone.hang_up(cleanly=not self._hangs_up(outcome))
-        duration = round(self.ended_at - self.created_at, 3)
-        data = {"outcome": outcome.value, "reason": reason, "duration": duration}
+        duration = round(self._clock.seconds() - self._started_at, 3)
+        data = {"outcome": outcome.value, "reason": self.reason, "duration": duration}
         self._tell("terminated", data)
+        self._ended(self)
 
     def _hangs_up(self, outcome: Outcome) -> bool:
         """Whether the caller is hung up on, instead of being given back to the dialplan."""
-        return outcome is Outcome.BOT_HANGUP and self._options.on_bot_lost != "dialplan"
+        return outcome in BOT_LOST and self._options.on_bot_lost != "dialplan"
 
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
         event = CallEvent(self.call_id, self._wall_clock(), kind, data)

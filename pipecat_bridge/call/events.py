@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from pipecat_bridge.wire import rtvi
 
@@ -32,10 +32,10 @@ _KINDS: dict[type[rtvi.Event], str] = {
 class CallEvent(Struct, frozen=True):
     """One event of one call; `time` in seconds since the epoch.
 
-    `kind` is created, ready, initialized, terminated, rejected, dtmf, interrupted, bot-lost,
-    resumed; hangup, transfer, set, play-dtmf, which are commands of the bot's; or the type of
-    an RTVI message that the bridge knows: user-transcription, bot-transcription, bot-llm-text and
-    so on; `rtvi` is one that it does not know, with the type in `data`.
+    `kind` is created, initialized, ready, terminated, rejected, dtmf, interrupted, attempt-failed,
+    bot-lost, resumed, warning; hangup, transfer, set, play-dtmf, which are commands of the bot; or
+    the type of an RTVI message that the bridge knows: user-transcription, bot-transcription,
+    bot-llm-text and so on. `rtvi` is one that it does not know, with the type in `data`.
     """
 
     call_id: str
@@ -83,6 +83,7 @@ class Events:
 
 
 LOGGED = {
+    "attempt-failed",
     "bot-lost",
     "created",
     "dtmf",
@@ -95,7 +96,10 @@ LOGGED = {
     "terminated",
     "transfer",
 }
-"""Kinds of which an operator finds a line in the log."""
+"""Kinds of which an operator finds a line in the log, besides warnings."""
+
+WARNED = {"attempt-failed", "bot-lost", "rejected"}
+"""Those whose line is a warning."""
 
 
 class EventLog:
@@ -104,10 +108,18 @@ class EventLog:
     _log = Logger(namespace="pipecat_bridge.call")
 
     def __call__(self, event: CallEvent) -> None:
-        if event.kind in LOGGED:
+        if event.kind == "warning":
+            self._log.warn(
+                "{call_id} {kind}: {text}",
+                call_id=event.call_id,
+                kind=event.data["kind"],
+                text=_on_one_line(event.data["text"]),
+            )
+        elif event.kind in LOGGED:
             shown = {key: value for key, value in event.data.items() if value != ""}
             details = " ".join(f"{key}={_on_one_line(value)}" for key, value in shown.items())
-            self._log.info(
+            self._log.emit(
+                LogLevel.warn if event.kind in WARNED else LogLevel.info,
                 "{call_id} {kind} {details}",
                 call_id=event.call_id,
                 kind=event.kind,

@@ -23,21 +23,41 @@ class Phone(Protocol):
     def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
         """Connect the caller's voice to `sink(pcm, rate)` and the ear to `playout`.
 
-        Once more when another bot takes the place of a lost one.
+        Once more when the caller's voice goes elsewhere: the bot is ready, or another one takes the
+        place of a lost one.
         """
 
     def hang_up(self, cleanly: bool = True) -> None:
         """End in good order, so that the dialplan goes on; or else hang up on the caller."""
 
 
-class Link(Protocol):
-    """The connection to a bot."""
+class Bot(Protocol):
+    """The bot side of a call: the search for a runner, then the bot that it has found."""
 
-    stats: LinkStats
-    queue_stats: QueueStats
+    @property
+    def runner_name(self) -> str:
+        """The runner that serves it, by its URL, after its end as well; "" until that is known."""
+        ...
 
-    def send_audio(self, pcm: bytes, rate: int) -> None:
-        """Caller audio."""
+    @property
+    def stats(self) -> LinkStats:
+        """Counters of what the bot sends."""
+        ...
+
+    @property
+    def queue_stats(self) -> QueueStats:
+        """Counters of the caller's audio to the bot."""
+        ...
+
+    @property
+    def queued(self) -> int:
+        """Frames that the bot has not read yet."""
+        ...
+
+    @property
+    def audio_sink(self) -> Callable[[bytes, int], None]:
+        """Where the caller's audio goes, as (PCM, rate); another one once the bot is ready."""
+        ...
 
     def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
         """Text, as if the caller had typed it; False when this bot cannot be told any."""
@@ -45,25 +65,6 @@ class Link(Protocol):
 
     def send_digit(self, digit: str) -> None:
         """A key that the caller pressed."""
-
-    @property
-    def queued(self) -> int:
-        """Frames that the bot has not read yet."""
-        ...
-
-
-class Bot(Protocol):
-    """The bot side of a call."""
-
-    @property
-    def link(self) -> Link:
-        """Where its frames go."""
-        ...
-
-    @property
-    def runner_name(self) -> str:
-        """The runner that serves it, by its URL, after its end as well; "" until that is known."""
-        ...
 
     def start(self) -> None:
         """Ask for it; the listener hears what becomes of it."""
@@ -79,9 +80,17 @@ class Bot(Protocol):
 class Runner(Protocol):
     """Where bots come from."""
 
-    def bot(self, request: BotRequest, playout: Playout, listener: BotListener) -> Bot:
-        """A bot for one call."""
+    def bot(
+        self,
+        request: BotRequest,
+        playout: Playout,
+        listener: BotListener,
+        lost: Any = None,
+    ) -> Bot:
+        """A bot for one call; `lost` is the bot of this call whose place it takes."""
         ...
 
-
-Parameters = dict[str, Any]
+    @property
+    def why_none(self) -> str:
+        """Why a call that comes now would get no bot; "" when a runner would be asked."""
+        ...

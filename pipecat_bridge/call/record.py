@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from pipecat_bridge.call.call import Call
+from pipecat_bridge.call.life import Outcome, State
 
 SUMMARY = (
     "id",
@@ -44,8 +45,28 @@ def record(call: Call) -> dict[str, Any]:
         "variables": dict(call.variables),
         "peer": call.phone.peer,
         "runner": call.bot.runner_name,
+        "bot_rate": call.playout.bot_rate,
+        "warnings": dict(call.warnings.counts),
         "stats": stats(call),
         "events": [msgspec.to_builtins(event) for event in call.kept],
+    }
+
+
+def rejected(call_id: str, peer: str, reason: str, now: float) -> dict[str, Any]:
+    """The record of a phone that was refused, at `now` seconds since the epoch."""
+    return {
+        "id": call_id,
+        "state": State.ENDED.value,
+        "outcome": Outcome.REJECTED.value,
+        "reason": reason,
+        "transfer": None,
+        "created_at": now,
+        "initialized_at": None,
+        "ended_at": now,
+        "metadata": {},
+        "variables": {},
+        "peer": peer,
+        "events": [],
     }
 
 
@@ -56,14 +77,14 @@ def stats(call: Call) -> dict[str, Any]:
     sent = sum(each.sent for each in queues)
     mean_wait = sum(each.wait_sum for each in queues) / sent if sent else 0.0
     longest_wait = max(each.wait_max for each in queues)
-    filter_ms = max(each.filter_delay for each in links) * 1000
+    filter_ms = max(each.filter_delay for each in queues) * 1000
     return {
         "caller_frames": phone.frames_in,
         "caller_frames_filled": phone.filled_frames,
         "caller_frames_odd": phone.odd_frames,
         "caller_frames_dropped": sum(each.dropped for each in queues),
         "caller_queue_max": max(each.depth_max for each in queues),
-        "caller_queued": call.bot.link.queued,
+        "caller_queued": call.bot.queued,
         "caller_delay_ms": _delay(filter_ms, mean_wait, longest_wait),
         "bot_frames": sum(each.frames_in for each in links),
         "bot_frames_bad": sum(each.bad_frames for each in links),

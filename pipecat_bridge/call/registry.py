@@ -4,34 +4,64 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
-from pipecat_bridge.audio.hold import read_wav
+from pipecat_bridge.audio.hold import Recording, read_wav, waiting_tone
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.call.bounded import Bounded
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.events import CallEvent, Events
 from pipecat_bridge.call.interfaces import Phone, Runner
 from pipecat_bridge.call.life import Outcome
-from pipecat_bridge.call.record import record
-from pipecat_bridge.options import BotAudioOptions, CallOptions
+from pipecat_bridge.call.record import record, rejected
+from pipecat_bridge.options import SILENCE, BotAudioOptions, CallOptions
 from pipecat_bridge.runner.request import BotRequest
 from pipecat_bridge.tally import Tally
 
 MAX_PREPARED = 10_000
+
+LATE = 600.0
+"""Seconds for which it is known that a call was prepared and has not come in time."""
 
 
 class UnknownCallError(KeyError):
     """No call has this id."""
 
 
+class CallIdError(ValueError):
+    """An id that is not a UUID in its 36-character form."""
+
+
+class CallRunningError(ValueError):
+    """A call with this id is running already."""
+
+
+class NoRoomError(Exception):
+    """A call that came now would not be served; the text says why."""
+
+
+class Prepared(NamedTuple):
+    """What a call that has not come yet is to be served with.
+
+    `expires` on the registry's clock; `doubts` are sentences about what looks wrong in it.
+    """
+
+    request: BotRequest
+    expires: float
+    doubts: Sequence[str]
+
+
 class Calls:
     """The registry of calls, and what phones connect to: `answer` makes a call of a phone."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -49,28 +79,39 @@ class Calls:
         self._runner = runner
         self._clock = clock
         self._options = options
-        self._hold = read_wav(Path(options.hold_file).read_bytes()) if options.hold_file else None
+        self._hold = hold_music(options.hold_file)
         self._audio = audio
         self._wall_clock = wall_clock
         self._running: dict[str, Call] = {}
-        self._ended: OrderedDict[str, dict[str, Any]] = OrderedDict()
-        self._prepared: OrderedDict[str, tuple[float, BotRequest]] = OrderedDict()
+        self._ended = Bounded[dict[str, Any]](options.keep_ended)
+        self._rejected = Bounded[dict[str, Any]](options.keep_ended)
+        self._prepared: OrderedDict[str, Prepared] = OrderedDict()
+        self._late = Bounded[float](MAX_PREPARED)  # when what was prepared has expired
         self._tally = Tally()
         self._end_listeners: list[Callable[[Call], None]] = []
-        events.subscribe(self._hear)
 
     # Phones
 
     def answer(self, call_id: str, phone: Phone) -> Call | None:
         """Begin the call of a phone; None when it is refused, which is logged and counted."""
-        refusal = self._refusal(call_id)
-        if refusal:
-            self.outcomes[Outcome.REJECTED.value] += 1
-            data = {"peer": phone.peer, "reason": refusal}
-            self.events.publish(CallEvent(call_id, self._wall_clock(), "rejected", data))
+        if call_id in self._running:
+            self._reject(call_id, phone, "a call with this UUID is running already")
             return None
         self._expire()
-        _, request = self._prepared.pop(call_id, (0.0, BotRequest(call_id, {}, {})))
+        prepared = self._prepared.pop(call_id, None)
+        if refusal := self._refusal:
+            self._rejected[call_id] = rejected(call_id, phone.peer, refusal, self._wall_clock())
+            self._reject(call_id, phone, refusal)
+            return None
+        call = self._call(prepared.request if prepared else BotRequest(call_id, {}, {}), phone)
+        self._running[call_id] = call
+        self._tally.enter()
+        call.start()
+        for kind, text in self._doubts(call_id, prepared):
+            call.warn(kind, text)
+        return call
+
+    def _call(self, request: BotRequest, phone: Phone) -> Call:
         options = self._audio
         playout = Playout(
             prebuffer=options.prebuffer,
@@ -78,7 +119,7 @@ class Calls:
             max_queue=options.max_queue,
             resampler=options.resampler,
         )
-        call = Call(
+        return Call(
             request,
             phone,
             self._runner,
@@ -86,17 +127,18 @@ class Calls:
             self.events,
             self._clock,
             self._options,
+            self._call_ended,
             self._hold,
             self._wall_clock,
         )
-        self._running[call_id] = call
-        self._tally.enter()
-        call.start()
-        return call
 
-    def _refusal(self, call_id: str) -> str:
-        if call_id in self._running:
-            return "a call with this UUID is running already"
+    def _reject(self, call_id: str, phone: Phone, reason: str) -> None:
+        self.outcomes[Outcome.REJECTED.value] += 1
+        data = {"peer": phone.peer, "reason": reason}
+        self.events.publish(CallEvent(call_id, self._wall_clock(), "rejected", data))
+
+    @property
+    def _refusal(self) -> str:
         if self.draining:
             return "the daemon is being stopped"
         if self.full:
@@ -108,17 +150,30 @@ class Calls:
         """True at the limit of calls."""
         return 0 < self._options.max_calls <= len(self._running) + self.elsewhere
 
-    def _hear(self, event: CallEvent) -> None:
-        if event.kind != "terminated":
-            return
-        call = self._running.pop(event.call_id)
-        self.outcomes[event.data["outcome"]] += 1
-        for listener in self._end_listeners:
-            listener(call)
+    def _doubts(self, call_id: str, prepared: Prepared | None) -> Iterator[tuple[str, str]]:
+        late = self._late.pop(call_id, None)
+        if prepared is not None:
+            for text in prepared.doubts:
+                yield "metadata", text
+        elif late is not None and self._clock.seconds() - late < LATE:
+            seconds = self._clock.seconds() - late
+            yield (
+                "prepared-late",
+                f"the call was prepared, but came {seconds:.1f} s after [calls] prepared_ttl,"
+                f" {self._options.prepared_ttl:g} s: its bot is not told what was prepared",
+            )
+
+    def _call_ended(self, call: Call) -> None:
+        """Keep the books of a call that has ended; a listener that fails does not disturb them."""
+        del self._running[call.call_id]
+        assert call.outcome is not None
+        self.outcomes[call.outcome.value] += 1
         self._ended[call.call_id] = record(call)
-        self._ended.move_to_end(call.call_id)
-        while len(self._ended) > self._options.keep_ended:
-            self._ended.popitem(last=False)
+        for listener in self._end_listeners:
+            try:
+                listener(call)
+            except Exception:  # noqa: BLE001 - the fault is the listener's
+                self._log.failure("{call_id} a listener failed", call_id=call.call_id)
         self._tally.leave()
 
     def on_ended(self, listener: Callable[[Call], None]) -> None:
@@ -127,20 +182,29 @@ class Calls:
 
     # Operators
 
-    def prepare(self, call_id: str, parameters: dict[str, Any], metadata: dict[str, Any]) -> float:
+    def prepare(
+        self,
+        call_id: str,
+        parameters: dict[str, Any],
+        metadata: dict[str, Any],
+        doubts: Sequence[str] = (),
+    ) -> float:
         """Keep what the runner is to be told of a call that will come; the seconds it is kept.
 
-        Raises ValueError when `call_id` is not a UUID in its 36-character form, or is in a call.
+        `doubts` are told with the call. Raises CallIdError, CallRunningError, and NoRoomError when
+        the call would not be served if it came now.
         """
         call_id = call_id.lower()
         if not _is_uuid(call_id):
-            raise ValueError(f'"{call_id}" is not a UUID in its 36-character form')
+            raise CallIdError(f'"{call_id}" is not a UUID in its 36-character form')
         if call_id in self._running:
-            raise ValueError(f"call {call_id} is running already")
+            raise CallRunningError(f"call {call_id} is running already")
+        if refusal := self._refusal or self._runner.why_none:
+            raise NoRoomError(refusal)
         self._expire()
         ttl = self._options.prepared_ttl
         request = BotRequest(call_id, parameters, metadata)
-        self._prepared[call_id] = (self._clock.seconds() + ttl, request)
+        self._prepared[call_id] = Prepared(request, self._clock.seconds() + ttl, doubts)
         self._prepared.move_to_end(call_id)
         if len(self._prepared) > MAX_PREPARED:
             self._prepared.popitem(last=False)
@@ -149,16 +213,17 @@ class Calls:
     def _expire(self) -> None:
         now = self._clock.seconds()
         while self._prepared:
-            call_id, (expires, _) = next(iter(self._prepared.items()))
-            if expires > now:
+            call_id, prepared = next(iter(self._prepared.items()))
+            if prepared.expires > now:
                 return
             del self._prepared[call_id]
+            self._late[call_id] = prepared.expires
 
     def prepared(self, call_id: str) -> BotRequest | None:
         """What was prepared for a call that has not come yet."""
         self._expire()
-        entry = self._prepared.get(call_id.lower())
-        return entry[1] if entry else None
+        prepared = self._prepared.get(call_id.lower())
+        return prepared.request if prepared else None
 
     def get(self, call_id: str) -> Call:
         """A running call; raises UnknownCallError."""
@@ -168,11 +233,18 @@ class Calls:
         return call
 
     def record(self, call_id: str) -> dict[str, Any]:
-        """The record of a call, running or ended lately; raises UnknownCallError."""
-        ended = self._ended.get(call_id.lower())
-        if ended is None or call_id.lower() in self._running:  # a UUID may come again
-            return record(self.get(call_id))
-        return ended
+        """The record of a call that runs, has ended lately or was refused.
+
+        A UUID may come again: the call that runs counts, else the one that came last. Raises
+        UnknownCallError.
+        """
+        call_id = call_id.lower()
+        if call_id in self._running:
+            return record(self._running[call_id])
+        records = [kept[call_id] for kept in (self._ended, self._rejected) if call_id in kept]
+        if not records:
+            raise UnknownCallError(call_id)
+        return max(records, key=lambda each: float(each["ended_at"]))
 
     @property
     def running(self) -> list[Call]:
@@ -196,6 +268,13 @@ class Calls:
         """End every call at once: `drained`."""
         for call in self.running:
             call.stop(Outcome.DRAINED, "the daemon was stopped")
+
+
+def hold_music(hold_file: str) -> Recording | None:
+    """What a caller hears while another bot is asked for: a WAV file, or a quiet tone."""
+    if hold_file == SILENCE:
+        return None
+    return read_wav(Path(hold_file).read_bytes()) if hold_file else waiting_tone()
 
 
 def _is_uuid(text: str) -> bool:

@@ -49,7 +49,7 @@ class Succession:
         lost: Bot = self.bot
         self._past.append(_stats(lost))
         request = replace(self._request, resumption=self.replaced)
-        self.bot = self._runner.bot(request, self._playout, listener)
+        self.bot = self._runner.bot(request, self._playout, listener, lost)
         return lost.stop()
 
     def stop(self) -> None:
@@ -60,4 +60,4 @@ class Succession:
 
 
 def _stats(bot: Bot) -> tuple[LinkStats, QueueStats]:
-    return bot.link.stats, bot.link.queue_stats
+    return bot.stats, bot.queue_stats

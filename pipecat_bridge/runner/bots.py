@@ -3,50 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Final
 
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, RunnerOptions
-from pipecat_bridge.runner.address import RunnerAddress
-from pipecat_bridge.runner.client import RunnerBusyError, RunnerError
-from pipecat_bridge.runner.interfaces import BotListener
+from pipecat_bridge.runner.caller_queue import QueueStats
+from pipecat_bridge.runner.client import BridgeError, RunnerError
+from pipecat_bridge.runner.early import CallerMessage, Digit, Early, Text
+from pipecat_bridge.runner.interfaces import BotListener, FailureCause, LinkStats
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.pool import Lease, Pool, Upstream
 from pipecat_bridge.runner.request import BotRequest
+from pipecat_bridge.runner.start import Mode, Start
 from pipecat_bridge.tally import Tally
-from pipecat_bridge.wire.dialect import Dialect
 
-TOLD_WITHIN = 2.0
+TOLD_WITHIN: Final = 2.0
 """Seconds that a runner has to take note that a bot is not needed any more, before the call that
 waits for it goes on."""
 
+FIRST_PAUSE: Final = 0.25
+"""Seconds before all runners are asked again for a bot that takes the place of a lost one. Doubled
+each time, up to `LONGEST_PAUSE`: a server that is redeployed is back within seconds."""
 
-class Attempt(Protocol):
-    """One start of a bot at one runner; `unconnected` says what is missing when it takes long."""
-
-    unconnected: str
-
-    async def start(self) -> RunnerError | None:
-        """None when the bot is connected, else why it is not. May be cancelled."""
-        ...
-
-    def stop(self) -> Deferred[None]:
-        """Let go of whatever was started; fires when the runner has been told."""
-
-
-class Mode(Protocol):
-    """A way to start bots and to speak with them."""
-
-    def dialect(self, request: BotRequest) -> Dialect:
-        """What is spoken with the bot."""
-
-    def attempt(self, request: BotRequest, link: BotLink, address: RunnerAddress) -> Attempt:
-        """A start at the runner at `address`, whose sockets are attached to `link`."""
+LONGEST_PAUSE: Final = 2.0
 
 
 class Bots:
@@ -66,23 +51,23 @@ class Bots:
         self.pool = pool
         self.options = options
         self.stopping = Tally()
-        self._audio = audio
-        self._now = now
+        self.audio = audio
+        self.now = now
 
-    def bot(self, request: BotRequest, playout: Playout, listener: BotListener) -> Bot:
-        """A bot for one call; it is asked for by `start`."""
-        link = BotLink(
-            request.call_id,
-            self.reactor,
-            playout,
-            listener,
-            self.mode.dialect(request),
-            self._audio,
-            self.options.ready_timeout,
-            self._now,
-            self.options.disconnect_grace,
-        )
-        return Bot(self, request, link, listener)
+    def bot(
+        self,
+        request: BotRequest,
+        playout: Playout,
+        listener: BotListener,
+        lost: Bot | None = None,
+    ) -> Bot:
+        """A bot for one call, asked for by `start`; `lost` is the one whose place it takes."""
+        return Bot(self, request, playout, listener, lost)
+
+    @property
+    def why_none(self) -> str:
+        """Why a call that comes now would get no bot; "" when a runner would be asked."""
+        return "" if self.pool.could_try() else self.pool.why_none()
 
 
 class Bot:
@@ -95,108 +80,168 @@ class Bot:
     _log = Logger()
 
     def __init__(
-        self, bots: Bots, request: BotRequest, link: BotLink, listener: BotListener
+        self,
+        bots: Bots,
+        request: BotRequest,
+        playout: Playout,
+        listener: BotListener,
+        lost: Bot | None,
     ) -> None:
-        self.link = link
-        self.runner_name = ""
+        self.upstream: Upstream | None = None  # that was asked last
+        self.link: BotLink | None = None  # of the attempt under way, or of the bot that is there
         self._bots = bots
         self._request = request
+        self._playout = playout
         self._listener = listener
-        self._lease: Lease | None = None
-        self._attempt: Attempt | None = None
-        self._starting: Deferred[None] | None = None
+        self._lost = lost.upstream if lost is not None else None
+        self._replaces = lost is not None
+        self._early = Early(bots.audio.keep_before_ready)
+        self._start: Start | None = None
+        self._searching: Deferred[None] | None = None
         self._stopped = False
+
+    @property
+    def runner_name(self) -> str:
+        """The runner that serves it, or was asked last; "" before one is."""
+        return self.upstream.name if self.upstream is not None else ""
+
+    # To the bot
+
+    def send_audio(self, pcm: bytes, rate: int) -> None:
+        """Caller audio, mono PCM16 at `rate`; `audio_sink` is shorter once the bot is ready."""
+        if self.link is not None:
+            self.link.send_audio(pcm, rate)
+        elif not self._stopped:
+            self._early.audio.add(pcm, rate)
+
+    @property
+    def audio_sink(self) -> Callable[[bytes, int], None]:
+        """Where the caller's audio goes from now on."""
+        link = self.link
+        return link.to_bot.send if link is not None and link.ready else self.send_audio
+
+    def send_digit(self, digit: str) -> None:
+        """A key that the caller pressed."""
+        self._send(Digit(digit))
+
+    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
+        """Text, as if the caller had typed it; False when the bot's dialect has no words for it."""
+        if not self._bots.mode.takes_text:
+            return False
+        self._send(Text(content, run_immediately, audio_response))
+        return True
+
+    def _send(self, message: CallerMessage) -> None:
+        if self.link is not None:
+            self.link.send_message(message)
+        elif not self._stopped:
+            self._early.add_message(message)
+
+    # Counters: those of the attempt under way, until one has succeeded
+
+    @property
+    def stats(self) -> LinkStats:
+        """Of what it has sent."""
+        return self.link.from_bot.stats if self.link is not None else LinkStats()
+
+    @property
+    def queue_stats(self) -> QueueStats:
+        """Of the caller's audio to it."""
+        return self.link.to_bot.stats if self.link is not None else QueueStats()
+
+    @property
+    def queued(self) -> int:
+        """Frames that it has not read yet."""
+        return self.link.to_bot.queued if self.link is not None else 0
+
+    # The search
 
     def start(self) -> None:
         """Ask for it; the listener hears the rest."""
-        self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addErrback(self._not_started)
+        self._searching = Deferred.fromCoroutine(self._search())
+        self._searching.addErrback(self._not_searched)
 
-    async def _start(self) -> None:
-        bots, tried = self._bots, list[Upstream]()
+    async def _search(self) -> None:
+        """Try one runner after the other, until a bot is ready or the time is over.
+
+        Without another runner to ask, a call's first search ends at once, so that the dialplan has
+        its fallback soon. A search for a lost bot's successor goes on: the caller is in a talk.
+        """
+        bots = self._bots
         deadline = bots.reactor.seconds() + bots.options.connect_timeout
+        pause = FIRST_PAUSE
+        tried = self._tried_first()
         failure: RunnerError | None = None
-        while lease := bots.pool.take(tried):
-            tried.append(lease.upstream)
-            seconds = deadline - bots.reactor.seconds()
-            if bots.pool.could_try(tried):
-                seconds = min(seconds, bots.options.attempt_timeout)
-            failure = await self._try(lease, seconds)
-            if failure is None:
-                return
-            self.link.abandon()
-            self._let_go()
-            if bots.reactor.seconds() >= deadline:
+        while True:
+            lease = bots.pool.take(tried)
+            if lease is not None:
+                tried.append(lease.upstream)
+                failure = await self._try(lease, self._seconds(deadline, tried))
+                if failure is None:
+                    return
+                await_others = self._replaces or bots.pool.could_try(tried)
+                if self._is_over(deadline, failure) or not await_others:
+                    break
+                self._listener.bot_attempt_failed(lease.upstream.name, str(failure))
+            elif self._replaces and bots.reactor.seconds() + pause < deadline:
+                await deferLater(bots.reactor, pause)
+                pause, tried = min(pause * 2, LONGEST_PAUSE), []
+            else:
                 break
-            if bots.pool.could_try(tried):
-                self._log.warn(
-                    "{call_id} {runner}: {error}; another runner is asked",
-                    call_id=self.link.call_id,
-                    runner=lease.upstream.name,
-                    error=failure,
-                )
-        self._listener.bot_failed(str(failure or bots.pool.why_none()))
+        cause: FailureCause = "bridge" if isinstance(failure, BridgeError) else "runner"
+        self._listener.bot_failed(str(failure or bots.pool.why_none()), cause)
+
+    def _is_over(self, deadline: float, failure: RunnerError) -> bool:
+        return self._bots.reactor.seconds() >= deadline or isinstance(failure, BridgeError)
+
+    def _tried_first(self) -> list[Upstream]:
+        """The runner of the lost bot is asked last, unless there is no other."""
+        avoided = [self._lost] if self._lost is not None else []
+        return avoided if self._bots.pool.could_try(avoided) else []
+
+    def _seconds(self, deadline: float, tried: list[Upstream]) -> float:
+        """How long a runner has to connect a bot, when others are there to be asked as well."""
+        bots = self._bots
+        seconds = deadline - bots.reactor.seconds()
+        if self._replaces or bots.pool.could_try(tried):
+            seconds = min(seconds, bots.options.attempt_timeout)
+        return max(seconds, 0.001)
 
     async def _try(self, lease: Lease, seconds: float) -> RunnerError | None:
-        """Start the bot at one runner; what went wrong.
+        """Start the bot at one runner; what went wrong."""
+        self.upstream = lease.upstream
+        start = self._start = Start(
+            self._bots, self._request, self._playout, self._listener, self._early, lease
+        )
+        self.link = start.link
+        failure = await start.begin(seconds)
+        if failure is not None:
+            self._let_go()
+        return failure
 
-        It is not raised: what is raised out of a Deferred into a coroutine, and out of that, is in
-        a cycle with Twisted's frames and ours, and with all that they know.
-        """
-        attempt = self._bots.mode.attempt(self._request, self.link, lease.upstream.address)
-        self._lease, self._attempt = lease, attempt
-        self.runner_name = lease.upstream.name
-
-        def too_late(_: object, __: float) -> RunnerError:
-            return RunnerError(f"{attempt.unconnected} within {round(seconds, 2):g} s")
-
-        waiting = Deferred.fromCoroutine(attempt.start())
-        waiting.addTimeout(max(seconds, 0.001), self._bots.reactor, too_late)
-        error = await waiting
-        if error is None:
-            lease.connected()
-        elif isinstance(error, RunnerBusyError):
-            lease.busy(error.seconds)
-        else:
-            lease.failed(str(error))
-        return error
-
-    def _not_started(self, failure: Failure) -> None:
+    def _not_searched(self, failure: Failure) -> None:
         if self._stopped or failure.check(CancelledError):
             return
-        self._log.failure("{call_id} cannot start the bot", failure, call_id=self.link.call_id)
-        self._listener.bot_failed(failure.getErrorMessage())
+        call_id = self._request.call_id
+        self._log.failure("{call_id} cannot search for a bot", failure, call_id=call_id)
+        self._listener.bot_failed(f"a fault of the bridge: {failure.getErrorMessage()}", "bridge")
+
+    # The end
 
     def stop(self) -> Deferred[None]:
         """Let it go; fires when its sockets are closed and the runner knows, or after a while."""
         if not self._stopped:
             self._stopped = True
             # What points back is let go, so that the call leaves memory without a collection.
-            del self._listener
-            self.link.close()
-            starting, self._starting = self._starting, None
-            if starting is not None:
-                starting.cancel()
+            del self._listener, self._playout
+            searching, self._searching = self._searching, None
+            if searching is not None:
+                searching.cancel()
         return self._let_go().addTimeout(TOLD_WITHIN, self._bots.reactor, _enough)
 
     def _let_go(self) -> Deferred[None]:
-        """Give back the place at the runner, and tell it."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.give_back()
-        attempt, self._attempt = self._attempt, None
-        over: list[Deferred[Any]] = [self.link.sockets.idle()]
-        if attempt is not None:
-            over.append(attempt.stop())
-        told: Deferred[None] = Deferred()
-        self._bots.stopping.enter()
-        gatherResults(over, consumeErrors=True).addBoth(self._let_gone, told)
-        return told
-
-    def _let_gone(self, _: object, told: Deferred[None]) -> None:
-        self._bots.stopping.leave()
-        if not told.called:
-            told.callback(None)
+        start, self._start = self._start, None
+        return start.let_go() if start is not None else succeed(None)
 
 
 def _enough(_: object, __: float) -> None:

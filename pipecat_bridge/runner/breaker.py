@@ -47,7 +47,7 @@ class Breaker:
 
     - closed: starts are let through. `failures` of them in a row open it.
     - open: the runner is left alone for `delay` seconds; for twice as long each time that it opens
-      again before a bot has connected, but never for longer than `max_delay`.
+      again before a bot was ready, but never for longer than `max_delay`.
     - half-open: when that is over, one attempt at a time is let through, the probe. Its success
       closes the breaker, its failure opens it again.
 
@@ -55,6 +55,10 @@ class Breaker:
     runner is empty, and would get every new call of the pool. A success of a start that was begun
     under the limit in force doubles it; two that were begun side by side tell the same. A check
     proves less than a bot: closed by one, the breaker opens at the first failure.
+
+    A bot that was ready and is lost at once tells of trouble too, though its start was a success:
+    as many of them in a row, with none between them that stayed, open the breaker, and until one
+    stays a single loss opens it again.
 
     What was begun before it opened tells nothing new and is ignored. A runner that is `busy` has
     not failed: it is passed over for some time, in whatever state.
@@ -75,6 +79,7 @@ class Breaker:
         self._max_delay = max_delay / (1 + JITTER)
         self._next_delay = delay
         self._in_a_row = 0
+        self._lost_in_a_row = 0
         self._opening = 0
         self._open_until: float | None = None  # None when it is closed
         self._overdue_at = 0.0
@@ -121,8 +126,8 @@ class Breaker:
             self._probe = attempt
         return attempt
 
-    def connected(self, attempt: Attempt) -> None:
-        """A bot is there."""
+    def succeeded(self, attempt: Attempt) -> None:
+        """A bot is ready."""
         if not self._counts(attempt):
             return
         if self._open_until is not None:
@@ -130,7 +135,23 @@ class Breaker:
         elif self.limit is not None and attempt.limit == self.limit:
             self.limit = self.limit * 2 if self.limit * 2 < FULL_TRUST else None
         self._in_a_row = 0
-        self._next_delay = self._delay
+        if not self._lost_in_a_row:
+            self._next_delay = self._delay
+
+    def lost(self, attempt: Attempt) -> bool:
+        """A bot was lost soon after it was ready; True when that has opened it."""
+        if self._open_until is not None or attempt.opening != self._opening:
+            return False
+        self._lost_in_a_row += 1
+        opens = self._lost_in_a_row >= self._allowed
+        if opens:
+            self._open()
+            self._lost_in_a_row = self._allowed - 1
+        return opens
+
+    def kept(self) -> None:
+        """A bot has stayed until the end of its call."""
+        self._lost_in_a_row = 0
 
     def answered(self, attempt: Attempt) -> None:
         """A check was answered well: enough to close it, not to forget failures."""

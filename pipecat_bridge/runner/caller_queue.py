@@ -15,13 +15,14 @@ CAUGHT_UP = 5
 
 @dataclass(slots=True)
 class QueueStats:
-    """Counters in frames, waits in seconds."""
+    """Counters in frames, waits in seconds; `filter_delay` is what a resampler adds before it."""
 
     sent: int = 0
     dropped: int = 0
     depth_max: int = 0
     wait_sum: float = 0.0
     wait_max: float = 0.0
+    filter_delay: float = 0.0
 
 
 def _ignore(frame: bytes) -> None:

@@ -38,6 +38,14 @@ class RunnerError(Exception):
         return RunnerError(f"{text}{self}")
 
 
+class BridgeError(RunnerError):
+    """The fault is the bridge's own: no runner is to blame, and another one would not help."""
+
+    def prefixed(self, text: str) -> BridgeError:
+        """The same error, with `text` before its own."""
+        return BridgeError(f"{text}{self}")
+
+
 class RunnerRefusedError(RunnerError):
     """Nothing listens there."""
 

@@ -13,7 +13,7 @@ from pipecat_bridge import __version__
 from pipecat_bridge.audio import g711
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.address import RunnerAddress
-from pipecat_bridge.runner.client import Answer, RunnerClient, RunnerError, as_runner_error
+from pipecat_bridge.runner.client import Answer, RunnerClient, RunnerError
 from pipecat_bridge.runner.dialler import Dialler
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.request import BotRequest
@@ -42,6 +42,11 @@ class Dial:
         self.dialler = dialler
         self.options = options
         self._rate = rate
+
+    @property
+    def takes_text(self) -> bool:
+        """Twilio's protocol has no words for it."""
+        return self.options.mode != "twilio"
 
     def dialect(self, request: BotRequest) -> Dialect:
         """Twilio's in mode `twilio`, else Pipecat's."""
@@ -88,24 +93,20 @@ class DialAttempt:
         self._address = address
         self.unconnected = "the runner's address was not known"
 
-    async def start(self) -> RunnerError | None:
-        """Ask for the bot and dial it; why that failed."""
-        starting = Deferred.fromCoroutine(self._start())
-        return await starting.addErrback(as_runner_error)
-
-    async def _start(self) -> None:
+    async def ask(self) -> None:
+        """Ask for the bot and dial it; raises RunnerError."""
         base = await self._address.url()
         if urlsplit(base).scheme in ("ws", "wss"):
             target = self._mode.fixed(base)
         else:
-            target = await self._ask(base)
+            target = await self._target(base)
         self.unconnected = "the bot's WebSocket was not open"
         try:
             await self._mode.dialler.dial(target, self._link)
         except RunnerError as error:
             raise error.prefixed("its WebSocket: ") from None
 
-    async def _ask(self, base: str) -> Target:
+    async def _target(self, base: str) -> Target:
         """Where `/start` says that the bot is."""
         options = self._mode.options
         body = self._mode.body(self._request)

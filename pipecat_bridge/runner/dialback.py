@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from pipecat_bridge import __version__
 from pipecat_bridge.options import RunnerOptions
@@ -18,17 +17,18 @@ from pipecat_bridge.runner.client import (
     RunnerClient,
     RunnerError,
     RunnerRefusedError,
-    as_runner_error,
 )
 from pipecat_bridge.runner.door import Door
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.request import BotRequest
+from pipecat_bridge.tally import Tally
 from pipecat_bridge.wire.pipecat import PipecatDialect
 
 
 class DialBack:
     """Has bots started by `/run`, and takes the sockets that they dial back."""
 
+    takes_text = True
     _log = Logger()
 
     def __init__(
@@ -44,6 +44,7 @@ class DialBack:
         self._dialback_url = dialback_url
         self._options = options
         self._rate = rate
+        self._stopping: dict[tuple[str, str], Tally] = {}
 
     def dialect(self, request: BotRequest) -> PipecatDialect:
         """Protobuf frames; `/run` has told the metadata, and `/stop` tells the end."""
@@ -66,8 +67,28 @@ class DialBack:
             "ws_url": f"{base}/{request.call_id}/ws/{token}",
         }
 
+    async def stopped(self, call_id: str, base: str) -> None:
+        """Wait for a `/stop` of this call that is under way at this runner.
+
+        A UUID may come again at once, and the late `/stop` of its first call would end the second
+        bot.
+        """
+        stopping = self._stopping.get((call_id, base))
+        if stopping is not None:
+            await stopping.idle()
+
     async def send_stop(self, call_id: str, base: str) -> None:
         """Send `/stop` for one call; what comes of it is only logged."""
+        stopping = self._stopping.setdefault((call_id, base), Tally())
+        stopping.enter()
+        try:
+            await self._send_stop(call_id, base)
+        finally:
+            if stopping.count == 1:
+                del self._stopping[call_id, base]
+            stopping.leave()
+
+    async def _send_stop(self, call_id: str, base: str) -> None:
         try:
             answer = await self.client.request("POST", f"{base}/stop?id={quote(call_id)}")
         except RunnerError as error:
@@ -98,21 +119,13 @@ class DialBackAttempt:
         self._link = link
         self._address = address
         self._asked = ""  # the runner's URL, once /run has been sent to it
-        self._running: Deferred[None] | None = None
-        self._connected: Deferred[RunnerError | None] = Deferred()
 
-    async def start(self) -> RunnerError | None:
-        """Ask for the bot and wait until its sockets are there; why they are not."""
-        self._link.on_connected = self._bot_connected
-        self._running = Deferred.fromCoroutine(self._run())
-        self._running.addErrback(self._failed)
-        return await self._connected
-
-    async def _run(self) -> None:
+    async def ask(self) -> None:
+        """Send `/run`; the bot dials back. Raises RunnerError."""
         body = self._runner.body(self._request, self._runner.door.expect(self._link))
         secrets = [value for name, value in body.items() if name.endswith("_key")]
         try:
-            answer = await self._ask(body)
+            answer = await self._run(body)
             answer.check(secrets)
             said = answer.json()
             if isinstance(said, dict) and said.get("status", "ok") != "ok":
@@ -120,10 +133,12 @@ class DialBackAttempt:
         except RunnerError as error:
             raise error.prefixed("/run: ") from None
 
-    async def _ask(self, body: dict[str, Any]) -> Answer:
+    async def _run(self, body: dict[str, Any]) -> Answer:
         """Send `/run`; again where a runner of our own has just ended and is started anew."""
         while True:
-            self._asked = base = await self._address.url()
+            base = await self._address.url()
+            await self._runner.stopped(self._link.call_id, base)
+            self._asked = base
             try:
                 return await self._runner.client.request("POST", f"{base}/run", body)
             except RunnerRefusedError:
@@ -131,21 +146,10 @@ class DialBackAttempt:
                 if not self._address.refused(base):
                     raise
 
-    def _bot_connected(self) -> None:
-        if not self._connected.called:
-            self._connected.callback(None)
-
-    def _failed(self, failure: Failure) -> None:
-        if not self._connected.called and not failure.check(CancelledError):
-            self._connected.callback(as_runner_error(failure))
-
     def stop(self) -> Deferred[None]:
         """Let go of what was started; fires when the runner has been told."""
         call_id = self._link.call_id
-        self._runner.door.forget(call_id)
-        running, self._running = self._running, None
-        if running is not None:
-            running.cancel()
+        self._runner.door.forget(self._link)
         # What was cancelled is in a cycle with Twisted's frames, and the link need not wait for
         # the garbage collector with it.
         del self._link

@@ -18,6 +18,11 @@ from pipecat_bridge.runner.websocket import BotSocketProtocol, protocol_options
 from pipecat_bridge.wire.websocket import server_frame
 
 _DIRECTIONS: Final[dict[str, Direction]] = {"input": "input", "output": "output", "": "both"}
+_WAYS: Final[dict[Direction, set[str]]] = {
+    "input": {"input"},
+    "output": {"output"},
+    "both": {"input", "output"},
+}
 
 
 class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[misc]
@@ -25,9 +30,22 @@ class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[
 
     factory: Door
     peer_masks = True
+    _place: _Expected | None = None  # claimed, until the handshake is done
 
     def onConnect(self, request: ConnectionRequest) -> None:
-        self._link, self._direction = self.factory.admit(request.path, request.params)
+        self._place, self._direction = self.factory.admit(request.path, request.params)
+
+    def onOpen(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            self._link = place.link
+        super().onOpen()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        place, self._place = self._place, None
+        if place is not None:  # the handshake has failed, and the bot may try again
+            place.release(self._direction)
+        super().onClose(wasClean, code, reason)
 
     def _frame(self, payload: bytes, opcode: int) -> bytes:
         return server_frame(payload, opcode)
@@ -45,11 +63,14 @@ class _Expected:
 
     def claim(self, direction: Direction) -> bool:
         """Take a direction; false when it was taken before."""
-        wanted = {"input", "output"} if direction == "both" else {direction}
-        if self.used & wanted:
+        if self.used & _WAYS[direction]:
             return False
-        self.used |= wanted
+        self.used |= _WAYS[direction]
         return True
+
+    def release(self, direction: Direction) -> None:
+        """Give a direction back."""
+        self.used -= _WAYS[direction]
 
 
 class Door(WebSocketServerFactory):
@@ -75,11 +96,13 @@ class Door(WebSocketServerFactory):
         self._expected[link.call_id] = _Expected(link, token)
         return token
 
-    def forget(self, call_id: str) -> None:
-        """Admit none of this call any more."""
-        self._expected.pop(call_id, None)
+    def forget(self, link: BotLink) -> None:
+        """Admit no sockets for this link any more."""
+        expected = self._expected.get(link.call_id)
+        if expected is not None and expected.link is link:
+            del self._expected[link.call_id]
 
-    def admit(self, path: str, query: dict[str, list[str]]) -> tuple[BotLink, Direction]:
+    def admit(self, path: str, query: dict[str, list[str]]) -> tuple[_Expected, Direction]:
         """The call and direction of a URL; raises Autobahn's `ConnectionDeny`."""
         try:
             return self._admit(path, query)
@@ -93,7 +116,7 @@ class Door(WebSocketServerFactory):
             )
             raise
 
-    def _admit(self, path: str, query: dict[str, list[str]]) -> tuple[BotLink, Direction]:
+    def _admit(self, path: str, query: dict[str, list[str]]) -> tuple[_Expected, Direction]:
         parts = path.strip("/").split("/")
         if len(parts) not in (2, 3) or parts[1] != "ws":
             raise ConnectionDeny(404, "expected /{call id}/ws")
@@ -107,7 +130,7 @@ class Door(WebSocketServerFactory):
         self._check_token(token, expected)
         if not expected.claim(direction):
             raise ConnectionDeny(409, "this direction of the call is connected already")
-        return expected.link, direction
+        return expected, direction
 
     def _check_token(self, token: str, expected: _Expected) -> None:
         if token and not hmac.compare_digest(token.encode(), expected.token.encode()):

@@ -1,8 +1,39 @@
-"""What the caller said before the bot was ready: the last of it is kept."""
+"""What the caller said and pressed before the bot was ready."""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Final, NamedTuple
+
+from pipecat_bridge.wire.dialect import Dialect
+
+MAX_MESSAGES: Final = 100
+"""Keys and texts that are kept; further ones are dropped."""
+
+
+class Digit(NamedTuple):
+    """A key that the caller pressed."""
+
+    digit: str
+
+    def encoded(self, dialect: Dialect) -> list[bytes]:
+        """As messages to the bot."""
+        return dialect.digit(self.digit)
+
+
+class Text(NamedTuple):
+    """Text for the bot, as if the caller had typed it."""
+
+    content: str
+    run_immediately: bool
+    audio_response: bool
+
+    def encoded(self, dialect: Dialect) -> list[bytes]:
+        """As messages to the bot."""
+        return dialect.text(self.content, self.run_immediately, self.audio_response) or []
+
+
+CallerMessage = Digit | Text
 
 
 class EarlyAudio:
@@ -29,9 +60,24 @@ class EarlyAudio:
                 return
             pieces.popleft()
 
-    def take(self) -> list[tuple[bytes, int]]:
-        """All that is kept, as (PCM, rate), oldest first; then nothing is."""
-        taken = list(self._pieces)
-        self._pieces.clear()
-        self._seconds = 0.0
-        return taken
+    @property
+    def pieces(self) -> list[tuple[bytes, int]]:
+        """All that is kept, as (PCM, rate), oldest first."""
+        return list(self._pieces)
+
+
+class Early:
+    """The caller's last audio, and all keys and texts, until a bot is ready.
+
+    It belongs to the search for a bot: each attempt gets all of it, as the one before may have
+    failed after it had been sent.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.audio = EarlyAudio(seconds)
+        self.messages: list[CallerMessage] = []
+
+    def add_message(self, message: CallerMessage) -> None:
+        """Keep a key or a text."""
+        if len(self.messages) < MAX_MESSAGES:
+            self.messages.append(message)

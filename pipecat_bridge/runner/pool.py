@@ -46,6 +46,7 @@ class Pool:
             seen[upstream.name] += 1
             if seen[upstream.name] > 1:  # URLs that differ in their query; metrics need names apart
                 upstream.name += f"#{seen[upstream.name]}"
+            upstream.clock = clock
             upstream.breaker = Breaker(
                 clock,
                 chance,

@@ -13,7 +13,7 @@ from twisted.web.client import Agent
 from pipecat_bridge.options import Options
 from pipecat_bridge.ports import DIALLED_BACK
 from pipecat_bridge.runner.address import FixedAddress, without_secrets
-from pipecat_bridge.runner.bots import Bots, Mode
+from pipecat_bridge.runner.bots import Bots
 from pipecat_bridge.runner.client import RunnerClient, connection_pool
 from pipecat_bridge.runner.dial import Dial
 from pipecat_bridge.runner.dialback import DialBack
@@ -23,6 +23,7 @@ from pipecat_bridge.runner.embedded import EmbeddedRunner
 from pipecat_bridge.runner.endpoints import Endpoints
 from pipecat_bridge.runner.health_check import HealthChecks
 from pipecat_bridge.runner.pool import Pool, Upstream
+from pipecat_bridge.runner.start import Mode
 from pipecat_bridge.trust import trust_root
 
 READY_WITHIN = 2.5

@@ -14,18 +14,20 @@ _OVER = "call ended"
 class SocketPair:
     """Knows which socket is for which direction, and how both are closed."""
 
-    __slots__ = ("_clock", "_closed", "_open", "_timer", "input", "output")
+    __slots__ = ("_clock", "_closed", "_open", "_sockets", "_timer", "input", "output")
 
     def __init__(self, clock: IReactorTime) -> None:
         self.input: BotSocket | None = None
         self.output: BotSocket | None = None
         self._clock = clock
+        self._sockets: set[BotSocket] = set()  # that are open
         self._open = Tally()
         self._timer: IDelayedCall | None = None
         self._closed = False
 
     def add(self, socket: BotSocket, direction: Direction) -> None:
         """Use an open socket for `direction`; closed at once when the pair is."""
+        self._sockets.add(socket)
         self._open.enter()
         if self._closed:
             socket.close(1000, _OVER)
@@ -36,7 +38,10 @@ class SocketPair:
             self.output = socket
 
     def remove(self, socket: BotSocket) -> None:
-        """A socket has closed."""
+        """A socket has closed; one that was never added is ignored."""
+        if socket not in self._sockets:
+            return
+        self._sockets.remove(socket)
         self._open.leave()
         if not self._open.count and self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -68,17 +73,10 @@ class SocketPair:
             self.output.resume()
             self.output.close(1000, _OVER)
 
-    def abandon(self) -> None:
-        """Let go of sockets that have not become a bot; more may be added."""
-        for socket in self._sockets():
-            socket.abandon()
-            self._open.leave()
-        self.input = self.output = None
-
     def close(self, grace: float | None = None) -> None:
         """Close all, at once or after `grace` seconds, which the bot has to do it by itself."""
         self._closed = True
-        for socket in self._sockets():
+        for socket in list(self._sockets):
             socket.resume()  # or the answer to our close would never be read
         if grace is None:
             self._close()
@@ -87,8 +85,5 @@ class SocketPair:
 
     def _close(self) -> None:
         self._timer = None
-        for socket in self._sockets():
+        for socket in list(self._sockets):
             socket.close(1000, _OVER)
-
-    def _sockets(self) -> list[BotSocket]:
-        return [socket for socket in {self.input, self.output} if socket is not None]

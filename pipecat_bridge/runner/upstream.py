@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, Literal
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pipecat_bridge.runner.address import RunnerAddress
 from pipecat_bridge.runner.breaker import Attempt, Breaker, State
 
 Health = Literal["unchecked", "unknown", "fine", "draining", "silent"]
-Result = Literal["connected", "failed", "busy"]
+Result = Literal["ready", "failed", "busy"]
 
-RESULTS: Final[tuple[Result, ...]] = ("connected", "failed", "busy")
+RESULTS: Final[tuple[Result, ...]] = ("ready", "failed", "busy")
 
 STARTING: Final = 4
 """A bot that starts weighs as much as so many that run: it costs a runner more, and starts pile up
@@ -23,16 +24,26 @@ at one that hangs. With 50 starts a second over three runners, one of which hang
 wait in vain until its breaker opens; with a weight of 1 about 60."""
 
 
+RECENT: Final = 10.0
+"""Seconds for which a bot that failed or was lost weighs as one that runs: a runner whose bots come
+and go at once must not look idle."""
+
+SOON: Final = 5.0
+"""Seconds after a bot was ready in which its loss tells of trouble at its runner."""
+
+
 class Upstream:
     """One runner of a pool; of use once the pool has given it its `breaker`.
 
     `name` is for logs and metrics: its URL without secrets. `calls` are the bots that start or run
-    there, `starting` those of them that start; `starts` counts what became of starts. `health` is
-    what its checks say, where it is checked.
+    there, `starting` those of them that start; `starts` counts what became of starts, `lost` the
+    bots that were lost soon after they were ready. `health` is what its checks say, where it is
+    checked.
     """
 
     _log = Logger()
     breaker: Breaker
+    clock: IReactorTime
 
     def __init__(self, name: str, address: RunnerAddress) -> None:
         self.name = name
@@ -40,8 +51,10 @@ class Upstream:
         self.calls = 0
         self.starting = 0
         self.starts: Counter[Result] = Counter()
+        self.lost = 0
         self.health: Health = "unchecked"
         self._fault = ""  # the last one
+        self._failed: deque[float] = deque()  # until when bots that are gone weigh
 
     @property
     def state(self) -> State:
@@ -75,7 +88,11 @@ class Upstream:
     @property
     def load(self) -> int:
         """By which runners of a rank are compared."""
-        return self.calls + (STARTING - 1) * self.starting
+        now, failed = self.clock.seconds(), self._failed
+        while failed and failed[0] <= now:
+            failed.popleft()
+        remembered = 0 if self.state == "half-open" else len(failed)  # the probe is due
+        return self.calls + (STARTING - 1) * self.starting + remembered
 
     def lease(self) -> Lease:
         """A place for one bot; it must be available."""
@@ -84,21 +101,35 @@ class Upstream:
         self.starting += 1
         return Lease(self, self.breaker.begin())
 
-    def connected(self, attempt: Attempt) -> None:
-        """A start has succeeded."""
+    def succeeded(self, attempt: Attempt) -> None:
+        """A bot is ready."""
         with self._telling_of_return():
-            self.breaker.connected(attempt)
+            self.breaker.succeeded(attempt)
 
     def failed(self, attempt: Attempt, reason: str) -> None:
         """A start or a check has failed."""
         self._fault = reason
         if self.breaker.failed(attempt):
-            self._log.warn(
-                "runner {name} fails and is left alone for {seconds:.1f} s: {reason}",
-                name=self.name,
-                seconds=self.breaker.left,
-                reason=reason,
-            )
+            self._tell_left_alone(reason)
+
+    def lost_soon(self, attempt: Attempt, reason: str) -> None:
+        """A bot was lost soon after it was ready."""
+        self.lost += 1
+        self._fault = reason
+        if self.breaker.lost(attempt):
+            self._tell_left_alone(reason)
+
+    def remember(self) -> None:
+        """A bot that has failed weighs for a while."""
+        self._failed.append(self.clock.seconds() + RECENT)
+
+    def _tell_left_alone(self, reason: str) -> None:
+        self._log.warn(
+            "runner {name} fails and is left alone for {seconds:.1f} s: {reason}",
+            name=self.name,
+            seconds=self.breaker.left,
+            reason=reason,
+        )
 
     # From its checks
 
@@ -143,6 +174,7 @@ class Upstream:
         before = self.state
         yield
         if before != "closed" and self.state == "closed":
+            self._failed.clear()
             self._log.info("runner {name} takes calls again", name=self.name)
 
     def describe(self) -> str:
@@ -158,46 +190,64 @@ class Upstream:
 class Lease:
     """One bot's place at a runner, from its start to its end.
 
-    The first of `connected`, `failed`, `busy` and `give_back` says what became of the start; after
-    it `failed` and `busy` are no more than `give_back`, which may be called any number of times.
+    The first of `ready`, `failed`, `busy` and `give_back` says what became of the start; after it
+    `failed` and `busy` are no more than `give_back`, which may be called any number of times.
     """
 
-    __slots__ = ("_attempt", "_held", "upstream")
+    __slots__ = ("_attempt", "_held", "_ready_at", "_settled", "upstream")
 
     def __init__(self, upstream: Upstream, attempt: Attempt) -> None:
         self.upstream = upstream
-        self._attempt: Attempt | None = attempt
+        self._attempt = attempt
+        self._settled = False
         self._held = True
+        self._ready_at: float | None = None
 
-    def connected(self) -> None:
-        """The bot is there."""
-        if attempt := self._settle("connected"):
-            self.upstream.connected(attempt)
+    def ready(self) -> None:
+        """The bot is there, and ready."""
+        if self._settle("ready"):
+            self._ready_at = self.upstream.clock.seconds()
+            self.upstream.succeeded(self._attempt)
 
     def failed(self, reason: str) -> None:
-        """It did not come, and that is the runner's fault."""
-        if attempt := self._settle("failed"):
-            self.upstream.failed(attempt, reason)
+        """It did not become ready, and that is the runner's fault."""
+        if self._settle("failed"):
+            self.upstream.remember()
+            self.upstream.failed(self._attempt, reason)
         self.give_back()
 
     def busy(self, seconds: float | None = None) -> None:
         """The runner takes none now: it is passed over for `seconds`, within bounds."""
-        if attempt := self._settle("busy"):
-            self.upstream.breaker.busy(attempt, seconds)
+        if self._settle("busy"):
+            self.upstream.breaker.busy(self._attempt, seconds)
+        self.give_back()
+
+    def lost(self, reason: str, busy: bool) -> None:
+        """The bot was ready and is lost; `busy`: its runner restarts, or has no room."""
+        ready_at, self._ready_at = self._ready_at, None
+        self.upstream.remember()
+        if busy:
+            self.upstream.breaker.busy(self._attempt, None)
+        elif ready_at is not None and self.upstream.clock.seconds() - ready_at < SOON:
+            self.upstream.lost_soon(self._attempt, reason)
         self.give_back()
 
     def give_back(self) -> None:
         """The call is over, or was given up before anything was known of the runner."""
-        if attempt := self._settle(None):
-            self.upstream.breaker.abandoned(attempt)
+        if self._settle(None):
+            self.upstream.breaker.abandoned(self._attempt)
         if self._held:
             self._held = False
             self.upstream.calls -= 1
+            if self._ready_at is not None:
+                self.upstream.breaker.kept()
 
-    def _settle(self, result: Result | None) -> Attempt | None:
-        attempt, self._attempt = self._attempt, None
-        if attempt is not None:
-            self.upstream.starting -= 1
-            if result is not None:
-                self.upstream.starts[result] += 1
-        return attempt
+    def _settle(self, result: Result | None) -> bool:
+        """Note what became of the start; false when that is known already."""
+        if self._settled:
+            return False
+        self._settled = True
+        self.upstream.starting -= 1
+        if result is not None:
+            self.upstream.starts[result] += 1
+        return True

@@ -9,10 +9,18 @@ from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
 
 from pipecat_bridge.options import WebSocketOptions
-from pipecat_bridge.runner.interfaces import Direction
+from pipecat_bridge.runner.interfaces import Direction, SocketClose
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.transport import EagerTransport, set_buffers
 from pipecat_bridge.wire.websocket import BINARY, PING, TEXT, PlainFrames, pong
+
+CLEAN: Final = (None, 1000, 1001, 1005)
+"""Codes of a close in good order (RFC 6455, section 7.4.1). 1001 is among them because Pipecat's
+WebSocket server closes with it at the end of every bot."""
+
+BUSY: Final = (1012, 1013)
+"""Close codes of a server that restarts, or that serves another client now (IANA's registry of
+WebSocket close codes)."""
 
 ROUNDED_DOWN: Final = 1.0
 """Seconds by which Autobahn's timeouts may come too early: it cuts them off at whole seconds of the
@@ -106,7 +114,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             self._take(payload)
         elif self._link is not None:
             kind, expected = ("binary", "text") if isBinary else ("text", "binary")
-            self._link.fault(f"a {kind} message of {len(payload)} bytes, expected {expected}")
+            self._link.misspoken(f"a {kind} message of {len(payload)} bytes, expected {expected}")
 
     def _take(self, payload: bytes) -> None:
         self._heard = True
@@ -134,10 +142,11 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         if self.failedByMe:  # then code and reason are of the answer to our close
             text: Any = self.localCloseReason
             fault = text.decode("utf-8", "replace") if text else ""
-            link.lost(self, False, f"it broke the protocol: {fault} ({self.localCloseCode})")
+            broke = f"it broke the protocol: {fault} ({self.localCloseCode})"
+            link.lost(self, SocketClose(False, broke))
             return
-        clean = wasClean and code in (None, 1000, 1001, 1005)
-        link.lost(self, clean, f"its WebSocket closed: {reason or 'no reason given'} ({code})")
+        text = f"its WebSocket closed: {reason or 'no reason given'} ({code})"
+        link.lost(self, SocketClose(wasClean and code in CLEAN, text, code in BUSY))
 
     def _drained(self) -> None:
         if self._link is not None:
@@ -156,7 +165,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         delay = min(options.ping_interval, left)
         self._keepalive = self.clock.callLater(delay, self._keep_alive)
         if self._link is not None:
-            self.sendPing(self._link.progress)
+            self.sendPing(self._link.to_bot.progress)
 
     # From the link
 
@@ -189,9 +198,3 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake; Autobahn drops a peer that does not answer it."""
         self.sendClose(code, reason)
-
-    def abandon(self) -> None:
-        """Close, and tell the link nothing any more."""
-        self._link = None
-        self.resume()
-        self.close(1000, "another bot has taken the call")

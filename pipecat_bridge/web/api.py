@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Struct
@@ -19,38 +18,23 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import State
 from pipecat_bridge.call.record import SUMMARY, record, summary
-from pipecat_bridge.call.registry import Calls, UnknownCallError
-from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
+from pipecat_bridge.call.registry import (
+    CallIdError,
+    CallRunningError,
+    Calls,
+    NoRoomError,
+    UnknownCallError,
+)
+from pipecat_bridge.web.preparation import read_preparation
+from pipecat_bridge.web.problem import ProblemError
 
 MAX_BODY = 1 << 20
-
-RUNNER_PARAMETERS = frozenset(
-    {
-        "llm_type",
-        "llm_key",
-        "llm_messages",
-        "stt_type",
-        "stt_language",
-        "tts_type",
-        "tts_language",
-        "tts_voice_id",
-    }
-)
-"""What a call may tell its runner, besides metadata."""
 
 OUTCOME = ("id", "state", "outcome", "reason", "transfer", "variables")
 """What the dialplan needs of a record: a variable of Asterisk's holds 4095 bytes of it."""
 
 Answer = tuple[int, Any]
 Handler = Callable[[Request], Answer | Deferred[Answer]]
-
-
-class ProblemError(Exception):
-    """A request that cannot be done: status, and a sentence that says what to do."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
 
 
 class Text(Struct, forbid_unknown_fields=True):
@@ -200,13 +184,15 @@ class CallsResource(Resource):
         return (404, b"") if value is None else (200, value.encode())
 
     def _prepare(self, call_id: str, request: Request) -> Answer:
-        if self._calls.draining:
-            raise ProblemError(503, "the daemon is being stopped and takes no calls")
-        parameters, metadata = _preparation(_body(request))
+        preparation = read_preparation(_body(request))
         try:
-            ttl = self._calls.prepare(call_id, parameters, metadata)
-        except ValueError as error:
-            raise ProblemError(409 if "running" in str(error) else 400, str(error)) from None
+            ttl = self._calls.prepare(call_id, *preparation)
+        except NoRoomError as error:
+            raise ProblemError(503, str(error)) from None
+        except CallRunningError as error:
+            raise ProblemError(409, str(error)) from None
+        except CallIdError as error:
+            raise ProblemError(400, str(error)) from None
         return 201, {"id": call_id.lower(), "state": "prepared", "expires_in": ttl}
 
     def _running(self, call_id: str) -> Call:
@@ -245,37 +231,6 @@ def _body(request: Request) -> bytes:
     if len(body) > MAX_BODY:
         raise ProblemError(413, f"a body of more than {MAX_BODY} bytes")
     return body
-
-
-def _preparation(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Runner parameters and metadata: from JSON, or from a form as the dialplan's CURL posts it.
-
-    The content type does not tell: `curl -d` calls JSON a form as well.
-    """
-    if b"=" in body and body.lstrip()[:1] not in b'{["':
-        fields = dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
-        parameters = {key: fields.pop(key) for key in RUNNER_PARAMETERS & set(fields)}
-        return parameters, fields
-    try:
-        content = msgspec.json.decode(body.strip() or b"{}", type=dict[str, Any])
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(
-            400, f"the body is neither a JSON object nor a form (name=value&..): {error}"
-        ) from None
-    if too_deep(content):
-        raise ProblemError(400, f"the body is nested deeper than {MAX_DEPTH} levels")
-    return _checked(content)
-
-
-def _checked(content: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    metadata = content.pop("metadata", {})
-    if not isinstance(metadata, dict):
-        raise ProblemError(400, '"metadata" must be an object of names and values')
-    unknown = sorted(set(content) - RUNNER_PARAMETERS)
-    if unknown:
-        known = ", ".join(sorted(RUNNER_PARAMETERS))
-        raise ProblemError(400, f'unknown key "{unknown[0]}": expected metadata, {known}')
-    return content, metadata
 
 
 def readiness(calls: Calls, reachable: Callable[[], Deferred[bool]]) -> JSONResource:

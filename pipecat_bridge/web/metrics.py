@@ -14,6 +14,7 @@ from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
 from pipecat_bridge.call.registry import Calls
+from pipecat_bridge.call.warnings import KINDS
 from pipecat_bridge.runner.breaker import State
 from pipecat_bridge.runner.upstream import RESULTS, Upstream
 
@@ -53,11 +54,13 @@ class CallCollector(Collector):
         self._calls = calls
         self._extra = extra or {}
         self._ended: Counter[str] = Counter()
+        self._warnings: Counter[str] = Counter()
         calls.on_ended(self._add)
 
     def _add(self, call: Call) -> None:
         counters = stats(call)
         self._ended.update({name: counters[name] for name in COUNTERS})
+        self._warnings.update(call.warnings.counts)
 
     def collect(self) -> Iterator[Metric]:
         """All metrics as of now."""
@@ -69,6 +72,7 @@ class CallCollector(Collector):
         for outcome in Outcome:
             ended.add_metric([outcome.value], self._calls.outcomes[outcome.value])
         yield ended
+        yield self._all_warnings()
         for name, text in COUNTERS.items():
             total = self._ended[name] + sum(each[name] for each in running)
             yield CounterMetricFamily(f"pipecat_bridge_{name}", text, value=total)
@@ -77,6 +81,17 @@ class CallCollector(Collector):
             yield GaugeMetricFamily(f"pipecat_bridge_{name}", text, value=value)
         for name, (text, read) in self._extra.items():
             yield CounterMetricFamily(f"pipecat_bridge_{name}", text, value=read())
+
+    def _all_warnings(self) -> Metric:
+        counts = self._warnings.copy()
+        for call in self._calls.running:
+            counts.update(call.warnings.counts)
+        metric = CounterMetricFamily(
+            "pipecat_bridge_warnings", "Faults in calls that went on, by kind", labels=["kind"]
+        )
+        for kind in KINDS:
+            metric.add_metric([kind], counts[kind])
+        return metric
 
 
 class RunnerCollector(Collector):
@@ -100,15 +115,21 @@ class RunnerCollector(Collector):
             "Starts of bots at a runner, by what became of them",
             labels=["runner", "result"],
         )
+        lost = CounterMetricFamily(
+            "pipecat_bridge_runner_bots_lost",
+            "Bots of a runner that were lost within 5 s of being ready",
+            labels=["runner"],
+        )
         for upstream in self._upstreams:
             name = [upstream.name]
             calls.add_metric(name, upstream.calls)
             states.add_metric(name, RUNNER_STATES[upstream.state])
             if upstream.health not in ("unchecked", "unknown"):
                 health.add_metric(name, upstream.health == "fine")
+            lost.add_metric(name, upstream.lost)
             for result in RESULTS:
                 starts.add_metric([*name, result], upstream.starts[result])
-        yield from (calls, states, health, starts)
+        yield from (calls, states, health, starts, lost)
 
 
 def _runner_gauge(name: str, text: str) -> GaugeMetricFamily:

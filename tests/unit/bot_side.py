@@ -12,7 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
+from pipecat_bridge.runner.client import RunnerError
 from pipecat_bridge.runner.door import Door
+from pipecat_bridge.runner.early import Early
+from pipecat_bridge.runner.interfaces import FailureCause, Loss, LossCause, ReadyBy
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Command
@@ -26,19 +29,43 @@ FRAME = 0.02
 
 
 class Heard:
-    """A listener: what a bot did, in order."""
+    """Owner and listener of a link, and listener of a bot: what a bot did, in order."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.events: list[rtvi.Event] = []
         self.commands: list[Command] = []
         self.reasons: list[str] = []
+        self.warnings: list[tuple[str, str]] = []
+        self.ready_by: list[ReadyBy] = []
+        self.errors: list[RunnerError] = []
+        self.losses: list[Loss] = []
+        self.attempts: list[tuple[str, str]] = []
 
-    def bot_connected(self) -> None:
+    # As the owner of a link
+
+    def link_connected(self) -> None:
         self.names.append("connected")
 
-    def bot_ready(self) -> None:
+    def link_ready(self, by: ReadyBy) -> None:
+        self.bot_ready(by)
+
+    def link_failed(self, error: RunnerError) -> None:
+        self.names.append("failed")
+        self.errors.append(error)
+
+    def link_ended(self) -> None:
+        self.bot_ended()
+
+    def link_lost(self, loss: Loss) -> None:
+        self.losses.append(loss)
+        self.bot_lost(loss.cause, loss.reason)
+
+    # As a listener
+
+    def bot_ready(self, by: ReadyBy) -> None:
         self.names.append("ready")
+        self.ready_by.append(by)
 
     def bot_event(self, event: rtvi.Event) -> None:
         self.events.append(event)
@@ -49,14 +76,20 @@ class Heard:
     def bot_interrupted(self) -> None:
         self.names.append("interrupted")
 
+    def bot_warning(self, kind: str, text: str) -> None:
+        self.warnings.append((kind, text))
+
+    def bot_attempt_failed(self, runner: str, reason: str) -> None:
+        self.attempts.append((runner, reason))
+
     def bot_ended(self) -> None:
         self.names.append("ended")
 
-    def bot_lost(self, reason: str) -> None:
+    def bot_lost(self, cause: LossCause, reason: str) -> None:
         self.names.append("lost")
         self.reasons.append(reason)
 
-    def bot_failed(self, reason: str) -> None:
+    def bot_failed(self, reason: str, cause: FailureCause) -> None:
         self.names.append("failed")
         self.reasons.append(reason)
 
@@ -75,13 +108,16 @@ class BotSide:
         self.heard = Heard()
         self.playout = Playout(prebuffer=0.0, max_queue=max_queue)
         self.audio = CallerAudioOptions(**options)
+        self.early = Early(self.audio.keep_before_ready)
         self.link = BotLink(
             CALL,
             self.clock,
             self.playout,
             self.heard,
+            self.heard,
             PipecatDialect(self.audio.sample_rate, "0"),
             self.audio,
+            self.early,
             ready_timeout,
             self.clock.seconds,
         )

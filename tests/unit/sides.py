@@ -68,36 +68,61 @@ class LinkSide:
     def send_audio(self, pcm: bytes, rate: int) -> None:
         self.audio.append((pcm, rate))
 
-    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
-        if self.takes_text:
-            self.texts.append((content, run_immediately, audio_response))
-        return self.takes_text
-
-    def send_digit(self, digit: str) -> None:
-        self.digits += digit
-
 
 class BotSide:
-    """A bot that does nothing by itself; `listener` is the call. `gone` fires when it is."""
+    """A bot that does nothing by itself; `listener` is the call. `gone` fires when it is.
+
+    `lost` is the bot whose place it takes.
+    """
 
     def __init__(
-        self, runner: RunnerSide, request: BotRequest, playout: Playout, listener: BotListener
+        self,
+        runner: RunnerSide,
+        request: BotRequest,
+        playout: Playout,
+        listener: BotListener,
+        lost: BotSide | None,
     ) -> None:
         self.runner = runner
         self.request = request
         self.playout = playout
         self.listener = listener
+        self.lost = lost
         self.link = LinkSide()
         self.runner_name = ""
         self.starts = 0
         self.stops = 0
         self.gone: Deferred[None] = succeed(None) if runner.forgets_at_once else Deferred()
 
+    @property
+    def stats(self) -> LinkStats:
+        return self.link.stats
+
+    @property
+    def queue_stats(self) -> QueueStats:
+        return self.link.queue_stats
+
+    @property
+    def queued(self) -> int:
+        return self.link.queued
+
+    @property
+    def audio_sink(self) -> Callable[[bytes, int], None]:
+        return self.link.send_audio
+
+    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
+        if self.link.takes_text:
+            self.link.texts.append((content, run_immediately, audio_response))
+        return self.link.takes_text
+
+    def send_digit(self, digit: str) -> None:
+        self.link.digits += digit
+
     def start(self) -> None:
         self.starts += 1
         self.runner_name = f"http://runner-{len(self.runner.bots)}:8000"
         if self.runner.refuses:
-            self.listener.bot_failed(self.runner.refuses)
+            self.listener.bot_failed(self.runner.refuses, "runner")
 
     def stop(self) -> Deferred[None]:
         self.stops += 1
@@ -107,16 +132,24 @@ class BotSide:
 class RunnerSide:
     """Makes bots; with `refuses`, the reason, each fails as soon as it is started.
 
-    Unless it `forgets_at_once`, a bot that is stopped is there until its `gone` is fired.
+    `why_none`: why a call that comes now would get no bot. Unless it `forgets_at_once`, a bot that
+    is stopped is there until its `gone` is fired.
     """
 
     def __init__(self, refuses: str = "") -> None:
         self.refuses = refuses
         self.forgets_at_once = True
+        self.why_none = ""
         self.bots: list[BotSide] = []
 
-    def bot(self, request: BotRequest, playout: Playout, listener: BotListener) -> BotSide:
-        self.bots.append(BotSide(self, request, playout, listener))
+    def bot(
+        self,
+        request: BotRequest,
+        playout: Playout,
+        listener: BotListener,
+        lost: BotSide | None = None,
+    ) -> BotSide:
+        self.bots.append(BotSide(self, request, playout, listener, lost))
         return self.bots[-1]
 
 
@@ -148,8 +181,7 @@ class Exchange:
     def talk(self, call_id: str = "") -> tuple[Call, PhoneSide, BotSide]:
         """A call whose bot is there."""
         call, phone, bot = self.call(call_id)
-        call.bot_connected()
-        call.bot_ready()
+        call.bot_ready("bot-ready")
         return call, phone, bot
 
     def say(self, bot: BotSide, seconds: float) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
@@ -14,9 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.call.events import LOGGED
 from pipecat_bridge.call.life import Outcome, State
 from pipecat_bridge.call.record import record
+from pipecat_bridge.call.registry import NoRoomError
 from pipecat_bridge.call.variables import MAX_BYTES
-from pipecat_bridge.web.api import MAX_BODY, OUTCOME, RUNNER_PARAMETERS, ApiSite, api_site
+from pipecat_bridge.web.api import MAX_BODY, OUTCOME, ApiSite, api_site
 from pipecat_bridge.web.metrics import CallCollector, registry
+from pipecat_bridge.web.preparation import RUNNER_PARAMETERS
 from pipecat_bridge.wire.commands import (
     MAX_NAME,
     MAX_REASON,
@@ -163,7 +166,7 @@ class ShowTests(ApiCase):
         call, phone, _ = self.exchange.call(UUID)
         for happens, state in (
             (lambda: None, "starting"),
-            (call.bot_connected, "talking"),
+            (lambda: call.bot_ready("bot-ready"), "talking"),
             (call.bot_ended, "finishing"),
             (lambda: phone.play(1.0), "ended"),
         ):
@@ -197,12 +200,12 @@ class ShowTests(ApiCase):
         call, phone, _ = self.exchange.call(UUID)
         starting = {**unknown, "state": "starting", "reason": "", "variables": {}}
         self.assertEqual(self.ask("GET", path), (200, starting))
-        call.bot_connected()
+        call.bot_ready("bot-ready")
         call.bot_command(SetVariables({"TOPIC": "billing"}))
         call.bot_command(Transfer("support"))
         phone.play(0.2)
         ended = {"outcome": "transferred", "transfer": "support", "variables": {"TOPIC": "billing"}}
-        ended |= {"id": UUID, "state": "ended", "reason": ""}
+        ended |= {"id": UUID, "state": "ended", "reason": "the bot transferred the caller"}
         self.assertEqual(self.ask("GET", path), (200, ended))
 
     def test_it_fits_into_a_variable_of_asterisks(self) -> None:
@@ -332,10 +335,69 @@ class PrepareTests(ApiCase):
             self.assertIsNone(self.calls.prepared(UUID))
 
     def test_a_big_body(self) -> None:
-        fits = {"llm_messages": "x" * (MAX_BODY - 100)}
+        fits = {"llm_messages": [{"content": "x" * (MAX_BODY - 100)}]}
         self.assertEqual(self.ask("PUT", self.path, fits)[0], 201)
-        text = self.problem(413, "PUT", self.path, {"llm_messages": "x" * MAX_BODY})
+        text = self.problem(413, "PUT", self.path, {"llm_messages": [{"content": "x" * MAX_BODY}]})
         self.assertIn(str(MAX_BODY), text)
+
+    def test_messages_of_the_model_are_a_list(self) -> None:
+        form = "caller=1&llm_messages=" + quote('[{"role": "system", "content": "Be brief."}]')
+        self.assertEqual(self.ask("POST", self.path, form.encode())[0], 201)
+        prepared = self.calls.prepared(UUID)
+        assert prepared is not None
+        messages = [{"role": "system", "content": "Be brief."}]
+        self.assertEqual(prepared.parameters, {"llm_messages": messages})
+        for body in (b"caller=1&llm_messages=Be+brief", b"llm_messages=[1]", b"llm_messages={}"):
+            self.assertIn("llm_messages", self.problem(400, "POST", self.path, body))
+        for wrong in ("Be brief", {"role": "system"}, ["Be brief"], None):
+            text = self.problem(400, "PUT", self.path, {"llm_messages": wrong})
+            self.assertIn("expected a list of objects", text)
+
+    def warnings(self) -> list[str]:
+        return [event.data["text"] for event in self.exchange.told if event.kind == "warning"]
+
+    def test_what_a_dialplan_did_not_encode_is_told_with_the_call(self) -> None:
+        for body, expected in (
+            (b"caller=+4930123456&called=604", "caller begins with a blank"),
+            (b"caller=42&name=Smith & Sons", "a field ' Sons'"),
+            (b"caller=%2B4930123456&name=Smith%20%26%20Sons&note=+2 apples", None),
+            (b"caller=&called=604", None),
+        ):
+            self.exchange.told.clear()
+            call_id = str(uuid4())
+            self.assertEqual(self.ask("POST", f"/v1/calls/{call_id}", body)[0], 201)
+            call, _, _ = self.exchange.call(call_id)
+            self.assertEqual(len(self.warnings()), int(expected is not None))
+            if expected is not None:
+                self.assertIn(expected, self.warnings()[0])
+                self.assertIn("URIENCODE()", self.warnings()[0])
+                self.assertEqual(record(call)["warnings"], {"metadata": 1})
+
+    def test_a_call_that_comes_too_late_for_what_was_prepared(self) -> None:
+        self.ask("PUT", self.path, {"metadata": {"caller": "1"}})
+        self.exchange.clock.advance(60.3)
+        call, _, bot = self.exchange.call(UUID)
+        self.assertEqual(bot.request.metadata, {})
+        self.assertIn("came 0.3 s after [calls] prepared_ttl, 60 s", self.warnings()[0])
+        call.stop()
+        self.exchange.told.clear()
+        self.exchange.call(UUID)
+        self.assertEqual(self.warnings(), [], "told once")
+
+    def test_a_call_that_would_not_be_served_is_not_prepared(self) -> None:
+        self.exchange.runner.why_none = "no runner is left: it is left alone"
+        self.assertEqual(self.problem(503, "PUT", self.path, {}), self.exchange.runner.why_none)
+        self.exchange.runner.why_none = ""
+        self.exchange = Exchange(max_calls=1)
+        self.calls = self.exchange.calls
+        self.exchange.call()
+        with self.assertRaises(NoRoomError) as full:
+            self.calls.prepare(UUID, {}, {})
+        self.assertIn("the limit of [calls] max_calls", str(full.exception))
+        self.assertIsNone(self.calls.prepared(UUID))
+
+    def test_ids_that_say_running(self) -> None:
+        self.assertIn("is not a UUID", self.problem(400, "PUT", "/v1/calls/running-late", {}))
 
     def test_ids_that_are_none(self) -> None:
         for form in ("42", UUID.replace("-", ""), "%7B" + UUID + "%7D"):
@@ -357,7 +419,7 @@ class PrepareTests(ApiCase):
         call, _, bot = self.exchange.call(UUID)
         self.assertEqual(bot.request.parameters, {"llm_key": SECRET})
         paths = ("/v1/calls", self.path, "/metrics", "/readyz")
-        for happens in (lambda: None, call.bot_connected, call.stop):
+        for happens in (lambda: None, lambda: call.bot_ready("bot-ready"), call.stop):
             happens()
             for path in paths:
                 _, answer = self.ask("GET", path)
@@ -425,7 +487,7 @@ class SteerTests(ApiCase):
     def test_messages_while_a_lost_bot_is_replaced(self) -> None:
         self.serve(on_bot_lost="restart")
         call, _, _ = self.exchange.talk(UUID)
-        call.bot_lost("reset")
+        call.bot_lost("connection", "reset")
         self.assertEqual(self.ask("GET", f"/v1/calls/{UUID}")[1]["state"], "resuming")
         status, _ = self.ask("POST", f"/v1/calls/{UUID}/messages", {"text": "x"})
         self.assertEqual(status, 202)

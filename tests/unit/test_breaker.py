@@ -23,7 +23,7 @@ from tests.unit.chance import Middle
 
 Input = Callable[[Breaker, Attempt], object]
 
-CONNECTED: Input = Breaker.connected
+CONNECTED: Input = Breaker.succeeded
 ANSWERED: Input = Breaker.answered
 FAILED: Input = Breaker.failed
 ABANDONED: Input = Breaker.abandoned
@@ -49,7 +49,7 @@ class BreakerCase(SynchronousTestCase):
 
     def succeed(self, times: int = 1) -> None:
         for _ in range(times):
-            self.breaker.connected(self.breaker.begin())
+            self.breaker.succeeded(self.breaker.begin())
 
     def open(self) -> float:
         """Make it open; seconds until it is half-open."""
@@ -181,7 +181,7 @@ class StateTests(BreakerCase):
         for attempt in old[5:]:
             self.breaker.failed(attempt)
         self.assertEqual(self.breaker.state, "closed")
-        self.breaker.connected(old[7])
+        self.breaker.succeeded(old[7])
         self.assertEqual(self.breaker.limit, 1)
 
 
@@ -288,7 +288,7 @@ class LimitTests(BreakerCase):
         for limit in (2, 4, 8):
             side_by_side = [self.breaker.begin() for _ in range(limit)]
             for attempt in side_by_side:
-                self.breaker.connected(attempt)
+                self.breaker.succeeded(attempt)
             self.assertEqual(self.breaker.limit, limit)
 
     def test_checks_do_not_raise_it(self) -> None:
@@ -315,7 +315,7 @@ class LimitTests(BreakerCase):
         probe = self.breaker.begin()
         self.breaker.found_back()
         self.assertEqual((self.breaker.state, self.breaker.limit), ("closed", 1))
-        self.breaker.connected(probe)
+        self.breaker.succeeded(probe)
         self.assertEqual(self.breaker.limit, 2)
 
 

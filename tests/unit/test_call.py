@@ -12,29 +12,31 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
 from pipecat_bridge.call.call import LAST_FRAMES, Call
+from pipecat_bridge.call.events import EventLog
 from pipecat_bridge.call.life import Outcome, State
+from pipecat_bridge.call.record import record
 from pipecat_bridge.options import CallOptions
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Hangup, PlayDTMF, SetVariables, Transfer
 from tests.doubles.asterisk import StrictAsterisk
 from tests.doubles.link import join, turn
+from tests.unit.bot_side import warnings
 from tests.unit.sides import EPOCH, FRAME, BotSide, Exchange, PhoneSide
 
 Step = Callable[[Exchange, Call, PhoneSide, BotSide], Any]
 
 # What can happen to a call at any time, and what only while it lasts: its sides see to that.
 ANY_TIME: dict[str, Step] = {
-    "bot connected": lambda _, call, phone, bot: call.bot_connected(),
-    "bot failed": lambda _, call, phone, bot: call.bot_failed("no"),
+    "bot ready": lambda _, call, phone, bot: ready(call),
+    "bot failed": lambda _, call, phone, bot: call.bot_failed("no", "runner"),
     "bot ended": lambda _, call, phone, bot: call.bot_ended(),
-    "bot lost": lambda _, call, phone, bot: call.bot_lost("reset"),
+    "bot lost": lambda _, call, phone, bot: call.bot_lost("connection", "reset"),
     "phone gone": lambda _, call, phone, bot: call.phone_gone(),
     "stop": lambda _, call, phone, bot: call.stop(),
     "drain": lambda _, call, phone, bot: call.stop(Outcome.DRAINED, "the daemon was stopped"),
     "time": lambda _, call, phone, bot: phone.play(0.2),
 }
 WHILE_IT_LASTS: dict[str, Step] = {
-    "bot ready": lambda _, call, phone, bot: call.bot_ready(),
     "bot event": lambda _, call, phone, bot: call.bot_event(rtvi.Other("terminated", {"a": 1})),
     "barge-in": lambda _, call, phone, bot: call.bot_interrupted(),
     "digit": lambda _, call, phone, bot: call.caller_digit("5"),
@@ -48,6 +50,13 @@ WHILE_IT_LASTS: dict[str, Step] = {
 }
 POLICIES = ("hangup", "restart", "dialplan")
 STEPS = st.lists(st.sampled_from([*ANY_TIME, *WHILE_IT_LASTS]), max_size=12)
+
+
+def ready(call: Call) -> None:
+    """The bot that the call has now is ready, once it has been asked for."""
+    bot: Any = call.bot
+    if bot.starts:
+        call.bot_ready("bot-ready")
 
 
 def gone(exchange: Exchange) -> None:
@@ -172,7 +181,7 @@ class FinishTests(SynchronousTestCase):
         asterisk.start_audio()
         turn(clock, 0.1)
         [call] = exchange.calls.running
-        call.bot_connected()
+        call.bot_ready("bot-ready")
         speech = b"".join(number.to_bytes(2, "little") for number in range(1, 4001))
         exchange.runner.bots[0].playout.write(speech, 8000, 1, clock.seconds())
         call.bot_ended()
@@ -195,14 +204,70 @@ class LimitTests(SynchronousTestCase):
 
     def test_no_limit_by_default(self) -> None:
         exchange = Exchange()
-        exchange.talk()
-        self.assertEqual(exchange.clock.getDelayedCalls(), [])
+        call, _, _ = exchange.talk()
+        turn(exchange.clock, 36_000, 60)
+        self.assertIs(call.state, State.TALKING)
 
     def test_the_limit_goes_with_the_call(self) -> None:
         exchange = Exchange(max_duration=2.5)
         call, _, _ = exchange.talk()
         call.phone_gone()
         self.assertEqual(exchange.clock.getDelayedCalls(), [])
+
+
+class WarningTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.exchange = Exchange()
+
+    def warned(self) -> list[str]:
+        return [event.data["kind"] for event in self.exchange.told if event.kind == "warning"]
+
+    def test_a_side_that_says_nothing(self) -> None:
+        call, _, _ = self.exchange.talk()
+        self.exchange.clock.advance(9.9)
+        self.assertEqual(self.warned(), [])
+        self.exchange.clock.advance(0.2)
+        self.assertEqual(sorted(self.warned()), ["bot-mute", "phone-mute"])
+        self.assertEqual(record(call)["warnings"], {"bot-mute": 1, "phone-mute": 1})
+
+    def test_sides_that_say_something(self) -> None:
+        _, phone, bot = self.exchange.talk()
+        phone.stats.frames_in = 1
+        bot.link.stats.spoke = True
+        self.exchange.clock.advance(60)
+        self.assertEqual(self.warned(), [])
+
+    def test_a_bot_that_never_answers(self) -> None:
+        call, phone, bot = self.exchange.talk()
+        phone.stats.frames_in, bot.link.stats.spoke = 1, True
+        for answers in (True, False):
+            call.bot_event(rtvi.UserStartedSpeaking())
+            call.bot_event(rtvi.UserStoppedSpeaking())
+            self.exchange.clock.advance(14)
+            self.assertEqual(self.warned(), [])
+            bot.link.stats.frames_in += answers
+            self.exchange.clock.advance(1.1)
+        self.assertEqual(self.warned(), ["bot-no-answer"])
+
+    def test_each_kind_is_told_once_and_counted(self) -> None:
+        call, _, _ = self.exchange.talk()
+        for number in range(3):
+            call.bot_warning("bot-error", f"error {number}")
+            call.bot_warning("bad-command", f"wrong {number}")
+        self.assertEqual(self.warned(), ["bot-error", *["bad-command"] * 3])
+        self.assertEqual(record(call)["warnings"], {"bot-error": 3, "bad-command": 3})
+        for _ in range(100):
+            call.bot_warning("bad-command", "wrong")
+        self.assertEqual(len(self.warned()), 21)
+
+    def test_the_log_has_a_line_with_the_calls_id(self) -> None:
+        call, _, _ = self.exchange.talk()
+        self.exchange.events.subscribe(EventLog())
+        with warnings() as said:
+            call.warn("bot-error", "the bot reports an error: no\nkey")
+        self.assertEqual(len(said), 1)
+        wrong = "the bot reports an error: no�key"
+        self.assertEqual(said, [f"{call.call_id} bot-error: {wrong}"])
 
 
 class PassingOnTests(SynchronousTestCase):
@@ -261,7 +326,7 @@ class PassingOnTests(SynchronousTestCase):
     def test_times_are_those_of_the_wall_clock(self) -> None:
         call, phone, _ = self.exchange.call()
         phone.play(0.5)
-        call.bot_connected()
+        call.bot_ready("bot-ready")
         phone.play(1.0)
         call.phone_gone()
         times = call.created_at, call.initialized_at, call.ended_at

@@ -70,15 +70,6 @@ class HangupTests(SynchronousTestCase):
         self.phone.play(0.2)
         self.assertEqual(self.exchange.told[-1].data["reason"], "done")
 
-    def test_from_a_bot_that_is_not_all_there_yet(self) -> None:
-        call, phone, bot = self.exchange.call()
-        self.exchange.say(bot, 0.1)
-        call.bot_command(Hangup())
-        phone.play(0.5)
-        self.assertIs(call.outcome, Outcome.COMPLETED)
-        self.assertIsNone(call.initialized_at)
-        self.assertEqual(heard(phone), "s5")
-
     def test_the_end_leaves_nothing_behind_in_the_playout(self) -> None:
         self.exchange.say(self.bot, 1.0)
         self.call.bot_command(PlayDTMF("12"))
@@ -100,7 +91,7 @@ class HangupTests(SynchronousTestCase):
         asterisk.start_audio()
         turn(clock, 0.1)
         [call] = exchange.calls.running
-        call.bot_connected()
+        call.bot_ready("bot-ready")
         speech = b"".join(number.to_bytes(2, "little") for number in range(1, 8001))
         exchange.runner.bots[0].playout.write(speech, 16000, 1, clock.seconds())
         call.bot_command(PlayDTMF("5"))

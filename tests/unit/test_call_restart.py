@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,7 +32,7 @@ class PolicyTests(SynchronousTestCase):
         exchange = Exchange(on_bot_lost=policy, **options)
         call, phone, bot = exchange.talk()
         exchange.say(bot, 0.5)
-        call.bot_lost("reset by peer")
+        call.bot_lost("connection", "reset by peer")
         return call, phone
 
     def test_the_caller_is_hung_up_on(self) -> None:
@@ -51,15 +52,14 @@ class PolicyTests(SynchronousTestCase):
 
     def test_hangup_is_the_default(self) -> None:
         call, phone, _ = Exchange().talk()
-        call.bot_lost("reset")
+        call.bot_lost("connection", "reset")
         self.assertEqual((call.outcome, phone.cleanly), (Outcome.BOT_HANGUP, False))
 
     def test_every_other_end_is_in_good_order(self) -> None:
         for policy in ("hangup", "restart", "dialplan"):
             ends = (
                 lambda call: call.stop(),
-                lambda call: call.bot_failed("503"),
-                lambda call: call.bot_lost("reset"),  # before it was there: no bot came
+                lambda call: call.bot_failed("503", "runner"),
                 lambda call: call.stop(Outcome.TIMEOUT),
             )
             for end in ends:
@@ -83,8 +83,8 @@ class PolicyTests(SynchronousTestCase):
             asterisk.start_audio()
             turn(clock, 0.1)
             [call] = exchange.calls.running
-            call.bot_connected()
-            call.bot_lost("reset")
+            call.bot_ready("bot-ready")
+            call.bot_lost("connection", "reset")
             turn(clock, 2.0)
             self.assertEqual((asterisk.ended, asterisk.faults), (ended, []))
             self.assertEqual(clock.getDelayedCalls(), [])
@@ -103,7 +103,7 @@ class RestartTests(SynchronousTestCase):
         return self.exchange.runner.bots
 
     def test_another_bot_is_asked_for_with_the_same_request(self) -> None:
-        self.call.bot_lost("reset")
+        self.call.bot_lost("connection", "reset")
         first, second = self.bots()
         self.assertEqual((first.stops, second.starts), (1, 1))
         self.assertEqual((first.request.resumption, second.request.resumption), (0, 1))
@@ -116,7 +116,7 @@ class RestartTests(SynchronousTestCase):
 
     def test_not_before_the_lost_one_is_gone(self) -> None:
         self.begin_slowly()
-        self.call.bot_lost("reset")
+        self.call.bot_lost("connection", "reset")
         first, second = self.bots()
         self.exchange.clock.advance(1.9)
         self.assertEqual((first.stops, second.starts), (1, 0))
@@ -132,28 +132,41 @@ class RestartTests(SynchronousTestCase):
     def test_a_call_that_has_ended_meanwhile_gets_none(self) -> None:
         for end in (Call.stop, Call.phone_gone):
             self.begin_slowly()
-            self.call.bot_lost("reset")
+            self.call.bot_lost("connection", "reset")
             first, second = self.bots()
             end(self.call)
             first.gone.callback(None)
             self.assertEqual((second.starts, second.stops), (0, 1))
 
     def test_it_goes_on_with_events(self) -> None:
-        self.call.bot_lost("reset")
-        self.call.bot_connected()
-        self.call.bot_ready()
+        self.call.bot_lost("connection", "reset")
+        self.call.bot_ready("bot-ready")
         self.assertIs(self.call.state, State.TALKING)
         told = [(event.kind, event.data) for event in self.exchange.told[-3:]]
-        lost = ("bot-lost", {"reason": "reset"})
-        self.assertEqual(told, [lost, ("resumed", {"resumption": 1}), ("ready", {})])
+        lost = ("bot-lost", {"reason": "reset", "runner": "http://runner-1:8000"})
+        ready = ("ready", {"by": "bot-ready", "runner": "http://runner-2:8000"})
+        self.assertEqual(told, [lost, ("resumed", {"resumption": 1}), ready])
         self.assertEqual(self.exchange.kinds().count("initialized"), 1)
         self.call.bot_ended()
         self.phone.play(0.2)
         self.assertIs(self.call.outcome, Outcome.COMPLETED)
 
+    def test_the_lost_bot_is_named_so_that_its_runner_is_avoided(self) -> None:
+        self.call.bot_lost("connection", "reset")
+        self.assertEqual([bot.lost for bot in self.bots()], [None, self.first])
+
+    def test_the_outcome_is_that_of_the_loss(self) -> None:
+        for cause, outcome in (("error", "bot-error"), ("silent", "bot-silent")):
+            self.begin()
+            self.exchange.runner.refuses = "503"
+            self.call.bot_lost(cause, "why")
+            assert self.call.outcome is not None
+            self.assertEqual((self.call.outcome.value, self.phone.cleanly), (outcome, False))
+            self.assertEqual(self.call.reason, "why; no other bot came: 503")
+
     def test_the_caller_is_joined_to_the_new_link_at_once(self) -> None:
         self.begin_slowly()
-        self.call.bot_lost("reset")
+        self.call.bot_lost("connection", "reset")
         second = self.bots()[1]
         assert self.phone.sink is not None
         self.phone.sink(FRAME, 8000)
@@ -166,9 +179,9 @@ class RestartTests(SynchronousTestCase):
 
     def test_what_the_lost_bot_had_said_is_played_out_first(self) -> None:
         self.exchange.say(self.first, 0.5)
-        self.call.bot_lost("reset")
+        self.call.bot_lost("connection", "reset")
         self.phone.play(0.1)
-        self.call.bot_connected()
+        self.call.bot_ready("bot-ready")
         self.bots()[1].playout.write(OTHER_FRAME, 8000, 1, self.exchange.clock.seconds())
         self.phone.play(0.6)
         self.assertEqual(self.phone.heard, [FRAME] * 25 + [OTHER_FRAME])
@@ -176,8 +189,8 @@ class RestartTests(SynchronousTestCase):
     def test_half_a_sample_of_the_lost_bot_does_not_shift_the_new_ones(self) -> None:
         now = self.exchange.clock.seconds()
         self.first.playout.write(FRAME + b"\x55", 8000, 1, now)
-        self.call.bot_lost("reset")
-        self.call.bot_connected()
+        self.call.bot_lost("connection", "reset")
+        self.call.bot_ready("bot-ready")
         self.bots()[1].playout.write(OTHER_FRAME, 8000, 1, now)
         self.phone.play(0.2)
         self.assertEqual(self.phone.heard, [FRAME, OTHER_FRAME])
@@ -185,9 +198,9 @@ class RestartTests(SynchronousTestCase):
     def test_at_most_so_many_in_a_call(self) -> None:
         self.begin(max_restarts=2)
         for number in range(2):
-            self.call.bot_lost(f"reset {number}")
-            self.call.bot_connected()
-        self.call.bot_lost("reset once more")
+            self.call.bot_lost("connection", f"reset {number}")
+            self.call.bot_ready("bot-ready")
+        self.call.bot_lost("connection", "reset once more")
         self.assertEqual(len(self.bots()), 3)
         self.assertEqual([bot.request.resumption for bot in self.bots()], [0, 1, 2])
         self.assertEqual([(bot.starts, bot.stops) for bot in self.bots()], [(1, 1)] * 3)
@@ -196,21 +209,22 @@ class RestartTests(SynchronousTestCase):
 
     def test_the_new_bot_does_not_come(self) -> None:
         self.exchange.runner.refuses = "503"
-        self.call.bot_lost("reset")
-        self.assertEqual((self.call.outcome, self.call.reason), (Outcome.BOT_HANGUP, "503"))
+        self.call.bot_lost("connection", "reset")
+        self.assertIs(self.call.outcome, Outcome.BOT_HANGUP)
+        self.assertEqual(self.call.reason, "reset; no other bot came: 503")
         self.assertIs(self.phone.cleanly, False)
         self.assertEqual(self.exchange.kinds()[-2:], ["bot-lost", "terminated"])
 
     def test_what_was_kept_with_the_call_stays(self) -> None:
         self.call.bot_command(SetVariables({"TOPIC": "billing"}))
-        self.call.bot_lost("reset")
-        self.call.bot_connected()
+        self.call.bot_lost("connection", "reset")
+        self.call.bot_ready("bot-ready")
         self.call.bot_command(SetVariables({"SCORE": "1"}))
         self.assertEqual(record(self.call)["variables"], {"TOPIC": "billing", "SCORE": "1"})
 
     def test_the_new_bot_hangs_up(self) -> None:
-        self.call.bot_lost("reset")
-        self.call.bot_connected()
+        self.call.bot_lost("connection", "reset")
+        self.call.bot_ready("bot-ready")
         self.call.bot_command(Hangup("done"))
         self.phone.play(0.2)
         self.assertEqual((self.call.outcome, self.call.reason), (Outcome.COMPLETED, "done"))
@@ -218,8 +232,8 @@ class RestartTests(SynchronousTestCase):
 
     def test_the_record_names_the_runner_of_the_last_one(self) -> None:
         self.assertEqual(record(self.call)["runner"], "http://runner-1:8000")
-        self.call.bot_lost("reset")
-        self.call.bot_connected()
+        self.call.bot_lost("connection", "reset")
+        self.call.bot_ready("bot-ready")
         self.call.stop()
         self.assertEqual(self.exchange.calls.ended[0]["runner"], "http://runner-2:8000")
 
@@ -229,7 +243,7 @@ class RestartTests(SynchronousTestCase):
             for number, field in enumerate(fields(counters), 1):
                 setattr(counters, field.name, number)
         before = stats(self.call)
-        self.call.bot_lost("reset")
+        self.call.bot_lost("connection", "reset")
         self.assertEqual(stats(self.call), {**before, "bots_replaced": 1})
         second = self.bots()[1].link
         second.stats = LinkStats(frames_in=10, bad_frames=20, interruptions=30)
@@ -241,8 +255,26 @@ class RestartTests(SynchronousTestCase):
         self.assertEqual(after["caller_frames_dropped"] - before["caller_frames_dropped"], 100)
         self.assertEqual(after["caller_queue_max"], before["caller_queue_max"])
         self.assertEqual(after["caller_delay_ms"]["max"], before["caller_delay_ms"]["max"])
-        # 4 s of wait in all, for one frame and then for two; and the filter.
-        self.assertEqual(after["caller_delay_ms"]["mean"], 4000 / 2 + 4000)
+        # 4 s of wait in all, for one frame and then for two; and 6 s of filter.
+        self.assertEqual(after["caller_delay_ms"]["mean"], 4000 / 2 + 6000)
+
+
+class NoHoldFileTests(SynchronousTestCase):
+    def heard(self, **options: Any) -> bytes:
+        exchange = Exchange(on_bot_lost="restart", **options)
+        call, phone, _ = exchange.talk()
+        call.bot_lost("connection", "reset")
+        phone.play(3.0)
+        return b"".join(phone.heard)
+
+    def test_a_quiet_beep_by_default(self) -> None:
+        heard = np.frombuffer(self.heard(), "<i2")
+        self.assertEqual(len(heard), 24000)
+        self.assertTrue(500 < np.abs(heard).max() < 3500)
+        self.assertGreater(np.count_nonzero(np.abs(heard) < 5), 20000)
+
+    def test_silence_on_demand(self) -> None:
+        self.assertEqual(self.heard(hold_file="none"), b"")
 
 
 class HoldTests(SynchronousTestCase):
@@ -259,19 +291,17 @@ class HoldTests(SynchronousTestCase):
     def test_music_until_the_new_bot_is_ready(self) -> None:
         self.phone.play(0.2)
         self.assertEqual(self.heard(), b"")
-        self.call.bot_lost("reset")
+        self.call.bot_lost("connection", "reset")
         self.phone.play(1.5)
-        self.call.bot_connected()
-        self.phone.play(0.3)
-        self.assertEqual(self.heard(), (self.music * 2)[: int(1.8 * 16000)])
-        self.call.bot_ready()
+        self.assertEqual(self.heard(), (self.music * 2)[: int(1.5 * 16000)])
+        self.call.bot_ready("bot-ready")
         self.phone.heard.clear()
         self.phone.play(1.0)
         self.assertEqual(self.heard(), b"")
 
     def test_after_the_lost_bots_last_words(self) -> None:
         self.exchange.say(self.first, 0.2)
-        self.call.bot_lost("reset")
+        self.call.bot_lost("connection", "reset")
         self.phone.play(0.5)
         self.assertEqual(self.phone.heard[:10], [FRAME] * 10)
         self.assertEqual(b"".join(self.phone.heard[10:]), self.music[: 15 * 320])
@@ -279,15 +309,15 @@ class HoldTests(SynchronousTestCase):
     def test_a_second_loss_begins_it_anew(self) -> None:
         for _ in range(2):
             self.phone.heard.clear()
-            self.call.bot_lost("reset")
+            self.call.bot_lost("connection", "reset")
             self.phone.play(0.5)
             self.assertEqual(self.heard(), self.music[: 25 * 320])
-            self.call.bot_connected()
-            self.call.bot_ready()
+            self.call.bot_ready("bot-ready")
 
     def test_a_goodbye_is_not_followed_by_music(self) -> None:
-        self.call.bot_lost("reset")
+        self.call.bot_lost("connection", "reset")
         self.phone.play(0.1)
+        self.call.bot_ready("command")
         self.call.bot_command(Hangup())
         self.phone.heard.clear()
         self.phone.play(0.5)

@@ -176,13 +176,14 @@ class RunTests(DialBackCase):
                 for way in ways:
                     self.dial(ws_url, way)
                     self.assertIsNone(self.dial_error)
-                self.assertEqual(self.heard.names[:1], ["connected"])
+                self.reactor.advance(1.1)
+                self.assertEqual(self.heard.names, ["ready"])
 
     def test_a_bot_may_dial_before_run_is_answered(self) -> None:
         self.start()
         connection = self.accept()
         self.dial(sent_json(connection)["ws_url"])
-        self.assertEqual(self.heard.names, ["connected", "ready"])
+        self.assertEqual(self.heard.names, ["ready"])
         connection.answer(OK)
         self.reactor.advance(60)
         self.assertEqual(self.heard.reasons, [])

@@ -20,6 +20,7 @@ from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
 from pipecat_bridge.runner.client import RunnerBusyError, RunnerError
 from pipecat_bridge.runner.dialler import MAX_HANDSHAKE, Dialler
+from pipecat_bridge.runner.early import Early
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.target import Target
 from pipecat_bridge.wire.dialect import Dialect
@@ -131,8 +132,10 @@ class DialCase(SynchronousTestCase):
             self.clock,
             self.playout,
             self.heard,
+            self.heard,
             dialect or PipecatDialect(16000, "0", metadata={"id": CALL}, disconnects=True),
             CallerAudioOptions(),
+            Early(0.5),
             1.0,
             self.clock.seconds,
             0.5,
@@ -213,7 +216,7 @@ class OpeningTests(DialCase):
         self.assertIsNone(self.successResultOf(self.result))
         self.assertEqual(self.heard.names, ["connected", "ready"])
         self.assertEqual(self.playout.depth, 0.02)
-        self.assertEqual(self.link.stats.bad_frames, 0)
+        self.assertEqual(self.link.from_bot.stats.bad_frames, 0)
 
     def messages(self) -> bytes:
         ready, audio = protobuf.encode_rtvi("bot-ready"), protobuf.encode_audio(bytes(640), 16000)
@@ -500,8 +503,12 @@ class EndTests(DialCase):
         self.make(twilio() if twilio_bot else None, server)
         self.dial()
         self.turn(0.02)
+        bot = self.server.bot
+        bot.burst(*((constant(7),) if twilio_bot else (constant(7), 16000)))
+        self.turn()
         self.assertEqual(self.heard.names, ["connected", "ready"])
-        return self.server.bot
+        self.playout.flush()
+        return bot
 
     def test_frames_both_ways(self) -> None:
         bot = self.talk(echo=True)
@@ -577,6 +584,11 @@ class EndTests(DialCase):
             self.assertEqual([how.clean for how in bot.closes], [True])
             self.assertEqual(self.heard.names, ["connected", "ready"])
             self.assertEqual((bot.faults, self.clock.getDelayedCalls()), ([], []))
+
+
+def constant(value: int) -> bytes:
+    """20 ms at 8 kHz that are not silence."""
+    return value.to_bytes(2, "little") * 160
 
 
 def twilio() -> TwilioDialect:

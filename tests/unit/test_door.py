@@ -119,9 +119,9 @@ class RefusalTests(DoorCase):
         self.refused(path, 409, "this direction of the call is connected already")
 
     def test_calls_that_have_ended(self) -> None:
-        self.side.door.forget(CALL)
+        self.side.door.forget(self.side.link)
         self.refused(f"/{CALL}/ws/{self.side.token}", 404, "no call with this id waits for a bot")
-        self.side.door.forget(CALL)
+        self.side.door.forget(self.side.link)
 
 
 class AdmissionTests(DoorCase):

@@ -15,30 +15,39 @@ from tests.unit.sides import BotSide, Exchange, PhoneSide
 # A row for each input, a column for each state but ENDED; "." where nothing changes.
 TABLE = """
                 STARTING        TALKING        RESUMING       FINISHING
-BOT_CONNECTED   TALKING         .              TALKING        .
+BOT_READY       TALKING         .              TALKING        .
 BOT_FAILED      runner-failed   .              bot-hangup     .
-BOT_ENDED       runner-failed   FINISHING      bot-hangup     .
-BOT_LOST        runner-failed   bot-hangup     bot-hangup     .
-BOT_TO_REPLACE  runner-failed   RESUMING       bot-hangup     .
-BOT_HANGS_UP    FINISHING       FINISHING      FINISHING      .
-BOT_TRANSFERS   FINISHING       FINISHING      FINISHING      .
+BOT_ENDED       .               FINISHING      .              .
+BOT_LOST        .               bot-hangup     .              .
+BOT_TO_REPLACE  .               RESUMING       .              .
+BOT_HANGS_UP    .               FINISHING      .              .
+BOT_TRANSFERS   .               FINISHING      .              .
 PHONE_GONE      caller-hangup   caller-hangup  caller-hangup  caller-hangup
 PLAYED_OUT      .               .              .              completed
 STOP            drained         drained        drained        drained
 """
 
 APPLY: dict[Input, Callable[[Call, PhoneSide], None]] = {
-    Input.BOT_CONNECTED: lambda call, _: call.bot_connected(),
-    Input.BOT_FAILED: lambda call, _: call.bot_failed("no"),
+    Input.BOT_READY: lambda call, _: call.bot_ready("bot-ready"),
+    Input.BOT_FAILED: lambda call, _: call.bot_failed("no", "runner"),
     Input.BOT_ENDED: lambda call, _: call.bot_ended(),
-    Input.BOT_LOST: lambda call, _: call.bot_lost("reset"),
-    Input.BOT_TO_REPLACE: lambda call, _: call.bot_lost("reset"),
+    Input.BOT_LOST: lambda call, _: call.bot_lost("connection", "reset"),
+    Input.BOT_TO_REPLACE: lambda call, _: call.bot_lost("connection", "reset"),
     Input.BOT_HANGS_UP: lambda call, _: call.bot_command(Hangup("done")),
     Input.BOT_TRANSFERS: lambda call, _: call.bot_command(Transfer("support")),
     Input.PHONE_GONE: lambda call, _: call.phone_gone(),
     Input.PLAYED_OUT: lambda _, phone: phone.play(1.0),
     Input.STOP: lambda call, _: call.stop(Outcome.DRAINED),
 }
+
+BRING_THEIR_OWN = {
+    Input.BOT_FAILED,
+    Input.BOT_LOST,
+    Input.PHONE_GONE,
+    Input.PLAYED_OUT,
+    Input.STOP,
+}
+"""Inputs that bring an outcome with them."""
 
 
 def expected() -> dict[tuple[State, Input], str]:
@@ -58,10 +67,10 @@ def call_in(state: State, restarts: int = 0) -> tuple[Call, PhoneSide, BotSide]:
     exchange = Exchange(on_bot_lost="restart", max_restarts=more)
     call, phone, bot = exchange.call()
     if state in (State.TALKING, State.RESUMING, State.FINISHING):
-        call.bot_connected()
+        call.bot_ready("bot-ready")
         exchange.say(bot, 0.5)
     if state is State.RESUMING:
-        call.bot_lost("reset")
+        call.bot_lost("connection", "reset")
     if state is State.FINISHING:
         call.bot_ended()
     if state is State.ENDED:
@@ -101,9 +110,8 @@ class LifeTests(SynchronousTestCase):
 
     def test_an_end_and_what_leads_to_it_have_an_outcome_and_nothing_else_has(self) -> None:
         for (_, what), (following, outcome) in TRANSITIONS.items():
-            brings_its_own = what in (Input.STOP, Input.PLAYED_OUT)
             ends = following in (State.FINISHING, State.ENDED)
-            self.assertEqual(ends, outcome is not None or brings_its_own)
+            self.assertEqual(ends, outcome is not None or what in BRING_THEIR_OWN)
 
     def test_each_state_is_reached_and_left_toward_the_end(self) -> None:
         for state in set(State) - {State.STARTING}:
@@ -122,5 +130,16 @@ class LifeTests(SynchronousTestCase):
         exchange.clock.advance(5.0)
         exchange.calls.drain()
         self.assertIsNone(exchange.calls.answer("42", PhoneSide(exchange.clock)))
+        for cause in ("connection", "error", "silent"):
+            call, _, _ = Exchange().talk()
+            call.bot_lost(cause, "")
+            reached.add(call.outcome)
+        for cause in ("runner", "bridge"):
+            call, _, _ = Exchange().call()
+            call.bot_failed("", cause)
+            reached.add(call.outcome)
+        call, _, _ = Exchange().call()
+        call.phone_gone()
+        reached.add(call.outcome)
         reached |= {Outcome(value) for value, count in exchange.calls.outcomes.items() if count}
         self.assertEqual(reached, set(Outcome))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from itertools import permutations, product
 from typing import Any
 
+from pipecat_bridge.runner.early import Digit, Text
 from pipecat_bridge.wire import rtvi
 from tests.doubles import protobuf
 from tests.doubles.bot import BotDouble
 from tests.doubles.garbage import GARBAGE
-from tests.unit.bot_side import CALL, FRAME, BotSideCase, numbered, numbers, order, warnings
+from tests.unit.bot_side import FRAME, BotSideCase, numbered, numbers, order, warnings
 
 HOWS = ("frame", "rtvi", "flush_media")
 
@@ -78,7 +79,7 @@ class ReadyTests(BotSideCase):
         bot.rtvi("bot-ready")
         side.turn(2)
         self.assertEqual(side.heard.names, ["connected", "ready"])
-        self.assertEqual(side.link._timer.active(), False)
+        self.assertEqual(side.heard.ready_by, ["bot-ready"])
 
     def test_bot_ready_before_the_input_socket_is_there(self) -> None:
         side = self.make()
@@ -86,7 +87,7 @@ class ReadyTests(BotSideCase):
         side.dial(bot, "output")
         bot.rtvi("bot-ready")
         side.speak(10)
-        side.link.send_digit("1")
+        side.link.send_message(Digit("1"))
         self.assertEqual(side.heard.names, [])
         bot.ready_sent = True
         side.dial(bot, "input")
@@ -99,7 +100,7 @@ class ReadyTests(BotSideCase):
         side = self.make()
         side.speak(3)
         for number in range(150):
-            side.link.send_text(str(number), True, True)
+            side.link.send_message(Text(str(number), True, True))
         bot = BotDouble(side.clock, ready_after=0.1)
         kinds = order(bot)
         side.dial(bot)
@@ -134,7 +135,7 @@ class ToBotTests(BotSideCase):
                 side.speak(50, rate=16000)
                 self.assertApproximates(len(bot.pcm()), rate * 2, 2)
                 self.assertEqual((bot.faults, {frame.rate for frame in bot.audio}), ([], {rate}))
-                self.assertEqual(side.link.queue_stats.wait_max, 0)
+                self.assertEqual(side.link.to_bot.stats.wait_max, 0)
 
     def test_the_phone_may_change_its_rate(self) -> None:
         side = self.make()
@@ -160,9 +161,9 @@ class ToBotTests(BotSideCase):
         bot.stall()
         side.speak(250, start=20)
         for digit in "0123456789*#":
-            side.link.send_digit(digit)
-        side.link.send_text("hello", True, True)
-        self.assertGreater(side.link.queue_stats.dropped, 0)
+            side.link.send_message(Digit(digit))
+        side.link.send_message(Text("hello", True, True))
+        self.assertGreater(side.link.to_bot.stats.dropped, 0)
         kinds = order(bot)
         bot.unstall()
         side.turn()
@@ -202,7 +203,10 @@ class FromBotTests(BotSideCase):
         )
         self.assertEqual(heard.names, ["connected", "ready", "interrupted"])
         self.assertEqual(self.side.played(), numbered(8, 8000))
-        self.assertEqual((self.side.link.stats.frames_in, self.side.link.stats.bad_frames), (2, 0))
+        self.assertEqual(
+            (self.side.link.from_bot.stats.frames_in, self.side.link.from_bot.stats.bad_frames),
+            (2, 0),
+        )
 
     def test_every_shape_of_audio_arrives_whole(self) -> None:
         speech = b"".join(numbered(number, 8000) for number in range(100))
@@ -212,7 +216,7 @@ class FromBotTests(BotSideCase):
                 bot.burst(speech, 8000, stereo=stereo, odd=odd)
                 self.side.turn()
                 self.assertEqual(self.side.played(), speech)
-                self.assertEqual(self.side.link.stats.bad_frames, 0)
+                self.assertEqual(self.side.link.from_bot.stats.bad_frames, 0)
 
     def test_one_frame_of_64_kb(self) -> None:
         bot = self.talk()
@@ -227,18 +231,17 @@ class FromBotTests(BotSideCase):
             bot.burst(bytes(rate * 2), rate)
             self.side.turn()
         self.assertApproximates(self.side.playout.depth, 5.0, 0.021)
-        self.assertEqual(self.side.link.stats.bad_frames, 0)
+        self.assertEqual(self.side.link.from_bot.stats.bad_frames, 0)
 
     def test_a_rate_that_cannot_be_is_counted_and_the_call_goes_on(self) -> None:
         bot = self.talk()
-        with warnings() as said:
-            for rate in (0, 1, 7999, 192_001, 2**32 - 1):
-                bot.send_audio(bytes(320), rate)
-            self.side.turn()
-        self.assertEqual(self.side.link.stats.bad_frames, 5)
-        self.assertEqual(len(said), 1)
-        self.assertIn(CALL, said[0])
-        self.assertIn("sample rate of 0 Hz", said[0])
+        for rate in (0, 1, 7999, 192_001, 2**32 - 1):
+            bot.send_audio(bytes(320), rate)
+        self.side.turn()
+        self.assertEqual(self.side.link.from_bot.stats.bad_frames, 5)
+        warned = self.side.heard.warnings
+        self.assertEqual([kind for kind, _ in warned], ["bad-message"] * 5)
+        self.assertIn("sample rate of 0 Hz", warned[0][1])
         bot.send_audio(numbered(3, 8000), 8000)
         self.side.turn()
         self.assertEqual(self.side.played(), numbered(3, 8000))
@@ -251,17 +254,18 @@ class FromBotTests(BotSideCase):
         self.side.turn()
         self.assertApproximates(self.side.playout.depth, 2.0, 0.021)
 
-    def test_garbage_is_logged_once_counted_and_the_call_goes_on(self) -> None:
+    def test_garbage_is_told_and_counted_and_the_call_goes_on(self) -> None:
         harmless = {"no-channels", "many-channels"}
         for name in GARBAGE:
-            with self.subTest(name=name), warnings() as said:
+            with self.subTest(name=name):
                 bot = self.talk()
                 for _ in range(3):
                     bot.garbage(name)
                 self.side.turn()
                 faults = 0 if name in harmless else 3
-                self.assertEqual(self.side.link.stats.bad_frames, faults)
-                self.assertEqual(len(said), min(1, faults))
+                self.assertEqual(self.side.link.from_bot.stats.bad_frames, faults)
+                warned = [kind for kind, _ in self.side.heard.warnings]
+                self.assertEqual(warned, ["bad-message"] * faults)
                 self.side.played()
                 bot.send_audio(numbered(3, 8000), 8000)
                 self.side.speak(3)
@@ -273,7 +277,7 @@ class FromBotTests(BotSideCase):
         depth = 100_000
         bot.send(protobuf.encode("message", data='{"type":' + "[" * depth + "]" * depth + "}"))
         self.side.turn()
-        self.assertEqual((self.side.link.stats.bad_frames, bot.closes), (1, []))
+        self.assertEqual((self.side.link.from_bot.stats.bad_frames, bot.closes), (1, []))
 
     def test_what_comes_after_our_close_is_nothing_to_us(self) -> None:
         bot = self.talk()
@@ -295,7 +299,7 @@ class BargeInTests(BotSideCase):
     def flushes(self) -> int:
         self.side.turn()
         flushes = self.side.playout.stats.flushes
-        self.assertEqual(self.side.link.stats.interruptions, flushes)
+        self.assertEqual(self.side.link.from_bot.stats.interruptions, flushes)
         self.assertEqual(self.side.heard.names.count("interrupted"), flushes)
         return flushes
 
@@ -404,7 +408,7 @@ class FullPlayoutTests(BotSideCase):
         side.speak(250, start=50)
         self.assertTrue(side.transports[0].paused)
         self.assertEqual(numbers(bot), list(range(300)))
-        self.assertEqual((side.link.queued, side.link.queue_stats.dropped), (0, 0))
+        self.assertEqual((side.link.to_bot.queued, side.link.to_bot.stats.dropped), (0, 0))
 
     def test_a_bot_that_is_not_read_is_not_taken_for_dead(self) -> None:
         side = self.make(max_queue=1.0, ping_interval=1.0, ping_timeout=2.0)
@@ -434,14 +438,14 @@ class StallTests(BotSideCase):
         self.assertLessEqual(max(self.delay(bot, began, 0)), 0.002)
         bot.stall()
         side.speak(250, start=50)
-        unread = side.link.queue_stats.sent - len(bot.audio)
-        late = side.link._queue.depth + unread
+        unread = side.link.to_bot.stats.sent - len(bot.audio)
+        late = side.link.to_bot._queue.depth + unread
         bot.unstall()
         side.speak(100, start=300)
         # A second after the stall, and at once in fact.
         self.assertLessEqual(max(self.delay(bot, began, 305)), 0.002)
         self.assertEqual(numbers(bot), sorted(numbers(bot)))
-        self.assertEqual(side.link.queue_stats.dropped, 400 - len(bot.audio))
+        self.assertEqual(side.link.to_bot.stats.dropped, 400 - len(bot.audio))
         self.assertEqual(bot.faults, [])
         return unread, late
 
@@ -461,8 +465,8 @@ class StallTests(BotSideCase):
         bot = side.bot()
         bot.stall()
         side.speak(250)
-        self.assertEqual(side.link.queue_stats.sent, 25)
-        self.assertEqual(side.link.queued, 150)
+        self.assertEqual(side.link.to_bot.stats.sent, 25)
+        self.assertEqual(side.link.to_bot.queued, 150)
 
     def test_a_slow_bot_stays_near_the_present(self) -> None:
         full_speed = 50 * (640 + 13 + 4) + 5 * 14  # bytes a second: protobuf, WebSocket, pings
@@ -485,7 +489,7 @@ class StallTests(BotSideCase):
         bot = side.bot(answers_pings=False)
         side.speak(500)
         self.assertEqual(numbers(bot), list(range(500)))
-        self.assertEqual(side.link.queued, 0)
+        self.assertEqual(side.link.to_bot.queued, 0)
 
     def test_pongs_of_the_output_socket_say_nothing_of_the_input_socket(self) -> None:
         side = self.make(ping_interval=0.5, ping_timeout=60.0)
@@ -493,7 +497,7 @@ class StallTests(BotSideCase):
         side.speak(50)
         bot.sockets["input"].stall(True)
         side.speak(100, start=50)
-        self.assertEqual(side.link.queue_stats.sent - len(bot.audio), 25)
+        self.assertEqual(side.link.to_bot.stats.sent - len(bot.audio), 25)
 
 
 class EndTests(BotSideCase):
@@ -508,6 +512,7 @@ class EndTests(BotSideCase):
         ):
             with self.subTest(sockets=sockets, code=code):
                 bot = self.make().bot(sockets)
+                bot.burst(numbered(1, 8000), 8000)
                 bot.close(code, "good bye")
                 self.assertEqual(self.end(), [end])
                 if end == "lost":
@@ -536,6 +541,9 @@ class EndTests(BotSideCase):
         for direction in ("input", "output"):
             with self.subTest(direction=direction):
                 bot = self.make().bot(2)
+                bot.burst(numbered(3, 8000), 8000)
+                self.side.turn()
+                self.side.played()
                 bot.sockets["output"]._tcp().pauseProducing()  # it reads our close late
                 bot.sockets[direction].sendCloseFrame(code=1000)
                 if direction == "input":
@@ -552,9 +560,12 @@ class EndTests(BotSideCase):
         for code in (1000, 1011):
             bot = BotDouble(self.make().clock)
             self.side.dial(bot, "input")
-            bot.close(code)
+            bot.close(code, "good bye")
             self.side.turn(0.05)
-            self.assertEqual(self.side.heard.names, ["lost"])
+            self.assertEqual(self.side.heard.names, ["failed"])
+            [error] = self.side.heard.errors
+            lost = "the bot was lost before it was ready: its WebSocket closed: good bye"
+            self.assertEqual(str(error), f"{lost} ({code})")
 
     def test_half_open(self) -> None:
         """Nothing comes back, not even pongs: dropped `ping_timeout` after the first ping."""
@@ -583,7 +594,7 @@ class EndTests(BotSideCase):
         self.assertEqual((side.heard.names, bot.closes), (["connected", "ready"], []))
 
     def test_a_listener_that_ends_the_call_while_it_is_told(self) -> None:
-        for told in ("bot_connected", "bot_ready", "bot_event", "bot_interrupted"):
+        for told in ("link_connected", "bot_ready", "bot_event", "bot_interrupted"):
             with self.subTest(told=told):
                 side = self.make()
                 setattr(side.heard, told, lambda *_: self.side.link.close())
@@ -603,7 +614,7 @@ class EndTests(BotSideCase):
                 side.link.close()
                 side.link.close()
                 side.link.send_audio(bytes(640), 16000)
-                side.link.send_digit("1")
+                side.link.send_message(Digit("1"))
                 self.assertEqual(self.end(), [])
                 self.assertEqual([how.code for how in bot.closes], [1000] * sockets)
 

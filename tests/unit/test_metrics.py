@@ -48,8 +48,8 @@ class MetricsCase(SynchronousTestCase):
     def busy_call(self, number: int) -> tuple[Call, PhoneSide, BotSide]:
         """A call in which each counter has a value of its own, with its second bot."""
         call, phone, _ = self.exchange.talk()
-        call.bot_lost("broken")
-        call.bot_connected()
+        call.bot_lost("connection", "broken")
+        call.bot_ready("bot-ready")
         bot = self.exchange.runner.bots[-1]
         phone.stats.frames_in = 1 + number
         phone.stats.filled_frames = 2 + number
@@ -149,10 +149,10 @@ class RunnerTests(SynchronousTestCase):
         return lease
 
     def test_calls_and_what_became_of_starts(self) -> None:
-        for result in ("connected", "failed", "busy"):
+        for result in ("ready", "failed", "busy"):
             self.assertEqual(self.value("starts_total", runner="http://a", result=result), 0)
         for _ in range(3):
-            self.take(0).connected()
+            self.take(0).ready()
         self.take(0).failed("refused")
         self.take(0).failed("refused")
         self.take(0).give_back()
@@ -160,7 +160,7 @@ class RunnerTests(SynchronousTestCase):
         self.assertEqual(self.value("calls", runner="http://a"), 3)
         self.assertEqual(self.value("calls", runner="http://b"), 0)
         for runner, result, count in (
-            ("http://a", "connected", 3),
+            ("http://a", "ready", 3),
             ("http://a", "failed", 2),
             ("http://a", "busy", 0),
             ("http://b", "busy", 1),
@@ -174,7 +174,7 @@ class RunnerTests(SynchronousTestCase):
         seen.append(self.value("state", runner="http://a"))
         self.clock.advance(1.3)
         seen.append(self.value("state", runner="http://a"))
-        self.take(0).connected()
+        self.take(0).ready()
         seen.append(self.value("state", runner="http://a"))
         self.assertEqual(seen, [0, 2, 1, 0])
         self.assertEqual(self.value("state", runner="http://b"), 0)

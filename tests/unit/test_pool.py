@@ -51,7 +51,7 @@ class PoolCase(SynchronousTestCase):
     def close(self, upstream: Upstream) -> None:
         """Make an open one closed by a call."""
         self.clock.advance(upstream.breaker.left + 0.001)
-        self.take_at(upstream).connected()
+        self.take_at(upstream).ready()
         self.assertEqual(upstream.state, "closed")
 
     @property
@@ -72,14 +72,14 @@ class LeaseTests(PoolCase):
         lease = self.take()
         self.assertIs(lease.upstream, self.upstream)
         self.assertEqual(self.counts(), (1, 1))
-        lease.connected()
+        lease.ready()
         self.assertEqual(self.counts(), (1, 0))
         lease.give_back()
         self.assertEqual(self.counts(), (0, 0))
 
     def test_the_first_word_counts_and_the_place_is_given_back_once(self) -> None:
         words: dict[str, Callable[[Lease], None]] = {
-            "connected": lambda lease: lease.connected(),
+            "ready": lambda lease: lease.ready(),
             "failed": lambda lease: lease.failed("refused"),
             "busy": lambda lease: lease.busy(5.0),
             "given back": lambda lease: lease.give_back(),
@@ -89,15 +89,15 @@ class LeaseTests(PoolCase):
                 with self.subTest(first=first, second=second):
                     self.make(1, breaker_failures=2)
                     [self.upstream] = self.upstreams
-                    self.take().connected()  # a place that must not be given back for another
+                    self.take().ready()  # a place that must not be given back for another
                     lease = self.take()
                     for _ in range(2):
                         say(lease)
                     for _ in range(2):
                         say_more(lease)
-                    kept = first == second == "connected"
+                    kept = first == second == "ready"
                     self.assertEqual(self.counts(), (2 if kept else 1, 0))
-                    wanted = Counter({"connected": 1})
+                    wanted = Counter({"ready": 1})
                     wanted.update([first] if first != "given back" else [])
                     self.assertEqual(self.upstream.starts, wanted)
                     self.assertEqual(self.upstream.state, "closed")
@@ -111,14 +111,14 @@ class LeaseTests(PoolCase):
             self.none()
             end(probe)
             self.assertEqual(self.upstream.state, "half-open")
-            self.take().connected()
+            self.take().ready()
             self.assertEqual(self.upstream.state, "closed")
 
 
 class ChoiceTests(PoolCase):
     def connect(self) -> Lease:
         lease = self.take()
-        lease.connected()
+        lease.ready()
         return lease
 
     def test_least_loaded(self) -> None:
@@ -133,8 +133,8 @@ class ChoiceTests(PoolCase):
     def test_one_that_starts_weighs_as_much_as_some_that_run(self) -> None:
         first, second, third = self.upstreams
         for _ in range(STARTING - 1):
-            self.take_at(first).connected()
-            self.take_at(second).connected()
+            self.take_at(first).ready()
+            self.take_at(second).ready()
         self.take_at(third)
         self.assertNotIn(third, [self.take().upstream for _ in range(2)])
         self.assertIs(self.take().upstream, third)
@@ -177,7 +177,7 @@ class ChoiceTests(PoolCase):
         first, *others = self.upstreams
         self.open(first)
         for each in others:
-            self.take_at(each).connected()
+            self.take_at(each).ready()
         self.clock.advance(1.1)
         self.assertEqual((first.state, first.available), ("half-open", True))
         probe = self.take()
@@ -212,7 +212,7 @@ class ChoiceTests(PoolCase):
     def test_one_that_is_back_gets_one_then_two_then_four(self) -> None:
         first, *others = self.upstreams
         for _ in range(400):
-            self.take(first).connected()
+            self.take(first).ready()
         self.open(first)
         self.close(first)
         for under_way in (1, 2, 4, 8, 16, 32):
@@ -220,7 +220,7 @@ class ChoiceTests(PoolCase):
             self.assertEqual({lease.upstream for lease in leases}, {first})
             self.assertIn(self.take().upstream, others)
             for lease in leases:
-                lease.connected()
+                lease.ready()
                 lease.give_back()
         self.assertEqual([self.take().upstream for _ in range(40)].count(first), 40)
 
@@ -258,7 +258,7 @@ class NoChoiceTests(PoolCase):
             probe.failed("refused")
         self.assertGreater(self.upstream.breaker.left, 20)
         self.clock.advance(1.01)
-        self.take().connected()
+        self.take().ready()
         self.assertEqual((self.upstream.state, self.pool.available), ("closed", True))
 
     def test_in_a_pool_the_doubled_delay_is_kept_while_others_are_there(self) -> None:
@@ -330,7 +330,7 @@ class LogTests(PoolCase):
         with capturedLogs() as captured:
             self.open(first)
             self.close(first)
-            self.take_at(first).connected()
+            self.take_at(first).ready()
         wanted = [
             "runner http://a fails and is left alone for 1.0 s: refused",
             "runner http://a takes calls again",
@@ -350,7 +350,7 @@ class SequenceTests(PoolCase):
     """Whatever happens in whatever order."""
 
     WORDS = (
-        Lease.connected,
+        Lease.ready,
         lambda lease: lease.failed("refused"),
         lambda lease: lease.failed("refused"),
         lambda lease: lease.busy(None),
@@ -384,7 +384,7 @@ class SequenceTests(PoolCase):
                 word = chance.choice(self.WORDS)
                 word(lease)
                 probes[lease.upstream].discard(lease)
-                if word is not Lease.connected:
+                if word is not Lease.ready:
                     leases.remove(lease)
                     held[lease.upstream] -= 1
                     word(lease)

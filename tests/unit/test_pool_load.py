@@ -81,7 +81,7 @@ class Runner:
 
     def connected(self, lease: Lease) -> None:
         self.successes += 1
-        lease.connected()
+        lease.ready()
         self.running.add(lease)
         self.clock.callLater(self.chance.uniform(4, 8), self.over, lease)
 

@@ -110,7 +110,7 @@ class RefusalTests(SynchronousTestCase):
         first.phone_gone()
         second, _, _ = exchange.talk(UUID)
         self.assertEqual(exchange.calls.record(UUID)["state"], "talking")
-        second.bot_lost("reset")
+        second.bot_lost("connection", "reset")
         self.assertEqual(exchange.calls.record(UUID)["outcome"], "bot-hangup")
 
     def test_max_calls(self) -> None:
@@ -170,7 +170,7 @@ class EndTests(SynchronousTestCase):
     def test_outcomes_are_counted(self) -> None:
         for _ in range(2):
             self.exchange.talk()[0].phone_gone()
-        self.exchange.call()[0].bot_failed("503")
+        self.exchange.call()[0].bot_failed("503", "runner")
         counted = {name: count for name, count in self.calls.outcomes.items() if count}
         self.assertEqual(counted, {"caller-hangup": 2, "runner-failed": 1})
 

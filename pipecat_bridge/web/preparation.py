@@ -1,0 +1,106 @@
+"""What a call is prepared with: the body of a PUT or POST to `/v1/calls/{id}`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from pipecat_bridge.web.problem import ProblemError
+from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
+
+RUNNER_PARAMETERS: Final = frozenset(
+    {
+        "llm_type",
+        "llm_key",
+        "llm_messages",
+        "stt_type",
+        "stt_language",
+        "tts_type",
+        "tts_language",
+        "tts_voice_id",
+    }
+)
+"""What a call may tell its runner, besides metadata."""
+
+_FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_LOST_PLUS: Final = re.compile(r" \d+")
+
+
+class Preparation(NamedTuple):
+    """Parameters for the runner, metadata of the call, and what looks wrong in the latter."""
+
+    parameters: dict[str, Any]
+    metadata: dict[str, Any]
+    doubts: list[str]
+
+
+def read_preparation(body: bytes) -> Preparation:
+    """From JSON, or from a form as the dialplan's CURL posts it; raises ProblemError.
+
+    The content type does not tell: `curl -d` calls JSON a form as well.
+    """
+    if b"=" in body and body.lstrip()[:1] not in b'{["':
+        return _from_form(body.decode("utf-8", "replace"))
+    try:
+        content = msgspec.json.decode(body.strip() or b"{}", type=dict[str, Any])
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(
+            400, f"the body is neither a JSON object nor a form (name=value&..): {error}"
+        ) from None
+    return _from_json(content)
+
+
+def _from_form(text: str) -> Preparation:
+    fields = dict(parse_qsl(text, keep_blank_values=True))
+    parameters: dict[str, Any] = {key: fields.pop(key) for key in RUNNER_PARAMETERS & set(fields)}
+    if "llm_messages" in parameters:
+        try:
+            parameters["llm_messages"] = msgspec.json.decode(parameters["llm_messages"].encode())
+        except (ValueError, RecursionError) as error:
+            raise ProblemError(
+                400, f"llm_messages of a form: expected a list in JSON: {error}"
+            ) from None
+    return Preparation(_checked(parameters), dict(fields), list(_doubts(fields)))
+
+
+def _doubts(fields: dict[str, str]) -> Iterator[str]:
+    """What a dialplan does that does not encode its values."""
+    for name, value in fields.items():
+        if not _FIELD_NAME.fullmatch(name):
+            yield (
+                f"the form has a field {name[:40]!a}, probably the rest of a value with an & in it:"
+                " URIENCODE() each value in the dialplan"
+            )
+        elif _LOST_PLUS.fullmatch(value):
+            yield (
+                f"{name} begins with a blank where probably a + was meant: URIENCODE() each value"
+                " in the dialplan"
+            )
+
+
+def _from_json(content: dict[str, Any]) -> Preparation:
+    if too_deep(content):
+        raise ProblemError(400, f"the body is nested deeper than {MAX_DEPTH} levels")
+    metadata = content.pop("metadata", {})
+    if not isinstance(metadata, dict):
+        raise ProblemError(400, '"metadata" must be an object of names and values')
+    unknown = sorted(set(content) - RUNNER_PARAMETERS)
+    if unknown:
+        known = ", ".join(sorted(RUNNER_PARAMETERS))
+        raise ProblemError(400, f'unknown key "{unknown[0]}": expected metadata, {known}')
+    return Preparation(_checked(content), metadata, [])
+
+
+def _checked(parameters: dict[str, Any]) -> dict[str, Any]:
+    messages = parameters.get("llm_messages", [])
+    if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
+        raise ProblemError(
+            400, 'llm_messages: expected a list of objects such as {"role": "..", "content": ".."}'
+        )
+    if too_deep(parameters):
+        raise ProblemError(400, f"llm_messages is nested deeper than {MAX_DEPTH} levels")
+    return parameters
