@@ -35,6 +35,7 @@ from pipecat_bridge.load import protobuf, websocket
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
 from pipecat_bridge.runner.dialler import Dialler
 from pipecat_bridge.runner.door import Door
+from pipecat_bridge.runner.early import Early
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.target import Target
 from pipecat_bridge.wire.audiosocket import Kind, encode
@@ -85,8 +86,10 @@ class Path:
             clock,
             self.playout,
             Nobody(),
+            Nobody(),
             dialect,
             CallerAudioOptions(),
+            Early(0.5),
             1.0,
             clock.seconds,
         )
@@ -110,7 +113,7 @@ class Path:
         self._phone.makeConnection(Sink())
         exchange.__dict__["answer"] = lambda *_: Nobody()
         self._phone.dataReceived(encode(Kind.UUID, bytes(16)))
-        self._phone.join(link.send_audio, self.playout)
+        self._phone.join(link.to_bot.send, self.playout)
 
     def to_bot(self) -> None:
         """A frame of the caller's, to the bot's socket."""

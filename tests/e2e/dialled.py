@@ -39,9 +39,9 @@ def heard(phone: StrictAsterisk, level: int) -> float:
     return samples(phone).count(level) / 160
 
 
-def link(it: Line, phone: StrictAsterisk) -> Any:
-    """The link of a call that runs."""
-    return it.bridge.calls.get(str(phone.call_id)).bot.link
+def bot_side(it: Line, phone: StrictAsterisk) -> Any:
+    """The bot's side of a call that runs."""
+    return it.bridge.calls.get(str(phone.call_id)).bot
 
 
 async def settled(it: Line, phone: StrictAsterisk) -> dict[str, Any]:

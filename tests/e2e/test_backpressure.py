@@ -45,7 +45,7 @@ async def speak(it: Line) -> tuple[StrictAsterisk, BotDouble]:
 
 
 def queue(it: Line, phone: StrictAsterisk) -> Any:
-    return it.bridge.calls.get(str(phone.call_id)).bot.link
+    return it.bridge.calls.get(str(phone.call_id)).bot
 
 
 def unread(it: Line, phone: StrictAsterisk, bot: BotDouble) -> int:

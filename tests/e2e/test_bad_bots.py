@@ -11,7 +11,7 @@ from tests.doubles import protobuf
 from tests.doubles.asterisk import HUNG_UP
 from tests.doubles.bot import BotDouble
 from tests.doubles.bot_socket import DialError
-from tests.e2e.dialled import EIGHT, LOUD, constant, heard, link, samples
+from tests.e2e.dialled import EIGHT, LOUD, bot_side, constant, heard, samples
 from tests.e2e.harness import line, reactor, sleep
 from tests.unit.bot_side import warnings
 
@@ -48,7 +48,7 @@ async def test_garbage_of_every_kind() -> None:
             bot.send_audio(constant(LOUD), EIGHT)
             await phone.until(lambda: heard(phone, LOUD) == 25)
         assert [str(phone.call_id) in text for text in said] == [True]
-        assert link(it, phone).stats.bad_frames == 3 * 12
+        assert bot_side(it, phone).stats.bad_frames == 3 * 12
         assert bot.closes == []
         phone.hangup()
         record = await it.ended(phone)
@@ -69,7 +69,7 @@ async def test_barge_in_within_one_segment(how: Any) -> None:
         bot.send_audio(constant(3000, 0.5), EIGHT)
         await phone.until(lambda: heard(phone, 3000) == 25)
         assert set(samples(phone)) == {0, 1000, 3000}
-        assert link(it, phone).stats.interruptions == 1
+        assert bot_side(it, phone).stats.interruptions == 1
         order = samples(phone)
         assert 1000 not in order[order.index(3000) :]
         phone.hangup()
@@ -85,12 +85,12 @@ async def test_a_barge_in_told_three_times_and_two_that_follow_each_other() -> N
             bot.interrupt(how)  # type: ignore[arg-type]
         bot.send_audio(constant(1000, 60.0), EIGHT)
         await phone.until(lambda: heard(phone, 1000) >= 3)
-        assert link(it, phone).stats.interruptions == 1
+        assert bot_side(it, phone).stats.interruptions == 1
         for how in ("flush_media", "frame", "rtvi"):
             bot.interrupt(how)  # type: ignore[arg-type]
         bot.send_audio(constant(2000), EIGHT)
         await phone.until(lambda: heard(phone, 2000) == 25)
-        assert link(it, phone).stats.interruptions == 2
+        assert bot_side(it, phone).stats.interruptions == 2
         assert heard(phone, 1000) < 50
         phone.hangup()
         record = await it.ended(phone)

@@ -16,10 +16,10 @@ from tests.e2e.dialled import (
     EIGHT,
     LOUD,
     Ending,
+    bot_side,
     constant,
     dialled,
     heard,
-    link,
     samples,
     settled,
 )
@@ -211,7 +211,7 @@ async def test_barge_in(mode: str, how: Any) -> None:
         await phone.until(lambda: heard(phone, 3000) == 25)
         assert set(samples(phone)) == {0, 1000, 3000}
         assert heard(phone, 1000) < 50
-        assert link(it, phone).stats.interruptions == 1
+        assert bot_side(it, phone).stats.interruptions == 1
         phone.hangup()
         await settled(it, phone)
         assert bot.faults == []
@@ -348,7 +348,7 @@ class TestEndings:
                     for bot_ends in (True, False):
                         phone, bot = await it.talk()
                         left = [
-                            weakref.ref(link(it, phone)),
+                            weakref.ref(bot_side(it, phone).link),
                             weakref.ref(it.bridge.calls.running[0]),
                         ]
                         (bot.close if bot_ends else phone.hangup)()
@@ -393,7 +393,7 @@ async def test_garbage_of_every_kind(mode: str) -> None:
             bot.send_audio(constant(LOUD), EIGHT)
             await phone.until(lambda: heard(phone, LOUD) == 25)
         assert [str(phone.call_id) in text for text in said] == [True]
-        assert link(it, phone).stats.bad_frames == 12
+        assert bot_side(it, phone).stats.bad_frames == 12
         assert bot.closes == []
         phone.hangup()
         assert (await settled(it, phone))["outcome"] == "caller-hangup"

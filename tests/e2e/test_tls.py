@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from pipecat_bridge.runner.dialler import MAX_HANDSHAKE
 from tests.certificates import Authority
 from tests.doubles.asterisk import HUNG_UP
-from tests.e2e.dialled import EIGHT, LOUD, constant, dialled, heard, link, settled
+from tests.e2e.dialled import EIGHT, LOUD, bot_side, constant, dialled, heard, settled
 from tests.e2e.harness import Line, sleep
 from tests.e2e.names import known
 from tests.e2e.test_backpressure import SECOND, numbered, numbers
@@ -126,8 +126,8 @@ class TestCalls:
             bot.stall()
             for _ in range(20):
                 await sleep(0.1)
-            assert link(it, phone).queue_stats.sent - len(bot.audio) <= 25
-            assert link(it, phone).queued >= 60
+            assert bot_side(it, phone).queue_stats.sent - len(bot.audio) <= 25
+            assert bot_side(it, phone).queued >= 60
             bot.unstall()
             last = len(phone.sent)
             await bot.until(lambda: numbers(bot)[-1] > last + 10)

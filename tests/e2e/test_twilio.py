@@ -17,10 +17,10 @@ from tests.e2e.dialled import (
     BY_THE_BRIDGE,
     EIGHT,
     Ending,
+    bot_side,
     constant,
     dialled,
     heard,
-    link,
     samples,
     settled,
 )
@@ -185,7 +185,7 @@ class TestPlayout:
             await phone.until(lambda: said(phone, 3000) == 25)
             assert set(samples(phone)) == {0, level(1000), level(3000)}
             assert said(phone, 1000) < 50
-            assert link(it, phone).stats.interruptions == 1
+            assert bot_side(it, phone).stats.interruptions == 1
             phone.hangup()
             await settled(it, phone)
             assert bot.faults == []
@@ -344,7 +344,7 @@ async def test_garbage_of_every_kind() -> None:
             bot.burst(constant(1000))
             await phone.until(lambda: said(phone, 1000) == 25)
         assert [str(phone.call_id) in text for text in logged] == [True], logged
-        assert link(it, phone).stats.bad_frames == 2 * len(GARBAGE)
+        assert bot_side(it, phone).stats.bad_frames == 2 * len(GARBAGE)
         assert bot.closes == []
         phone.hangup()
         assert (await settled(it, phone))["outcome"] == "caller-hangup"
@@ -375,16 +375,16 @@ async def test_a_bot_that_is_stalled_for_five_seconds() -> None:
         queued = 0
         for _ in range(SECOND):
             await sleep(0.1)
-            queued = max(queued, link(it, phone).queued)
-        assert link(it, phone).queue_stats.sent - len(bot.audio) <= 25
+            queued = max(queued, bot_side(it, phone).queued)
+        assert bot_side(it, phone).queue_stats.sent - len(bot.audio) <= 25
         assert 140 <= queued <= AT_MOST
         phone.dtmf("5")
         phone.dtmf("#")
         bot.unstall()
         last = len(phone.sent)
         await phone.until(lambda: len(phone.sent) >= last + SECOND)
-        assert link(it, phone).queued <= 25
-        assert link(it, phone).queue_stats.dropped > 60
+        assert bot_side(it, phone).queued <= 25
+        assert bot_side(it, phone).queue_stats.dropped > 60
         newest = bot.audio[-1].pcm[:2]
         recent = range(len(phone.sent) - 25, len(phone.sent))
         assert newest in [_numbered(number)[:2] for number in recent]
