@@ -18,6 +18,10 @@ NO_ANSWER: Final = 15.0
 """Seconds that a bot has to answer when the caller has stopped speaking, as the bot itself told."""
 
 
+def _nobody(kind: str, text: str) -> None:
+    """Nobody is warned."""
+
+
 class Watch:
     """Calls `warn(kind, text)` for what was expected and has not come. Counters are compared when
     the time is over, so nothing of this is on the frames' way."""
@@ -39,9 +43,10 @@ class Watch:
             timer.cancel()
 
     def close(self) -> None:
-        """Expect nothing any more."""
+        """Expect nothing any more, and forget who would be warned."""
         for kind in list(self._timers):
             self.cancel(kind)
+        self._warn = _nobody
 
     def _look(self, kind: str, came: Callable[[], bool], text: str) -> None:
         del self._timers[kind]

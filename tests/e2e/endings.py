@@ -102,10 +102,8 @@ async def place(it: Line, plan: Plan = USUAL, **options: Any) -> StrictAsterisk:
 async def talk(it: Line, plan: Plan = USUAL) -> tuple[StrictAsterisk, BotDouble]:
     """A call in which the caller and the bot talk."""
     phone = await place(it, plan)
-    call_id, bots = str(phone.call_id), it.runner.bots
-    await it.runner.until(lambda: call_id in bots)
-    bot = bots[call_id]
-    await bot.until(lambda: bot.ready_sent)
+    await it.until(lambda: "ready" in it.kinds(phone))
+    bot = it.runner.bots[str(phone.call_id)]
     phone.start_audio()
     await bot.until(lambda: bot.audio)
     bot.burst(bytes(range(1, 201)) * 16, 16000)

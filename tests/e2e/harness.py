@@ -12,9 +12,11 @@ from twisted.internet.defer import Deferred
 from twisted.web.client import Agent
 
 from pipecat_bridge import config
+from pipecat_bridge.call.events import CallEvent
 from pipecat_bridge.service import Bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.runner import RunnerDouble
+from tests.doubles.watch import Watched
 
 reactor: Any = _reactor
 
@@ -28,25 +30,34 @@ def sleep(seconds: float) -> Deferred[None]:
     return deferred
 
 
-class Line:
-    """The daemon and its runner; places calls."""
+class Line(Watched):
+    """The daemon and its runner; places calls. `told` are the events of all calls."""
 
     def __init__(self, bridge: Bridge, runner: RunnerDouble) -> None:
         self.bridge = bridge
         self.runner = runner
+        self.told: list[CallEvent] = []
+        bridge.events.subscribe(self._note)
+
+    def _note(self, event: CallEvent) -> None:
+        self.told.append(event)
+        self.changed()
+
+    def kinds(self, phone: StrictAsterisk) -> list[str]:
+        """The kinds of the events of one call."""
+        return [event.kind for event in self.told if event.call_id == str(phone.call_id)]
 
     async def dial(self, **options: Any) -> StrictAsterisk:
         """A call from a strict Asterisk; its audio is not started yet."""
         return await connect_asterisk(reactor, _port(self.bridge.phone_listener), **options)
 
     async def talk(self, **options: Any) -> tuple[StrictAsterisk, Any]:
-        """A call whose bot, the runner's double, is there and ready."""
+        """A call whose bot, the runner's double, is there and ready, as the daemon knows."""
         phone = await self.dial(**options)
         call_id = str(phone.call_id)
         await self.runner.until(lambda: call_id in self.runner.bots)
-        bot = self.runner.bots[call_id]
-        await bot.until(lambda: bot.ready_sent)
-        return phone, bot
+        await self.until(lambda: "ready" in self.kinds(phone))
+        return phone, self.runner.bots[call_id]
 
     def record(self, phone: StrictAsterisk) -> dict[str, Any]:
         """The call's record."""

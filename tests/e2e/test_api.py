@@ -76,6 +76,8 @@ async def test_the_page_shows_answers_as_they_are() -> None:
         await bot.until(lambda: any(each["type"] == "send-text" for each in bot.messages))
         assert await it.api("GET", "/healthz") == (200, example("GET /healthz"))
         assert await it.api("GET", "/readyz") == (200, example("GET /readyz"))
+        bot.burst(bytes(range(1, 201)) * 48, 24000)
+        bot.rtvi("error", {"error": "one request failed", "fatal": False})
         bot.rtvi("server-message", {"type": "set", "variables": {"TOPIC": "billing"}})
         bot.rtvi("server-message", {"type": "transfer", "target": "support"})
         await it.ended(phone)

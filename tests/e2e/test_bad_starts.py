@@ -127,12 +127,13 @@ async def test_handshakes_that_fail(mode: str, handshake: Any, reason: str) -> N
 
 @ensureDeferred
 async def test_a_door_that_accepts_and_then_closes() -> None:
-    """Only then it is known that the bot was there: the call had begun."""
+    """An open socket is no bot yet."""
     async with dialled("direct", token_in="header", refuses_late=True) as it:
         phone = await it.dial()
         record = await settled(it, phone)
-        assert record["outcome"] == "bot-hangup"
-        assert record["reason"] == "its WebSocket closed: not you (4003)"
+        assert record["outcome"] == "runner-failed"
+        lost = "the bot was lost before it was ready: its WebSocket closed: not you (4003)"
+        assert record["reason"] == lost
         await it.runner.until(lambda: it.runner.open_connections == 0)
 
 

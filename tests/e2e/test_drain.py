@@ -60,6 +60,7 @@ def test_it_ends_with_the_last_call() -> None:
         first.hangup()
         it.clock.turn(5.0)
         assert not stopped.called
+        bot.burst(bytes(range(1, 201)) * 16, 16000)
         bot.close()
         began = it.clock.seconds()
         it.clock.wait(stopped)

@@ -176,11 +176,9 @@ Ending = Callable[[Line, StrictAsterisk], Awaitable[None]]
 
 
 async def connected(it: Line, phone: StrictAsterisk) -> Any:
-    call_id = str(phone.call_id)
-    await it.runner.until(lambda: call_id in it.runner.bots)
-    bot = it.runner.bots[call_id]
-    await bot.until(lambda: bot.ready_sent)
-    return bot
+    """The bot of a call, ready as the daemon knows."""
+    await it.until(lambda: "ready" in it.kinds(phone))
+    return it.runner.bots[str(phone.call_id)]
 
 
 async def hangs_up_during_run(it: Line, phone: StrictAsterisk) -> None:
@@ -199,7 +197,9 @@ async def resets_while_talking(it: Line, phone: StrictAsterisk) -> None:
 
 
 async def bot_ends(it: Line, phone: StrictAsterisk) -> None:
-    (await connected(it, phone)).close()
+    bot = await connected(it, phone)
+    bot.burst(bytes(range(1, 201)) * 16, 16000)
+    bot.close()
 
 
 async def bot_dies(it: Line, phone: StrictAsterisk) -> None:
