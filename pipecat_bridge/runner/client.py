@@ -9,14 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from OpenSSL import SSL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
-from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import VerificationError
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -25,6 +22,8 @@ from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
 from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.connections import KeptConnections
+from pipecat_bridge.runner.errors import describe, given_up
 
 MAX_BODY = 1 << 20
 """Bytes of an answer that are read; a runner's answers are a few hundred."""
@@ -103,7 +102,7 @@ def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTT
 
     Twisted's pool counts by host only, so the total is shared out among `hosts`.
     """
-    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool = KeptConnections(reactor)
     per_host = min(options.max_idle_per_host, max(1, options.max_idle_connections // hosts))
     pool.maxPersistentPerHost = per_host
     pool.cachedConnectionTimeout = options.idle_timeout  # type: ignore[assignment]  # a float will do
@@ -167,13 +166,6 @@ class RunnerClient:
             raise (RunnerRefusedError if refused else RunnerError)(describe(error)) from error
 
 
-def given_up(error: BaseException) -> bool:
-    """Whether it is from ourselves: requests and connections have errors of their own for it."""
-    reasons = getattr(error, "reasons", None) or ()
-    own = isinstance(error, CancelledError | ConnectingCancelledError)
-    return own or any(given_up(reason.value) for reason in reasons)
-
-
 def seconds_of(values: Sequence[str] | None) -> float | None:
     """Retry-After in seconds; a date, its other form, is as good as nothing said."""
     return float(values[-1]) if values and values[-1].isascii() and values[-1].isdigit() else None
@@ -188,19 +180,6 @@ def as_runner_error(failure: Failure) -> RunnerError:
 
 def _timed_out(_: object, seconds: float) -> Answer:
     raise RunnerError(f"no complete answer within {seconds:g} s")
-
-
-def describe(error: BaseException) -> str:
-    """One line for an error of Twisted's; some carry a list of failures and no text."""
-    reasons = getattr(error, "reasons", None)
-    if reasons:
-        return "; ".join(describe(reason.value) for reason in reasons)
-    if isinstance(error, VerificationError):
-        return "its certificate is not for the host that was asked"
-    if isinstance(error, SSL.Error):
-        faults = ", ".join(str(each[-1]) for each in error.args[0]) if error.args else ""
-        return f"TLS failed: {faults or 'the connection was closed'}"
-    return str(error) or type(error).__name__
 
 
 @implementer(IBodyProducer)

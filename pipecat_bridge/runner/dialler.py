@@ -21,10 +21,9 @@ from pipecat_bridge.runner.client import (
     BUSY,
     RunnerBusyError,
     RunnerError,
-    describe,
-    given_up,
     seconds_of,
 )
+from pipecat_bridge.runner.errors import describe, given_up
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.target import Target
 from pipecat_bridge.runner.websocket import BotSocketProtocol, protocol_options

@@ -129,6 +129,12 @@ class RunnerDouble(Resource, Watched):
         """TCP connections that are open now."""
         return 0 if self._open is None else len(self._open.protocols)
 
+    def close_connections(self) -> None:
+        """Close them all, as a server does with those that were idle for too long."""
+        assert self._open is not None
+        for connection in list(self._open.protocols):
+            connection.transport.loseConnection()
+
     def asked(self, path: str) -> list[Received]:
         """The requests for `path`, e.g. "/run"."""
         return [request for request in self.requests if request.path == path]
