@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IConsumer, IReactorTime
@@ -112,13 +111,15 @@ def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTT
 class RunnerClient:
     """Requests to runners, `max_requests` at a time for each: one that hangs holds up no other.
 
+    Redirects are not followed, cookies not kept, and no compressed answers asked for.
+
     `request_timeout` spans waiting for one's turn, connecting, headers and body.
     """
 
     def __init__(self, reactor: IReactorTime, agent: IAgent, options: RunnerOptions) -> None:
         self._reactor = reactor
         self._headers = Headers({name: [value] for name, value in options.headers.items()})
-        self._http = HTTPClient(agent, data_to_body_producer=_Bytes)
+        self._agent = agent
         self._timeout = options.request_timeout
         self._turns = defaultdict[str, DeferredSemaphore](
             lambda: DeferredSemaphore(options.max_requests)
@@ -141,22 +142,17 @@ class RunnerClient:
             turns.release()
 
     async def _ask(self, method: str, url: str, body: Any) -> Answer:
-        content_of: Mapping[str, Any]
-        content_of = {} if body is None else {"json": body}  # treq would send None as "null"
+        headers, content = self._headers, None
+        if body is not None:
+            headers = headers.copy()
+            headers.setRawHeaders("content-type", ["application/json"])
+            content = _Bytes(json.dumps(body, separators=(",", ":")).encode())
         try:
-            # Unbuffered: treq would keep the body a second time, and all of it.
-            response = await self._http.request(
-                method,
-                url,
-                headers=self._headers,
-                allow_redirects=False,
-                unbuffered=True,
-                **content_of,
-            )
-            content = _Body(MAX_BODY)
-            response.deliverBody(content)
+            response = await self._agent.request(method.encode(), url.encode(), headers, content)
+            whole = _Body(MAX_BODY)
+            response.deliverBody(whole)
             retry_after = seconds_of(response.headers.getRawHeaders("retry-after"))
-            return Answer(response.code, await content.whole, retry_after)
+            return Answer(response.code, await whole.whole, retry_after)
         except RunnerError:
             raise
         except Exception as error:
@@ -184,7 +180,7 @@ def _timed_out(_: object, seconds: float) -> Answer:
 
 @implementer(IBodyProducer)
 class _Bytes:
-    """A body that goes out with its headers; treq's own comes turns of the loop later."""
+    """A body that goes out with its headers; Twisted's own comes turns of the loop later."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

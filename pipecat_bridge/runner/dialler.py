@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from http.client import responses
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import CancelledError, Deferred
@@ -146,6 +147,9 @@ class _DialFactory(WebSocketClientFactory):
         )
         self.options = options
         self.at: tuple[str, int, bool] = (self.host, self.port, self.isSecure)
+        parts = urlsplit(target.url)
+        # Autobahn leaves out what follows a ";".
+        self.resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if ":" in self.host:
             self.host = f"[{self.host}]"  # for the header
         self._link = link

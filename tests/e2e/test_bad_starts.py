@@ -67,11 +67,11 @@ async def test_starts_that_fail(answer: Any, reason: str) -> None:
         (None, """/start: an answer without "wsUrl": it has 'sessionId, token'"""),
         (
             "http://{host}:{port}/x",
-            "/start: wsUrl 'http://127.0.0.1:{port}/x': expected a URL such as"
+            "/start: wsUrl http://127.0.0.1:{port}/x: expected a URL such as"
             " ws://127.0.0.1:7860/ws-client",
         ),
-        ("nonsense", "/start: wsUrl 'nonsense': expected a URL such as"),
-        ("ws://[::1/x", "/start: wsUrl 'ws://[::1/x': expected a URL such as"),
+        ("nonsense", "/start: wsUrl nonsense: expected a URL such as"),
+        ("ws://[::1/x", "/start: wsUrl ws://[::1/x: expected a URL such as"),
         ("ws://bots.example:{port}/x", "/start: wsUrl leads to bots.example, which is neither"),
         ("wss://evil.example/x", "/start: wsUrl leads to evil.example, which is neither"),
         ("ws://127.0.0.1:1/x", "its WebSocket: Connection was refused by other side: 111"),
