@@ -22,6 +22,7 @@ from pipecat_bridge.runner.client import (
 )
 from pipecat_bridge.runner.door import Door
 from pipecat_bridge.runner.link import BotLink
+from pipecat_bridge.runner.redaction import Redaction
 from pipecat_bridge.runner.request import BotRequest
 from pipecat_bridge.wire.pipecat import PipecatDialect
 
@@ -88,8 +89,6 @@ class DialBackAttempt:
     when the call is over) has started it all the same.
     """
 
-    unconnected = "the runner has not dialled back"
-
     def __init__(
         self, runner: DialBack, request: BotRequest, link: BotLink, address: RunnerAddress
     ) -> None:
@@ -100,6 +99,7 @@ class DialBackAttempt:
         self._asked = ""  # the runner's URL, once /run has been sent to it
         self._running: Deferred[None] | None = None
         self._connected: Deferred[RunnerError | None] = Deferred()
+        self.unconnected = "the runner has not dialled back"
 
     async def start(self) -> RunnerError | None:
         """Ask for the bot and wait until its sockets are there; why they are not."""
@@ -109,23 +109,26 @@ class DialBackAttempt:
         return await self._connected
 
     async def _run(self) -> None:
-        body = self._runner.body(self._request, self._runner.door.expect(self._link))
-        secrets = [value for name, value in body.items() if name.endswith("_key")]
+        token = self._runner.door.expect(self._link)
+        body = self._runner.body(self._request, token)
+        where = body["ws_url"].removesuffix(f"/{self._request.call_id}/ws/{token}")
+        self.unconnected = f"the runner has not dialled back to {where}"
+        redact = self._runner.client.redact.including(body).hiding(token)
         try:
-            answer = await self._ask(body)
-            answer.check(secrets)
+            answer = await self._ask(body, redact)
+            answer.check()
             said = answer.json()
             if isinstance(said, dict) and said.get("status", "ok") != "ok":
-                raise RunnerError(f"answered with {answer.excerpt(secrets)}")
+                raise RunnerError(f"answered with {answer.excerpt()}")
         except RunnerError as error:
             raise error.prefixed("/run: ") from None
 
-    async def _ask(self, body: dict[str, Any]) -> Answer:
+    async def _ask(self, body: dict[str, Any], redact: Redaction) -> Answer:
         """Send `/run`; again where a runner of our own has just ended and is started anew."""
         while True:
             self._asked = base = await self._address.url()
             try:
-                return await self._runner.client.request("POST", f"{base}/run", body)
+                return await self._runner.client.request("POST", f"{base}/run", body, None, redact)
             except RunnerRefusedError:
                 self._asked = ""
                 if not self._address.refused(base):

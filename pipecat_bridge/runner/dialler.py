@@ -22,6 +22,7 @@ from pipecat_bridge.runner.client import (
     BUSY,
     RunnerBusyError,
     RunnerError,
+    redirect_to,
     seconds_of,
 )
 from pipecat_bridge.runner.errors import describe, given_up
@@ -96,9 +97,8 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
         if self._leaving is not None and self._leaving.active():
             self._leaving.cancel()
         self._leaving = None
-        headers = self.http_headers or {}
-        retry_after = seconds_of([headers["retry-after"]]) if "retry-after" in headers else None
-        self.factory.failed(str(self.wasNotCleanReason or "closed before it was open"), retry_after)
+        why = str(self.wasNotCleanReason or "closed before it was open")
+        self.factory.failed(why, self.http_headers)
         super().onClose(wasClean, code, reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -146,6 +146,7 @@ class _DialFactory(WebSocketClientFactory):
             useragent=f"pipecat-bridge/{__version__}",
         )
         self.options = options
+        self.redact = target.redact
         self.at: tuple[str, int, bool] = (self.host, self.port, self.isSecure)
         parts = urlsplit(target.url)
         # Autobahn leaves out what follows a ";".
@@ -164,16 +165,19 @@ class _DialFactory(WebSocketClientFactory):
         self.result.callback(None)
         return link
 
-    def failed(self, reason: str, retry_after: float | None = None) -> None:
+    def failed(self, reason: str, headers: dict[str, str] | None = None) -> None:
         """It has not; told more than once, the first counts."""
         if self.result.called:
             return
+        headers = headers or {}
         found = _STATUS.search(reason)
         status = int(found[1]) if found else 0
         if found:
             # Without the peer's own words, which may repeat what it was sent.
             reason = f"the opening handshake was answered with {_named(status)}"
+            reason += redirect_to(headers.get("location", ""), self.redact)
         if status in BUSY:
+            retry_after = seconds_of(headers.get("retry-after", ""))
             self.result.errback(RunnerBusyError(reason, retry_after))
         else:
             self.result.errback(RunnerError(reason))

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import SplitResult, quote, urlencode, urlsplit, urlunsplit
 
 from pipecat_bridge.runner.client import RunnerError
+from pipecat_bridge.runner.redaction import Redaction
 from pipecat_bridge.urls import address_fault, shown_url
 
 TokenPlace = Literal["header", "query", "path"]
@@ -16,10 +17,14 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class Target(NamedTuple):
-    """What is dialled; headers are the bot's token or the configured ones."""
+    """What is dialled; headers are the bot's token or the configured ones.
+
+    `redact` takes these and other secrets out of what the bot says.
+    """
 
     url: str
     headers: dict[str, str]
+    redact: Redaction = Redaction()
 
 
 def from_answer(

@@ -137,7 +137,8 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             link.lost(self, False, f"it broke the protocol: {fault} ({self.localCloseCode})")
             return
         clean = wasClean and code in (None, 1000, 1001, 1005)
-        link.lost(self, clean, f"its WebSocket closed: {reason or 'no reason given'} ({code})")
+        said = self.factory.redact(reason or "no reason given")
+        link.lost(self, clean, f"its WebSocket closed: {said} ({code})")
 
     def _drained(self) -> None:
         if self._link is not None:

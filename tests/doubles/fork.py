@@ -25,6 +25,7 @@ Handshake = Literal[
     "302",
     "200",
     "garbage",
+    "echo",  # what was asked, in the place of a status
     "not-utf8",  # in the reason phrase
     "endless",  # a header that goes on and on
     "bad-accept",  # a wrong Sec-WebSocket-Accept
@@ -140,6 +141,8 @@ class OddAnswer(Protocol):
             transport.write(b"HTTP/1.1 " + _STATUS[how] + b"\r\n\r\n")
         elif how == "garbage":
             transport.write(b"220 mail.example.com ESMTP\r\n\r\n")
+        elif how == "echo":
+            transport.write(b"HTTP/1.1 " + b" ".join(data.split()) + b"\r\n\r\n")
         elif how == "drop":
             transport.loseConnection()
         elif how == "endless":

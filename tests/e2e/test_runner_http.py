@@ -150,8 +150,8 @@ FAST = ("runner.request_timeout=0.4", "runner.connect_timeout=0.6")
         ("503", '/run: answered with 503: {"status": "error", "error": "told to fail"}'),
         ("429", '/run: answered with 429: {"status": "error", "error": "told to fail"}'),
         ("error", '/run: answered with {"status": "error", "error": "no worker is free"}'),
-        ("redirect", '/run: answered with 307: {"status": "moved"}'),
-        ("bad-json", '/run: an answer that is not JSON: b\'{"status": "ok"\''),
+        ("redirect", "/run: answered with 307, a redirect to /elsewhere, which is not followed"),
+        ("bad-json", '/run: an answer of 15 bytes that is not JSON: {"status": "ok"'),
         ("endless", "/run: no complete answer within 0.4 s"),
         ("hang", "/run: no complete answer within 0.4 s"),
         ("drop", "/run: Connection was closed cleanly."),
@@ -190,7 +190,9 @@ async def test_a_runner_that_does_not_dial_back(sockets: Any) -> None:
         phone = await it.dial()
         record = await settled(it, phone)
         assert record["outcome"] == "runner-failed"
-        assert record["reason"] == "the runner has not dialled back within 0.6 s"
+        ws_url = it.runner.asked("/run")[0].body["ws_url"]
+        address = ws_url.partition(f"/{phone.call_id}")[0]
+        assert record["reason"] == f"the runner has not dialled back to {address} within 0.6 s"
         assert phone.hangup_received
 
 

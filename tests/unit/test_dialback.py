@@ -201,8 +201,13 @@ class RunTests(DialBackCase):
             (503, b"no  worker\nis free", "/run: answered with 503: no worker is free"),
             (429, b"\xff", "/run: answered with 429: \N{REPLACEMENT CHARACTER}"),
             (307, b"", "/run: answered with 307: no text"),
+            (200, b"\x1b[2J\0", r"/run: an answer of 5 bytes that is not JSON: \x1b[2J\x00"),
             (404, b"x" * 1000, "/run: answered with 404: " + "x" * 200),
-            (200, b'{"status": "ok"', '/run: an answer that is not JSON: b\'{"status": "ok"\''),
+            (
+                200,
+                b'{"status": "ok"',
+                '/run: an answer of 15 bytes that is not JSON: {"status": "ok"',
+            ),
             (200, b'{"status": "error"}', '/run: answered with {"status": "error"}'),
         ):
             with self.subTest(reason=reason):
@@ -236,8 +241,8 @@ class RunTests(DialBackCase):
                     self.reactor.advance(seconds - 0.1)
                     self.assertEqual(self.heard.names, [])
                     self.reactor.advance(0.2)
-                    reason = f"the runner has not dialled back within {seconds:g} s"
-                    self.assertEqual(self.heard.reasons, [reason])
+                    reason = "the runner has not dialled back to ws://127.0.0.1:8001"
+                    self.assertEqual(self.heard.reasons, [f"{reason} within {seconds:g} s"])
 
     def test_a_call_waits_for_a_runner_that_is_being_started(self) -> None:
         address = LateAddress()
@@ -315,6 +320,7 @@ class StopTests(DialBackCase):
                     connection.answer(answer)
                 else:
                     connection.lose()
+                    self.accept().lose()
             self.assertEqual(len(said), 1)
             self.assertTrue(said[0].startswith(expected), said)
             self.assertEqual(self.runner.stopping.count, 0)

@@ -66,10 +66,32 @@ class AnswerTests(ClientCase):
         self.assertEqual(self.successResultOf(asking).body, b"hello")
 
     def test_what_is_not_json(self) -> None:
-        for body in (b"", b"{", b"ok", b"\xff"):
+        for body, shown in (
+            (b"", "no text"),
+            (b"{", "{"),
+            (b"o\r\n k\x1b[2J", r"o k\x1b[2J"),
+            (b"\xff", "\N{REPLACEMENT CHARACTER}"),
+        ):
             with self.assertRaises(RunnerError) as raised:
                 Answer(200, body).json()
-            self.assertEqual(str(raised.exception), f"an answer that is not JSON: {body!r}")
+            expected = f"an answer of {len(body)} bytes that is not JSON: {shown}"
+            self.assertEqual(str(raised.exception), expected)
+
+    def test_a_redirect_tells_where_to(self) -> None:
+        for location, shown in (
+            (b"/elsewhere", "/elsewhere"),
+            (b"http://me:pass@h/x?token=s3cret", "http://***@h/x?***"),
+            (b"/\x1b[2J\xff", r"/\x1b[2J\xff"),
+            (b"/a/sk-s3cret-of-ours", "/a/***"),
+        ):
+            self.make(headers={"Authorization": "Bearer sk-s3cret-of-ours"})
+            asking = self.ask()
+            head = b"HTTP/1.1 302 Found\r\nContent-Length: 2\r\nLocation: %b\r\n\r\nhi"
+            self.accept().answer(head % location)
+            answer = self.successResultOf(asking)
+            error = self.assertRaises(RunnerError, answer.check)
+            expected = f"answered with 302, a redirect to {shown}, which is not followed"
+            self.assertEqual(str(error), expected)
 
 
 class FailureTests(ClientCase):
