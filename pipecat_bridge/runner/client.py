@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.connections import KeptConnections
-from pipecat_bridge.runner.errors import describe, given_up
+from pipecat_bridge.runner.errors import closed, describe, given_up
 from pipecat_bridge.runner.redaction import Redaction
 from pipecat_bridge.urls import shown_url
 
@@ -185,8 +185,14 @@ class RunnerClient:
             if given_up(error):
                 raise CancelledError from None
             refused = isinstance(error, Refused)
-            text = redact(describe(error))
+            text = _closed(url) if closed(error) else redact(describe(error))
             raise (RunnerRefusedError if refused else RunnerError)(text) from error
+
+
+def _closed(url: str) -> str:
+    secure = urlsplit(url).scheme == "https"
+    hint = "" if secure else " (does the port expect https://?)"
+    return f"the connection was closed without an answer{hint}"
 
 
 def _answer(response: Any, body: bytes, redact: Redaction) -> Answer:

@@ -112,7 +112,7 @@ class DialBackAttempt:
         token = self._runner.door.expect(self._link)
         body = self._runner.body(self._request, token)
         where = body["ws_url"].removesuffix(f"/{self._request.call_id}/ws/{token}")
-        self.unconnected = f"the runner has not dialled back to {where}"
+        self.unconnected = f"the runner has not dialled back to {where} nor answered /run"
         redact = self._runner.client.redact.including(body).hiding(token)
         try:
             answer = await self._ask(body, redact)
@@ -120,6 +120,7 @@ class DialBackAttempt:
             said = answer.json()
             if isinstance(said, dict) and said.get("status", "ok") != "ok":
                 raise RunnerError(f"answered with {answer.excerpt()}")
+            self.unconnected = f"the runner has not dialled back to {where}"
         except RunnerError as error:
             raise error.prefixed("/run: ") from None
 

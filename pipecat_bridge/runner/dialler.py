@@ -10,10 +10,8 @@ from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import VerificationError
 from twisted.python.failure import Failure
 
 from pipecat_bridge import __version__
@@ -25,7 +23,7 @@ from pipecat_bridge.runner.client import (
     redirect_to,
     seconds_of,
 )
-from pipecat_bridge.runner.errors import describe, given_up
+from pipecat_bridge.runner.errors import closed, describe, given_up
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.target import Target
 from pipecat_bridge.runner.websocket import BotSocketProtocol, protocol_options
@@ -33,6 +31,9 @@ from pipecat_bridge.wire.websocket import ClientMask
 
 MAX_HANDSHAKE: Final = 1 << 16
 """Bytes of an answer to the opening handshake; Autobahn would collect without end."""
+
+TLS_ALERT: Final = b"\x15\x03"
+"""What a server with TLS begins with when it is spoken to without."""
 
 _STATUS = re.compile(r"upgrade failed \[(\d{3})\]")
 
@@ -60,6 +61,8 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
             self.failHandshake("an answer to the opening handshake that is not in UTF-8")
         if self.state == self.STATE_CONNECTING and len(self.data) > MAX_HANDSHAKE:
             self.failHandshake(f"an answer of more than {MAX_HANDSHAKE} bytes")
+        elif self.state == self.STATE_CONNECTING and self.data.startswith(TLS_ALERT):
+            self.failHandshake("it speaks TLS there, expected a URL with wss://")
 
     def failHandshake(self, reason: str) -> None:
         """Nothing is logged here, as Autobahn does twice: the reason is told with the call's id."""
@@ -103,20 +106,18 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.state == self.STATE_CONNECTING and reason.value is not None:
-            self.wasNotCleanReason = self.wasNotCleanReason or _why(reason.value, self.factory.host)
+            self.wasNotCleanReason = self.wasNotCleanReason or self._why(reason.value)
         super().connectionLost(reason)
+
+    def _why(self, error: BaseException) -> str:
+        """Why the connection ended before its WebSocket was open."""
+        if not closed(error):
+            return describe(error)
+        silent = not self.data and not self.factory.isSecure
+        return "closed before it was open" + (" (does the port expect wss://?)" if silent else "")
 
     def _frame(self, payload: bytes, opcode: int) -> bytes:
         return self._mask.frame(payload, opcode)
-
-
-def _why(error: BaseException, host: str) -> str:
-    """Why a connection ended before its WebSocket was open."""
-    if isinstance(error, VerificationError):
-        return f"its certificate is not for {host}"
-    if isinstance(error, ConnectionDone):
-        return "closed before it was open"
-    return describe(error)
 
 
 class _DialFactory(WebSocketClientFactory):

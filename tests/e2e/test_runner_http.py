@@ -154,7 +154,10 @@ FAST = ("runner.request_timeout=0.4", "runner.connect_timeout=0.6")
         ("bad-json", '/run: an answer of 15 bytes that is not JSON: {"status": "ok"'),
         ("endless", "/run: no complete answer within 0.4 s"),
         ("hang", "/run: no complete answer within 0.4 s"),
-        ("drop", "/run: Connection was closed cleanly."),
+        (
+            "drop",
+            "/run: the connection was closed without an answer (does the port expect https://?)",
+        ),
     ],
 )
 @ensureDeferred

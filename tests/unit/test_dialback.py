@@ -226,7 +226,7 @@ class RunTests(DialBackCase):
         self.start()
         self.accept().lose()
         self.assertEqual(self.heard.names, ["failed"])
-        self.assertTrue(self.heard.reasons[0].startswith("/run: Connection was closed"))
+        self.assertTrue(self.heard.reasons[0].startswith("/run: the connection was closed"))
 
     def test_no_dial_back(self) -> None:
         for seconds in (10.0, 2.5):
@@ -243,6 +243,14 @@ class RunTests(DialBackCase):
                     self.reactor.advance(0.2)
                     reason = "the runner has not dialled back to ws://127.0.0.1:8001"
                     self.assertEqual(self.heard.reasons, [f"{reason} within {seconds:g} s"])
+
+    def test_no_answer_and_no_dial_back(self) -> None:
+        self.make()
+        self.start()
+        self.accept()
+        self.reactor.advance(10.1)
+        reason = "the runner has not dialled back to ws://127.0.0.1:8001 nor answered /run within"
+        self.assertEqual(self.heard.reasons, [f"{reason} 10 s"])
 
     def test_a_call_waits_for_a_runner_that_is_being_started(self) -> None:
         address = LateAddress()
@@ -308,7 +316,7 @@ class StopTests(DialBackCase):
     def test_a_stop_that_fails_is_logged_with_the_call(self) -> None:
         for answer, expected in (
             (EMPTY % 500, f"{CALL} /stop was answered with 500"),
-            (b"", f"{CALL} /stop failed: Connection was closed cleanly"),
+            (b"", f"{CALL} /stop failed: the connection was closed without"),
         ):
             self.make()
             bot = self.start()

@@ -106,7 +106,8 @@ class FailureTests(ClientCase):
     def test_dropped_without_an_answer(self) -> None:
         asking = self.ask()
         self.accept().lose()
-        self.assertIn("Connection was closed cleanly", self.why(asking))
+        expected = "the connection was closed without an answer (does the port expect https://?)"
+        self.assertEqual(self.why(asking), expected)
 
     def test_dropped_within_the_answer(self) -> None:
         asking = self.ask()
