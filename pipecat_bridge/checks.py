@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from twisted.internet.endpoints import serverFromString
 
@@ -17,6 +16,7 @@ from pipecat_bridge.audio.hold import read_wav
 from pipecat_bridge.options import SILENCE, Options, RunnerOptions
 from pipecat_bridge.ports import filled
 from pipecat_bridge.trust import trust_root
+from pipecat_bridge.urls import host_fault, is_origin, is_path, shown_url, url_fault
 
 Fault = tuple[str, str, str]
 """Section, key, and what follows them in the sentence."""
@@ -71,11 +71,30 @@ def _check_runner(options: Options) -> Iterator[Fault]:
     runner = options.runner
     yield from _check_urls(runner)
     yield from _check_requests(runner)
-    if runner.dialback_url and not _is_url(filled(runner.dialback_url, 1, 1), "ws", "wss"):
-        found = shown(runner.dialback_url)
-        yield "runner", "dialback_url", f" = {found}: expected a URL such as ws://10.0.0.1:8001"
-    elif not runner.dialback_url and runner.listen.startswith(_UNKNOWN_TO_DIAL):
+    yield from _check_dialback_url(runner)
+    yield from _check_handshake(runner)
+
+
+def _check_dialback_url(runner: RunnerOptions) -> Iterator[Fault]:
+    url = runner.dialback_url
+    if url and (fault := url_fault(filled(url, 1, 1), ("ws", "wss"), query=False)):
+        expected = "expected a URL such as ws://10.0.0.1:8001"
+        yield "runner", "dialback_url", f' = "{shown_url(url)}": {fault}, {expected}'
+    elif not url and runner.listen.startswith(_UNKNOWN_TO_DIAL):
         yield "runner", "dialback_url", f" is empty: expected what reaches {shown(runner.listen)}"
+
+
+def _check_handshake(runner: RunnerOptions) -> Iterator[Fault]:
+    if runner.origin and not is_origin(runner.origin):
+        expected = "expected an origin such as https://example.com"
+        yield "runner", "origin", f' = "{shown_url(runner.origin)}": {expected}'
+    if runner.subprotocol and not _HEADER_NAME.fullmatch(runner.subprotocol):
+        found = ascii(runner.subprotocol)[1:-1]
+        yield "runner", "subprotocol", f' = "{found}": expected a word of ASCII characters'
+    for host in runner.allowed_hosts:
+        if fault := host_fault(host.removeprefix("*.")):
+            expected = 'expected a host such as "bots.example" or "*.bots.example"'
+            yield "runner", "allowed_hosts", f" = [{shown(host)}]: {fault}, {expected}"
 
 
 def _check_requests(runner: RunnerOptions) -> Iterator[Fault]:
@@ -93,6 +112,12 @@ def _check_requests(runner: RunnerOptions) -> Iterator[Fault]:
     for name, content in runner.headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(content):
             yield "runner", "headers", f" = ...: {name!a} is no HTTP header, or its value is none"
+        elif _OWN_HEADER.fullmatch(name):
+            yield "runner", "headers", f" = ...: {name} is a header that the bridge sets itself"
+    for key, path in (("start_path", runner.start_path), ("health_path", runner.health_path)):
+        if path and not is_path(path):
+            expected = 'expected a path such as "/status", percent-encoded'
+            yield "runner", key, f' = "{shown_url(path)}": {expected}'
 
 
 def _check_urls(runner: RunnerOptions) -> Iterator[Fault]:
@@ -100,9 +125,10 @@ def _check_urls(runner: RunnerOptions) -> Iterator[Fault]:
     if not runner.urls:
         yield "runner", "url", f" = []: expected a URL such as {example}, or several"
     for url in runner.urls:
-        if not _is_url(url, *schemes):
+        dialled = url.lower().startswith("ws")
+        if fault := url_fault(url, schemes, query=dialled):
             expected = f"expected a URL such as {example} with mode = {shown(runner.mode)}"
-            yield "runner", "url", f" = {shown(url)}: {expected}"
+            yield "runner", "url", f' = "{shown_url(url)}": {fault}, {expected}'
 
 
 _RUNNER_URLS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
@@ -116,6 +142,9 @@ _RUNNER_URLS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"[ -~\t]*")
+_OWN_HEADER: Final = re.compile(
+    "(?i)connection|content-length|transfer-encoding|upgrade|sec-websocket-.*"
+)
 
 _UNKNOWN_TO_DIAL: Final = ("tls:", "ssl:", "unix:")
 """Endpoints whose ws:// address does not follow from where they listen."""
@@ -133,14 +162,6 @@ def _endpoint_fault(description: str) -> str:
     if port and not 0 <= int(port[1]) <= 65535:
         return f"{expected} (a port is 0 to 65535)"
     return ""
-
-
-def _is_url(text: str, *schemes: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def shown(value: Any) -> str:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from OpenSSL import SSL
-from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
-from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.ssl import VerificationError
 from twisted.python.failure import Failure
 from twisted.web.client import HTTPConnectionPool, ResponseDone
 from twisted.web.http import PotentialDataLoss
@@ -25,25 +21,28 @@ from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
 from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.connections import KeptConnections
+from pipecat_bridge.runner.errors import closed, describe, given_up
+from pipecat_bridge.runner.redaction import Redaction
+from pipecat_bridge.urls import shown_url
+
+DAY = 86400.0
+"""Seconds."""
 
 MAX_BODY = 1 << 20
 """Bytes of an answer that are read; a runner's answers are a few hundred."""
 
 
 class RunnerError(Exception):
-    """The runner did not do as asked; the text says what happened."""
+    """The runner did not do as asked; the text says what happened, without secrets."""
 
-    def prefixed(self, text: str) -> RunnerError:
-        """The same error, with `text` before its own."""
-        return RunnerError(f"{text}{self}")
+    def prefixed(self, text: str, redact: Callable[[str], str] = str) -> RunnerError:
+        """The same error, with `text` before its own, which `redact` has been over."""
+        return type(self)(f"{text}{redact(str(self))}")
 
 
 class BridgeError(RunnerError):
     """The fault is the bridge's own: no runner is to blame, and another one would not help."""
-
-    def prefixed(self, text: str) -> BridgeError:
-        """The same error, with `text` before its own."""
-        return BridgeError(f"{text}{self}")
 
 
 class RunnerRefusedError(RunnerError):
@@ -60,9 +59,9 @@ class RunnerBusyError(RunnerError):
         super().__init__(text)
         self.seconds = seconds
 
-    def prefixed(self, text: str) -> RunnerBusyError:
-        """As of any RunnerError."""
-        return RunnerBusyError(f"{text}{self}", self.seconds)
+    def prefixed(self, text: str, redact: Callable[[str], str] = str) -> RunnerBusyError:
+        """The same error, with `text` before its own, which `redact` has been over."""
+        return RunnerBusyError(f"{text}{redact(str(self))}", self.seconds)
 
 
 BUSY = (429, 503)
@@ -71,39 +70,44 @@ BUSY = (429, 503)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A runner's answer; `retry_after` in seconds, where it said so."""
+    """A runner's answer; `retry_after` in seconds and `location`, where it said so.
+
+    A runner that refuses may repeat what it was sent, and its words get into log and API: `redact`
+    takes the secrets of its request out of them.
+    """
 
     status: int
     body: bytes
     retry_after: float | None = None
+    location: str = ""
+    redact: Redaction = field(default=Redaction(), compare=False, repr=False)
 
     def json(self) -> Any:
         """The body as JSON; raises RunnerError."""
         try:
             return json.loads(self.body)
         except ValueError:
-            raise RunnerError(f"an answer that is not JSON: {self.body[:80]!r}") from None
+            found = f"an answer of {len(self.body)} bytes that is not JSON"
+            raise RunnerError(f"{found}: {self.excerpt()}") from None
 
-    def check(self, secrets: Iterable[object] = ()) -> None:
-        """Raise RunnerError for an answer that is no consent, RunnerBusyError for one of BUSY.
-
-        A runner that refuses may repeat what it was sent, and its words get into log and API:
-        `secrets` are left out of them.
-        """
+    def check(self) -> None:
+        """Raise RunnerError for an answer that is no consent, RunnerBusyError for one of BUSY."""
         if 200 <= self.status < 300:
             return
-        text = f"answered with {self.status}: {self.excerpt(secrets)}"
+        text = f"answered with {self.status}"
+        text += redirect_to(self.location, self.redact) or f": {self.excerpt()}"
         if self.status in BUSY:
             raise RunnerBusyError(text, self.retry_after)
         raise RunnerError(text)
 
-    def excerpt(self, secrets: Iterable[object] = ()) -> str:
-        """The body on a line, cut short."""
-        body = self.body
-        for secret in secrets:
-            body = body.replace(str(secret).encode(), b"***") if secret else body
-        text = " ".join(body.decode("utf-8", "replace").split())
-        return text[:200] or "no text"
+    def excerpt(self) -> str:
+        """The body on a line, cut short, without secrets."""
+        return self.redact.excerpt(self.body)
+
+
+def redirect_to(location: str, redact: Redaction) -> str:
+    """What an error says of an answer that leads elsewhere, "" of one that does not."""
+    return location and f", a redirect to {redact(shown_url(location))}, which is not followed"
 
 
 def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTTPConnectionPool:
@@ -111,7 +115,7 @@ def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTT
 
     Twisted's pool counts by host only, so the total is shared out among `hosts`.
     """
-    pool = HTTPConnectionPool(reactor, persistent=True)
+    pool = KeptConnections(reactor)
     per_host = min(options.max_idle_per_host, max(1, options.max_idle_connections // hosts))
     pool.maxPersistentPerHost = per_host
     pool.cachedConnectionTimeout = options.idle_timeout  # type: ignore[assignment]  # a float will do
@@ -121,70 +125,92 @@ def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTT
 class RunnerClient:
     """Requests to runners, `max_requests` at a time for each: one that hangs holds up no other.
 
+    Redirects are not followed, cookies not kept, and no compressed answers asked for.
+
     `request_timeout` spans waiting for one's turn, connecting, headers and body.
     """
 
-    def __init__(self, reactor: IReactorTime, agent: IAgent, options: RunnerOptions) -> None:
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        agent: IAgent,
+        options: RunnerOptions,
+        redact: Redaction | None = None,
+    ) -> None:
         self._reactor = reactor
         self._headers = Headers({name: [value] for name, value in options.headers.items()})
-        self._http = HTTPClient(agent, data_to_body_producer=_Bytes)
+        self._agent = agent
+        self.redact = redact or Redaction.of(options)
         self._timeout = options.request_timeout
         self._turns = defaultdict[str, DeferredSemaphore](
             lambda: DeferredSemaphore(options.max_requests)
         )
 
     async def request(
-        self, method: str, url: str, body: Any = None, timeout: float | None = None
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        timeout: float | None = None,
+        redact: Redaction | None = None,
     ) -> Answer:
-        """The answer to one request, whatever its status; RunnerError when there is none."""
-        asking = Deferred.fromCoroutine(self._in_turn(method, url, body))
+        """The answer to one request, whatever its status; RunnerError when there is none.
+
+        `redact`, else that of the options and the body, has been over the error, and is the
+        answer's.
+        """
+        redact = redact or self.redact.including(body)
+        asking = Deferred.fromCoroutine(self._in_turn(method, url, body, redact))
         asking.addTimeout(timeout or self._timeout, self._reactor, _timed_out)
         return await asking
 
-    async def _in_turn(self, method: str, url: str, body: Any) -> Answer:
+    async def _in_turn(self, method: str, url: str, body: Any, redact: Redaction) -> Answer:
         turns = self._turns[urlsplit(url).netloc]
         await turns.acquire()
         try:
-            return await self._ask(method, url, body)
+            return await self._ask(method, url, body, redact)
         finally:
             turns.release()
 
-    async def _ask(self, method: str, url: str, body: Any) -> Answer:
-        content_of: Mapping[str, Any]
-        content_of = {} if body is None else {"json": body}  # treq would send None as "null"
+    async def _ask(self, method: str, url: str, body: Any, redact: Redaction) -> Answer:
+        headers, content = self._headers, None
+        if body is not None:
+            headers = headers.copy()
+            headers.setRawHeaders("content-type", ["application/json"])
+            content = _Bytes(json.dumps(body, separators=(",", ":")).encode())
         try:
-            # Unbuffered: treq would keep the body a second time, and all of it.
-            response = await self._http.request(
-                method,
-                url,
-                headers=self._headers,
-                allow_redirects=False,
-                unbuffered=True,
-                **content_of,
-            )
-            content = _Body(MAX_BODY)
-            response.deliverBody(content)
-            retry_after = seconds_of(response.headers.getRawHeaders("retry-after"))
-            return Answer(response.code, await content.whole, retry_after)
+            response = await self._agent.request(method.encode(), url.encode(), headers, content)
+            whole = _Body(MAX_BODY)
+            response.deliverBody(whole)
+            return _answer(response, await whole.whole, redact)
         except RunnerError:
             raise
         except Exception as error:
             if given_up(error):
                 raise CancelledError from None
             refused = isinstance(error, Refused)
-            raise (RunnerRefusedError if refused else RunnerError)(describe(error)) from error
+            text = _closed(url) if closed(error) else redact(describe(error))
+            raise (RunnerRefusedError if refused else RunnerError)(text) from error
 
 
-def given_up(error: BaseException) -> bool:
-    """Whether it is from ourselves: requests and connections have errors of their own for it."""
-    reasons = getattr(error, "reasons", None) or ()
-    own = isinstance(error, CancelledError | ConnectingCancelledError)
-    return own or any(given_up(reason.value) for reason in reasons)
+def _closed(url: str) -> str:
+    secure = urlsplit(url).scheme == "https"
+    hint = "" if secure else " (does the port expect https://?)"
+    return f"the connection was closed without an answer{hint}"
 
 
-def seconds_of(values: Sequence[str] | None) -> float | None:
-    """Retry-After in seconds; a date, its other form, is as good as nothing said."""
-    return float(values[-1]) if values and values[-1].isascii() and values[-1].isdigit() else None
+def _answer(response: Any, body: bytes, redact: Redaction) -> Answer:
+    # In bytes: one that is not in UTF-8 would be an error.
+    retry_after, location = (
+        response.headers.getRawHeaders(name, [b""])[-1].decode("latin-1")
+        for name in (b"retry-after", b"location")
+    )
+    return Answer(response.code, body, seconds_of(retry_after), location, redact)
+
+
+def seconds_of(value: str) -> float | None:
+    """Retry-After in seconds, a day at most; a date, its other form, says nothing."""
+    return min(float(value), DAY) if value.isascii() and value.isdigit() else None
 
 
 def as_runner_error(failure: Failure) -> RunnerError:
@@ -198,22 +224,9 @@ def _timed_out(_: object, seconds: float) -> Answer:
     raise RunnerError(f"no complete answer within {seconds:g} s")
 
 
-def describe(error: BaseException) -> str:
-    """One line for an error of Twisted's; some carry a list of failures and no text."""
-    reasons = getattr(error, "reasons", None)
-    if reasons:
-        return "; ".join(describe(reason.value) for reason in reasons)
-    if isinstance(error, VerificationError):
-        return "its certificate is not for the host that was asked"
-    if isinstance(error, SSL.Error):
-        faults = ", ".join(str(each[-1]) for each in error.args[0]) if error.args else ""
-        return f"TLS failed: {faults or 'the connection was closed'}"
-    return str(error) or type(error).__name__
-
-
 @implementer(IBodyProducer)
 class _Bytes:
-    """A body that goes out with its headers; treq's own comes turns of the loop later."""
+    """A body that goes out with its headers; Twisted's own comes turns of the loop later."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

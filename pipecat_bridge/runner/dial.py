@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, succeed
@@ -12,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from pipecat_bridge import __version__
 from pipecat_bridge.audio import g711
 from pipecat_bridge.options import RunnerOptions
-from pipecat_bridge.runner.address import RunnerAddress
+from pipecat_bridge.runner.address import RunnerAddress, without_secrets
 from pipecat_bridge.runner.client import Answer, RunnerClient, RunnerError
 from pipecat_bridge.runner.dialler import Dialler
 from pipecat_bridge.runner.link import BotLink
@@ -21,11 +20,6 @@ from pipecat_bridge.runner.target import Target, from_answer
 from pipecat_bridge.wire.dialect import Dialect
 from pipecat_bridge.wire.pipecat import PipecatDialect
 from pipecat_bridge.wire.twilio import TwilioDialect
-
-SECRET_LENGTH: Final = 8
-"""Characters from which a word in a header may be a key."""
-
-_SECRET: Final = ("key", "token", "secret", "password")
 
 
 class Dial:
@@ -91,6 +85,7 @@ class DialAttempt:
         self._request = request
         self._link = link
         self._address = address
+        self._redact = mode.client.redact
         self.unconnected = "the runner's address was not known"
 
     async def ask(self) -> None:
@@ -100,24 +95,29 @@ class DialAttempt:
             target = self._mode.fixed(base)
         else:
             target = await self._target(base)
-        self.unconnected = "the bot's WebSocket was not open"
+        where = self._redact(without_secrets(target.url))
+        self.unconnected = f"the bot's WebSocket at {where} was not open"
+        target = target._replace(redact=self._redact)
         try:
             await self._mode.dialler.dial(target, self._link)
         except RunnerError as error:
-            raise error.prefixed("its WebSocket: ") from None
+            raise error.prefixed(f"its WebSocket at {where}: ", self._redact) from None
 
     async def _target(self, base: str) -> Target:
         """Where `/start` says that the bot is."""
         options = self._mode.options
+        path = options.start_path.partition("?")[0]
         body = self._mode.body(self._request)
-        self.unconnected = f"{options.start_path} was not answered"
+        self.unconnected = f"{path} was not answered"
         try:
             answer = await self._mode.client.request("POST", base + options.start_path, body)
-            answer.check([*_secrets(body), *_secrets_of(options.headers)])
+            self._redact = answer.redact
+            answer.check()
             said = _read(answer)
+            self._redact = answer.redact.including(said)  # with the token of the bot
             return from_answer(said, base, options.allowed_hosts, options.token_in)
         except RunnerError as error:
-            raise error.prefixed(f"{options.start_path}: ") from None
+            raise error.prefixed(f"{path}: ", self._redact) from None
 
     def stop(self) -> Deferred[None]:
         """Nothing is to be told: the close of the WebSocket is the end."""
@@ -130,18 +130,3 @@ def _read(answer: Answer) -> Any:
         return answer.json()
     except RunnerError:
         raise RunnerError(f"an answer of {len(answer.body)} bytes that is not JSON") from None
-
-
-def _secrets(value: Any, name: str = "") -> Iterator[str]:
-    """What is under names of secrets, at any depth."""
-    if isinstance(value, dict):
-        for key, content in value.items():
-            yield from _secrets(content, str(key))
-    elif isinstance(value, str) and name.lower().endswith(_SECRET):
-        yield value
-
-
-def _secrets_of(headers: dict[str, str]) -> Iterator[str]:
-    """Long words of headers, for a key is one of them and a runner may repeat it alone."""
-    for value in headers.values():
-        yield from (word for word in value.split() if len(word) >= SECRET_LENGTH)

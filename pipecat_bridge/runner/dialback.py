@@ -20,6 +20,7 @@ from pipecat_bridge.runner.client import (
 )
 from pipecat_bridge.runner.door import Door
 from pipecat_bridge.runner.link import BotLink
+from pipecat_bridge.runner.redaction import Redaction
 from pipecat_bridge.runner.request import BotRequest
 from pipecat_bridge.tally import Tally
 from pipecat_bridge.wire.pipecat import PipecatDialect
@@ -109,8 +110,6 @@ class DialBackAttempt:
     when the call is over) has started it all the same.
     """
 
-    unconnected = "the runner has not dialled back"
-
     def __init__(
         self, runner: DialBack, request: BotRequest, link: BotLink, address: RunnerAddress
     ) -> None:
@@ -119,28 +118,33 @@ class DialBackAttempt:
         self._link = link
         self._address = address
         self._asked = ""  # the runner's URL, once /run has been sent to it
+        self.unconnected = "the runner has not dialled back"
 
     async def ask(self) -> None:
         """Send `/run`; the bot dials back. Raises RunnerError."""
-        body = self._runner.body(self._request, self._runner.door.expect(self._link))
-        secrets = [value for name, value in body.items() if name.endswith("_key")]
+        token = self._runner.door.expect(self._link)
+        body = self._runner.body(self._request, token)
+        where = body["ws_url"].removesuffix(f"/{self._request.call_id}/ws/{token}")
+        self.unconnected = f"the runner has not dialled back to {where} nor answered /run"
+        redact = self._runner.client.redact.including(body).hiding(token)
         try:
-            answer = await self._run(body)
-            answer.check(secrets)
+            answer = await self._run(body, redact)
+            answer.check()
             said = answer.json()
             if isinstance(said, dict) and said.get("status", "ok") != "ok":
-                raise RunnerError(f"answered with {answer.excerpt(secrets)}")
+                raise RunnerError(f"answered with {answer.excerpt()}")
+            self.unconnected = f"the runner has not dialled back to {where}"
         except RunnerError as error:
             raise error.prefixed("/run: ") from None
 
-    async def _run(self, body: dict[str, Any]) -> Answer:
+    async def _run(self, body: dict[str, Any], redact: Redaction) -> Answer:
         """Send `/run`; again where a runner of our own has just ended and is started anew."""
         while True:
             base = await self._address.url()
             await self._runner.stopped(self._link.call_id, base)
             self._asked = base
             try:
-                return await self._runner.client.request("POST", f"{base}/run", body)
+                return await self._runner.client.request("POST", f"{base}/run", body, None, redact)
             except RunnerRefusedError:
                 self._asked = ""
                 if not self._address.refused(base):

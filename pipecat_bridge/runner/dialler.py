@@ -6,13 +6,12 @@ import re
 from collections.abc import Callable
 from http.client import responses
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import connectionDone
-from twisted.internet.ssl import VerificationError
 from twisted.python.failure import Failure
 
 from pipecat_bridge import __version__
@@ -21,10 +20,10 @@ from pipecat_bridge.runner.client import (
     BUSY,
     RunnerBusyError,
     RunnerError,
-    describe,
-    given_up,
+    redirect_to,
     seconds_of,
 )
+from pipecat_bridge.runner.errors import closed, describe, given_up
 from pipecat_bridge.runner.link import BotLink
 from pipecat_bridge.runner.target import Target
 from pipecat_bridge.runner.websocket import BotSocketProtocol, protocol_options
@@ -32,6 +31,9 @@ from pipecat_bridge.wire.websocket import ClientMask
 
 MAX_HANDSHAKE: Final = 1 << 16
 """Bytes of an answer to the opening handshake; Autobahn would collect without end."""
+
+TLS_ALERT: Final = b"\x15\x03"
+"""What a server with TLS begins with when it is spoken to without."""
 
 _STATUS = re.compile(r"upgrade failed \[(\d{3})\]")
 
@@ -59,6 +61,8 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
             self.failHandshake("an answer to the opening handshake that is not in UTF-8")
         if self.state == self.STATE_CONNECTING and len(self.data) > MAX_HANDSHAKE:
             self.failHandshake(f"an answer of more than {MAX_HANDSHAKE} bytes")
+        elif self.state == self.STATE_CONNECTING and self.data.startswith(TLS_ALERT):
+            self.failHandshake("it speaks TLS there, expected a URL with wss://")
 
     def failHandshake(self, reason: str) -> None:
         """Nothing is logged here, as Autobahn does twice: the reason is told with the call's id."""
@@ -96,27 +100,24 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
         if self._leaving is not None and self._leaving.active():
             self._leaving.cancel()
         self._leaving = None
-        headers = self.http_headers or {}
-        retry_after = seconds_of([headers["retry-after"]]) if "retry-after" in headers else None
-        self.factory.failed(str(self.wasNotCleanReason or "closed before it was open"), retry_after)
+        why = str(self.wasNotCleanReason or "closed before it was open")
+        self.factory.failed(why, self.http_headers)
         super().onClose(wasClean, code, reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.state == self.STATE_CONNECTING and reason.value is not None:
-            self.wasNotCleanReason = self.wasNotCleanReason or _why(reason.value, self.factory.host)
+            self.wasNotCleanReason = self.wasNotCleanReason or self._why(reason.value)
         super().connectionLost(reason)
+
+    def _why(self, error: BaseException) -> str:
+        """Why the connection ended before its WebSocket was open."""
+        if not closed(error):
+            return describe(error)
+        silent = not self.data and not self.factory.isSecure
+        return "closed before it was open" + (" (does the port expect wss://?)" if silent else "")
 
     def _frame(self, payload: bytes, opcode: int) -> bytes:
         return self._mask.frame(payload, opcode)
-
-
-def _why(error: BaseException, host: str) -> str:
-    """Why a connection ended before its WebSocket was open."""
-    if isinstance(error, VerificationError):
-        return f"its certificate is not for {host}"
-    if isinstance(error, ConnectionDone):
-        return "closed before it was open"
-    return describe(error)
 
 
 class _DialFactory(WebSocketClientFactory):
@@ -146,7 +147,11 @@ class _DialFactory(WebSocketClientFactory):
             useragent=f"pipecat-bridge/{__version__}",
         )
         self.options = options
+        self.redact = target.redact
         self.at: tuple[str, int, bool] = (self.host, self.port, self.isSecure)
+        parts = urlsplit(target.url)
+        # Autobahn leaves out what follows a ";".
+        self.resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if ":" in self.host:
             self.host = f"[{self.host}]"  # for the header
         self._link = link
@@ -161,16 +166,19 @@ class _DialFactory(WebSocketClientFactory):
         self.result.callback(None)
         return link
 
-    def failed(self, reason: str, retry_after: float | None = None) -> None:
+    def failed(self, reason: str, headers: dict[str, str] | None = None) -> None:
         """It has not; told more than once, the first counts."""
         if self.result.called:
             return
+        headers = headers or {}
         found = _STATUS.search(reason)
         status = int(found[1]) if found else 0
         if found:
             # Without the peer's own words, which may repeat what it was sent.
             reason = f"the opening handshake was answered with {_named(status)}"
+            reason += redirect_to(headers.get("location", ""), self.redact)
         if status in BUSY:
+            retry_after = seconds_of(headers.get("retry-after", ""))
             self.result.errback(RunnerBusyError(reason, retry_after))
         else:
             self.result.errback(RunnerError(reason))

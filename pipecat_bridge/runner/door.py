@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import secrets
 from typing import Final
 
@@ -14,9 +15,12 @@ from twisted.logger import Logger
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.interfaces import Direction
 from pipecat_bridge.runner.link import BotLink
+from pipecat_bridge.runner.redaction import HIDDEN, Redaction
 from pipecat_bridge.runner.websocket import BotSocketProtocol, protocol_options
+from pipecat_bridge.urls import MAX_SHOWN
 from pipecat_bridge.wire.websocket import server_frame
 
+_NO_SECRETS: Final = Redaction()
 _DIRECTIONS: Final[dict[str, Direction]] = {"input": "input", "output": "output", "": "both"}
 _WAYS: Final[dict[Direction, set[str]]] = {
     "input": {"input"},
@@ -73,6 +77,16 @@ class _Expected:
         self.used -= _WAYS[direction]
 
 
+_TOLD = re.compile(r"[A-Za-z0-9_.-]{0,7}|[0-9A-Fa-f-]{36}")
+"""What may be in a path beside a token: words, and the ids of calls."""
+
+
+def _shown(path: str) -> str:
+    """A path as it may be logged."""
+    words = [each if _TOLD.fullmatch(each) else HIDDEN for each in path.strip("/").split("/")]
+    return f"/{'/'.join(words)}"[:MAX_SHOWN]
+
+
 class Door(WebSocketServerFactory):
     """Admits the bots of calls that wait for them, at `/{call id}/ws[/{token}][?direction=..]`."""
 
@@ -81,10 +95,15 @@ class Door(WebSocketServerFactory):
     _log = Logger()
 
     def __init__(
-        self, reactor: IReactorTime, options: WebSocketOptions, require_token: bool = False
+        self,
+        reactor: IReactorTime,
+        options: WebSocketOptions,
+        require_token: bool = False,
+        redact: Redaction = _NO_SECRETS,
     ) -> None:
         super().__init__(reactor=reactor)
         self.options = options
+        self.redact = redact
         self._require_token = require_token
         self._expected: dict[str, _Expected] = {}
         self.refused = 0
@@ -110,7 +129,7 @@ class Door(WebSocketServerFactory):
             self.refused += 1
             self._log.warn(
                 "- WebSocket {path} refused: {code} {reason}",
-                path=path,
+                path=_shown(path),
                 code=denied.code,
                 reason=denied.reason,
             )

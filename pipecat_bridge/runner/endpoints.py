@@ -12,11 +12,12 @@ from twisted.internet.endpoints import (
     wrapClientTLS,
 )
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.web.client import URI
 from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
+
+from pipecat_bridge.runner.tls import ClientTLS
 
 ATTEMPT_DELAY: Final = 0.1
 """Seconds from a try at one address of a host to one at its next (the least that RFC 8305,
@@ -44,8 +45,7 @@ class Endpoints:
         endpoint = self._plain(host, port)
         if not secure:
             return endpoint
-        options = optionsForClientTLS(host, trustRoot=self._trust_root)
-        wrapped: IStreamClientEndpoint = wrapClientTLS(options, endpoint)
+        wrapped: IStreamClientEndpoint = wrapClientTLS(ClientTLS(host, self._trust_root), endpoint)
         return wrapped
 
     def _plain(self, host: str, port: int) -> IStreamClientEndpoint:

@@ -23,6 +23,7 @@ from pipecat_bridge.runner.embedded import EmbeddedRunner
 from pipecat_bridge.runner.endpoints import Endpoints
 from pipecat_bridge.runner.health_check import HealthChecks
 from pipecat_bridge.runner.pool import Pool, Upstream
+from pipecat_bridge.runner.redaction import Redaction
 from pipecat_bridge.runner.start import Mode
 from pipecat_bridge.trust import trust_root
 
@@ -44,7 +45,8 @@ class RunnerSide(Service):
         self._options = options
         runner = options.runner
         self.is_dialled = runner.mode in DIALLED_BACK
-        self.door = Door(reactor, options.websocket, runner.require_token)
+        self._redact = Redaction.of(runner)
+        self.door = Door(reactor, options.websocket, runner.require_token, self._redact)
         self.embedded: EmbeddedRunner | None = None
         self.pool = Pool(self._upstreams(), reactor, runner, random.Random())
         self.connections = connection_pool(reactor, runner, len(self.pool.upstreams))
@@ -85,7 +87,7 @@ class RunnerSide(Service):
         return self.pool.available
 
     def _client(self) -> RunnerClient:
-        return RunnerClient(self._reactor, self._agent, self._options.runner)
+        return RunnerClient(self._reactor, self._agent, self._options.runner, self._redact)
 
     def _upstreams(self) -> list[Upstream]:
         if self._options.runner.mode == "embedded":

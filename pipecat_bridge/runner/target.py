@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import Any, Literal, NamedTuple
 from urllib.parse import SplitResult, quote, urlencode, urlsplit, urlunsplit
 
 from pipecat_bridge.runner.client import RunnerError
+from pipecat_bridge.runner.redaction import Redaction
+from pipecat_bridge.urls import address_fault, shown_url
 
 TokenPlace = Literal["header", "query", "path"]
 
@@ -16,10 +17,14 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class Target(NamedTuple):
-    """What is dialled; headers are the bot's token or the configured ones."""
+    """What is dialled; headers are the bot's token or the configured ones.
+
+    `redact` takes these and other secrets out of what the bot says.
+    """
 
     url: str
     headers: dict[str, str]
+    redact: Redaction = Redaction()
 
 
 def from_answer(
@@ -46,12 +51,12 @@ def _checked(url: str) -> SplitResult:
     """The parts of a WebSocket URL."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+        good = parts.scheme in ("ws", "wss") and parts.port != 0
     except ValueError:
         good = False
-    if not good or any(letter <= " " or letter > "~" for letter in url):
+    if not good or address_fault(parts) or any(not "!" <= letter <= "~" for letter in url):
         raise RunnerError(
-            f"wsUrl {_shown(url)}: expected a URL such as ws://127.0.0.1:7860/ws-client"
+            f"wsUrl {shown_url(url)}: expected a URL such as ws://127.0.0.1:7860/ws-client"
         )
     return parts
 
@@ -61,11 +66,6 @@ def _outline(answer: Any) -> str:
     if not isinstance(answer, dict):
         return f"it is a {type(answer).__name__}"
     return f"it has {', '.join(sorted(answer))[:200]!a}" if answer else "it is empty"
-
-
-def _shown(url: str) -> str:
-    """A URL, good or bad, without what may be secret in it."""
-    return ascii(re.sub(r"//[^/]*@", "//", url.partition("?")[0])[:200])
 
 
 def _as_seen_from_here(parts: SplitResult, base: SplitResult) -> SplitResult:

@@ -145,7 +145,8 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             broke = f"it broke the protocol: {fault} ({self.localCloseCode})"
             link.lost(self, SocketClose(False, broke))
             return
-        text = f"its WebSocket closed: {reason or 'no reason given'} ({code})"
+        said = self.factory.redact(reason or "no reason given")
+        text = f"its WebSocket closed: {said} ({code})"
         link.lost(self, SocketClose(wasClean and code in CLEAN, text, code in BUSY))
 
     def _drained(self) -> None:

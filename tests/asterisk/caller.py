@@ -47,14 +47,16 @@ class Caller:
         return event["Value"]
 
     async def application(self, name: str, timeout: float = 30.0) -> Message:
-        """Wait until the dialplan runs this application on the far end."""
-        match = on(self.far, "Newexten", Application=name)
-        return await self.pbx.ami.event(match, timeout, self.since)
+        """Wait until the dialplan runs this application on the far end, by itself or tried."""
+        step = on(self.far, "Newexten")
+        return await self.pbx.ami.event(
+            lambda event: step(event) and _run(event) == name, timeout, self.since
+        )
 
     def path(self) -> list[tuple[str, str, str]]:
         """(context, priority, application) of each step that the dialplan took so far."""
         steps = [e for e in self.pbx.ami.events[self.since :] if on(self.far, "Newexten")(e)]
-        return [(step["Context"], step["Priority"], step["Application"]) for step in steps]
+        return [(step["Context"], step["Priority"], _run(step)) for step in steps]
 
     async def press(self, digit: str, duration: int = 120) -> None:
         """The caller presses a key for `duration` ms."""
@@ -71,6 +73,12 @@ class Caller:
     async def hang_up(self) -> None:
         """The caller puts the phone down."""
         await self.pbx.ami.action("Hangup", Channel=self.far_name.removesuffix("2") + "1")
+
+
+def _run(step: Message) -> str:
+    """The application of a step, also under TryExec()."""
+    application = step["Application"]
+    return step["AppData"].partition("(")[0] if application == "TryExec" else application
 
 
 def linear(rate: int) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
 
 from tests.asterisk import sound
 from tests.asterisk.bridge import Bridge
@@ -162,27 +167,97 @@ async def test_the_bot_transfers_the_caller(
     record = await bridge.outcome(call_id)
     assert record["outcome"] == "transferred"
     assert record["stats"]["bot_frames_played"] >= 50
-    assert ("pipecat-transfer", "1", "Queue") in caller.path()
+    assert ("pipecat-transfer", "1", "Goto") in caller.path()
     assert await caller.variable("PIPECAT_TRANSFER") == "support"
     assert await caller.variable("PIPECAT_TOPIC") == "billing2ndrm-rf"
     await caller.hang_up()
     await caller.ended()
 
 
-@pytest.mark.parametrize("target", ["h4x", "s", "../voicemail"])
+@pytest.mark.parametrize("target", ["h4x", "s", "sales-eu", "sales"])
 @pytest_twisted.ensureDeferred
 async def test_the_bot_cannot_transfer_to_what_is_not_listed(
     target: str, quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
 ) -> None:
-    """People take the call; the third, without its dots, is a place that is listed."""
+    """People take the call."""
     runner.bot_options = {}
     caller = await call(pbx, DRIVERS["application"], quiet, 8000)
     bot = await bot_of(runner, await caller.variable("PIPECAT_CALL"))
     bot.rtvi("server-message", {"type": "transfer", "target": target})
-    await caller.application("VoiceMail" if "voicemail" in target else "Queue")
-    assert (FALLBACK in _contexts(caller)) == ("voicemail" not in target)
+    assert await caller.variable("PIPECAT_TRANSFER") == target
+    await caller.application("Queue")
+    assert FALLBACK in _contexts(caller)
     await caller.hang_up()
     await caller.ended()
+
+
+@pytest_twisted.ensureDeferred
+async def test_names_in_upper_case_and_with_hyphens(
+    quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    runner.bot_options = {}
+    caller = await call(pbx, DRIVERS["application"], quiet, 8000)
+    bot = await bot_of(runner, await caller.variable("PIPECAT_CALL"))
+    bot.rtvi("server-message", {"type": "transfer", "target": "Sales-EU"})
+    assert (await caller.application("Queue"))["AppData"] == "Queue(sales-eu,,,,60)"
+    assert FALLBACK not in _contexts(caller)
+    await caller.hang_up()
+    await caller.ended()
+
+
+class _Unchecked(Resource):
+    """In place of the bridge's API: a transfer that the bridge would have refused."""
+
+    isLeaf = True
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.answer = {"state": "prepared", "outcome": "transferred", "transfer": target}
+
+    def render(self, request: Request) -> bytes:
+        if b"/variables/" in request.path:
+            return b""
+        return json.dumps(self.answer).encode()
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["../voicemail", "0900evil;", "voice mail", 'voicemail"', "voicemail,1", "voicem\xe4il"],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_name_is_taken_whole_or_not_at_all(
+    target: str, quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """The dialplan's own check, with an API that has none."""
+    runner.bot_options = {}
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+        Site(_Unchecked(target))
+    )
+    api = f"PIPECAT_API=http://127.0.0.1:{port.getHost().port}"
+    caller = await call(pbx, DRIVERS["application"], quiet, 8000, api)
+    bot = await bot_of(runner, await caller.variable("PIPECAT_CALL"))
+    bot.close()
+    await caller.application("Queue")
+    assert FALLBACK in _contexts(caller)
+    assert "pipecat-transfer" not in _contexts(caller)
+    await caller.hang_up()
+    await caller.ended()
+    await port.stopListening()
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_number_that_was_dialled(
+    quiet: Path, pbx: Pbx, bridge: Bridge, runner: RunnerDouble
+) -> None:
+    """Also where a number from outside leads to the example's extensions."""
+    runner.bot_options = {}
+    for extension, called in (("4930555@did", "4930555"), ("604@pipecat", "604")):
+        caller = await call(pbx, extension, quiet, 8000)
+        call_id = await caller.variable("PIPECAT_CALL")
+        await bot_of(runner, call_id)
+        assert (await bridge.record(call_id))["metadata"]["called"] == called
+        await caller.hang_up()
+        await caller.ended()
 
 
 @pytest_twisted.ensureDeferred
@@ -302,8 +377,43 @@ async def test_nobody_is_there() -> None:
             assert FALLBACK in _contexts(caller)
             tried = {application for _, _, application in caller.path()}
             asked_first = extension in ("602", "604")
-            assert bool(tried & {"TryExec", "Dial", "AudioSocket"}) is not asked_first
+            assert bool(tried & {"Dial", "AudioSocket"}) is not asked_first
             await caller.hang_up()
             await caller.ended()
+    finally:
+        await pbx.stop()
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_agent_who_hangs_up_ends_the_call(quiet: Path, pbx: Pbx) -> None:
+    """Who was talked to by people is not sent on to voicemail."""
+    nobody = f"127.0.0.1:{free_port()}"
+    settings = [f"PIPECAT_BRIDGE={nobody}", f"PIPECAT_API=http://{nobody}"]
+    agent = {"Queue": "support", "Interface": "Local/agent@suite/n"}
+    await pbx.ami.action("QueueAdd", **agent)
+    caller = await call(pbx, "602@pipecat", quiet, 8000, *settings)
+    await caller.ended()
+    await pbx.ami.action("QueueRemove", **agent)
+    steps = [application for _, _, application in caller.path()]
+    assert "Queue" in steps
+    assert "VoiceMail" not in steps
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_configured() -> None:
+    """No bridge, no queue, no mailbox: the caller hears a tone, and is then hung up on."""
+    pbx = Pbx.prepare()
+    for name in ("queues.conf", "voicemail.conf"):
+        (pbx.folder / "etc" / name).unlink()
+    try:
+        await pbx.start()
+        nobody = f"127.0.0.1:{free_port()}"
+        quiet = sound.write(pbx.folder / "takes", "quiet", 8000, sound.silence(30, 8000))
+        settings = [f"PIPECAT_BRIDGE={nobody}", f"PIPECAT_API=http://{nobody}"]
+        for extension in ("602", "603"):
+            caller = await call(pbx, f"{extension}@pipecat", quiet, 8000, *settings)
+            await caller.ended()
+            assert caller.path()[-1][2] == "Hangup"
+            assert (abs(caller.heard()) > 0.05).sum() > 8000, "a second of tones at least"
     finally:
         await pbx.stop()

@@ -76,7 +76,7 @@ async def test_a_whole_sip_call(
     scenario.write_text(SCENARIO.read_text().replace("{duration}", "9000"))
     since = len(pbx.ami.events)
     arguments = ["chroot", str(ROOT), "sipp", f"127.0.0.1:{pbx.sip_port}", "-nostdin", "-m", "1"]
-    arguments += ["-sf", pbx.inside(scenario), "-s", "604", "-i", "127.0.0.1"]
+    arguments += ["-sf", pbx.inside(scenario), "-s", "49301234567", "-i", "127.0.0.1"]
     arguments += ["-p", str(free_port()), "-key", "rtp_port", str(port.port)]
     sipp = Program.run(arguments)
     event = await pbx.ami.event(
@@ -97,7 +97,7 @@ async def test_a_whole_sip_call(
     port.close()
     assert record["outcome"] == "caller-hangup"
     assert record["metadata"]["caller"] == "sipp"
-    assert record["metadata"]["called"] == "604"
+    assert record["metadata"]["called"] == "49301234567"  # which leads to extension 604
     pressed = [m["data"]["buttons"] for m in bot.messages if m["type"] == "dtmf"]
     assert pressed == [["4"], ["2"], ["#"]]
     result = compare(signal, port.heard(), 8000)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from pipecat.processors.frame_processor import FrameProcessor
 
 from pipecat_bridge.bot import services
-from pipecat_bridge.bot.spec import CallSpec, RefusedError
+from pipecat_bridge.bot.spec import CallSpec, RefusedError, read_spec
 
 pytestmark = pytest.mark.pipecat
 KEYS = ("DEEPGRAM_API_KEY", "OPENAI_API_KEY", "CARTESIA_API_KEY", "ELEVENLABS_API_KEY")
@@ -111,6 +114,23 @@ def test_a_missing_package_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(RefusedError, match=r"pip install 'pipecat-ai\[deepgram\]'") as refused:
         _made(services.speech_to_text, _spec(stt_type="deepgram"))
     assert refused.value.status == 424
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+def test_the_example_of_a_prepared_call_needs_no_key(
+    page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in KEYS:
+        monkeypatch.delenv(variable, raising=False)
+    text = (Path(__file__).parents[2] / page).read_text()
+    [told] = re.findall(r"curl -X PUT [^`]*?-d '(.*?)'", text, re.DOTALL)
+    body = json.loads(told)
+    spec = read_spec({"id": "c1", "ws_url": "ws://127.0.0.1:1/", **body})
+    assert spec.metadata == {"caller": "+4930123456"}
+    made = [
+        _made(make, spec) for make in (services.speech_to_text, _model, services.text_to_speech)
+    ]
+    assert made == ["LocalSTTService", "LocalLLM", "LocalTTSService"]
 
 
 def test_the_key_of_the_call_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,8 @@ Handshake = Literal[
     "302",
     "200",
     "garbage",
+    "alert",  # of TLS
+    "echo",  # what was asked, in the place of a status
     "not-utf8",  # in the reason phrase
     "endless",  # a header that goes on and on
     "bad-accept",  # a wrong Sec-WebSocket-Accept
@@ -39,6 +41,11 @@ _STATUS = {
     "302": b"302 Found\r\nLocation: ws://127.0.0.1:1/elsewhere\r\nContent-Length: 0",
     "200": b"200 OK\r\nContent-Length: 2\r\n\r\nhi",
     "not-utf8": b"400 \xff\xfe\xfd\r\nContent-Length: 0",
+}
+
+_NO_HTTP = {
+    "garbage": b"220 mail.example.com ESMTP\r\n\r\n",
+    "alert": bytes.fromhex("15030300020246"),
 }
 
 
@@ -138,8 +145,10 @@ class OddAnswer(Protocol):
         transport: Any = self.transport
         if how in _STATUS:
             transport.write(b"HTTP/1.1 " + _STATUS[how] + b"\r\n\r\n")
-        elif how == "garbage":
-            transport.write(b"220 mail.example.com ESMTP\r\n\r\n")
+        elif how in _NO_HTTP:
+            transport.write(_NO_HTTP[how])
+        elif how == "echo":
+            transport.write(b"HTTP/1.1 " + b" ".join(data.split()) + b"\r\n\r\n")
         elif how == "drop":
             transport.loseConnection()
         elif how == "endless":

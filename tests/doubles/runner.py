@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 from twisted.internet.interfaces import IDelayedCall, IPullProducer
 from twisted.protocols.policies import WrappingFactory
 from twisted.web.http import Request
@@ -53,6 +53,8 @@ class RunnerDouble(Resource, Watched):
     seconds, or never with None; `dial_first`: before `/run` is answered. Further options are
     BotDouble's. `/stop` knows the calls that run, and answers 404 for others.
 
+    `tls`: Twisted's CertificateOptions.
+
     `retry_after`: seconds that it asks for when it answers 503 or 429.
 
     `requests` are all that came, `connections` the number of TCP connections, `bots` by call id.
@@ -74,6 +76,7 @@ class RunnerDouble(Resource, Watched):
         retry_after: int | None = None,
         stop_status: int | None = None,
         health_status: int = 200,
+        tls: Any = None,
         **bot_options: Any,
     ) -> None:
         super().__init__()
@@ -88,6 +91,7 @@ class RunnerDouble(Resource, Watched):
         self.retry_after = retry_after
         self.stop_status = stop_status
         self.health_status = health_status
+        self.tls = tls
         self.bot_options = bot_options
         self.requests: list[Received] = []
         self.connections = 0
@@ -103,9 +107,12 @@ class RunnerDouble(Resource, Watched):
     async def listen(self, interface: str = "127.0.0.1") -> str:
         """Listen on a free port; the answer is the URL, also in `url`."""
         self._open = _Connections(self, Site(self, reactor=self.clock))
-        endpoint = TCP4ServerEndpoint(self.clock, 0, interface=interface)
+        endpoint: Any = TCP4ServerEndpoint(self.clock, 0, interface=interface)
+        if self.tls is not None:
+            endpoint = SSL4ServerEndpoint(self.clock, 0, self.tls, interface=interface)
         self._port = await endpoint.listen(self._open)
-        self.url = f"http://{interface}:{self._port.getHost().port}"
+        scheme = "http" if self.tls is None else "https"
+        self.url = f"{scheme}://{interface}:{self._port.getHost().port}"
         return self.url
 
     async def shut(self) -> None:
@@ -128,6 +135,12 @@ class RunnerDouble(Resource, Watched):
     def open_connections(self) -> int:
         """TCP connections that are open now."""
         return 0 if self._open is None else len(self._open.protocols)
+
+    def close_connections(self) -> None:
+        """Close them all, as a server does with those that were idle for too long."""
+        assert self._open is not None
+        for connection in list(self._open.protocols):
+            connection.transport.loseConnection()
 
     def asked(self, path: str) -> list[Received]:
         """The requests for `path`, e.g. "/run"."""

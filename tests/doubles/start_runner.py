@@ -35,7 +35,7 @@ class StartRunner(RunnerDouble):
     `refuses_late` accepted and closed with 4003. None: none is looked for. Tokens are in `tokens`,
     and further ones may be put there. `origin`: the only one that is let in. `subprotocol`: the one
     that it speaks, without which nobody is let in; `ignores_subprotocol`: it answers none.
-    `tls`: Twisted's CertificateOptions. `host`: what it is called in its URLs, else by its address.
+    `host`: what it is called in its URLs, else by its address.
     `start_path`: where `/start` is.
 
     `knocks` are all handshakes, `sessions` all bots, `bots` those that know their call, by its id.
@@ -55,7 +55,6 @@ class StartRunner(RunnerDouble):
         origin: str | None = None,
         subprotocol: str = "",
         ignores_subprotocol: bool = False,
-        tls: Any = None,
         host: str = "",
         start_path: str = "/start",
         **options: Any,
@@ -67,14 +66,13 @@ class StartRunner(RunnerDouble):
         if unknown := set(self.handshakes) - set(get_args(Handshake)):
             raise ValueError(f"unknown handshakes {unknown}")
         self.path = "/ws" if mode == "twilio" else "/ws-client"
-        secure = "s" if tls is not None else ""
+        secure = "s" if self.tls is not None else ""
         self.ws_url = f"ws{secure}://{{host}}:{{port}}{self.path}" if ws_url == "" else ws_url
         self.token_in: Place | None = token_in
         self.refuses_late = refuses_late
         self.origin = origin
         self.subprotocol = subprotocol
         self.ignores_subprotocol = ignores_subprotocol
-        self.tls = tls
         self.start_path = start_path
         self.tokens: list[str] = []
         self.knocks: list[Knock] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import UUID
 
 import pytest
@@ -11,6 +13,7 @@ from pytest_twisted import ensureDeferred
 from twisted.logger import LogLevel
 
 from pipecat_bridge.runner.dialler import MAX_HANDSHAKE
+from tests.doubles.runner import RunnerDouble
 from tests.doubles.start_runner import StartRunner
 from tests.e2e.dialled import dialled, page, settled
 from tests.e2e.harness import Line, line, reactor
@@ -18,7 +21,14 @@ from tests.e2e.names import known
 from tests.unit.bot_side import logged
 
 FAST = ("runner.connect_timeout=0.6", "runner.attempt_timeout=0.6")
-UNABLE = "its WebSocket: the opening handshake was answered with {}"
+UNABLE = "its WebSocket at {{at}}: the opening handshake was answered with {}"
+
+
+def place(it: Line) -> str:
+    """Where the runner's bots are dialled, as messages have it."""
+    path = "/ws" if it.runner.mode == "twilio" else "/ws-client"
+    scheme, _, rest = it.runner.url.partition("://")
+    return f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest.partition('/')[0]}{path}"
 
 
 async def fails(it: Line, **options: Any) -> dict[str, Any]:
@@ -32,7 +42,7 @@ async def fails(it: Line, **options: Any) -> dict[str, Any]:
     assert record["initialized_at"] is None
     told = [text for text in said if record["reason"] in text and record["id"] in text]
     assert len(told) == 1, said
-    assert it.runner.sessions == []
+    assert getattr(it.runner, "sessions", []) == []
     # Nothing goes on behind: what is open is what waits to be used for HTTP again.
     await it.runner.until(lambda: it.runner.open_connections <= 1)
     return record
@@ -45,12 +55,15 @@ async def fails(it: Line, **options: Any) -> dict[str, Any]:
         ("503", '/start: answered with 503: {"status": "error", "error": "told to fail"}'),
         ("429", '/start: answered with 429: {"status": "error", "error": "told to fail"}'),
         ("error", """/start: an answer without "wsUrl": it has 'error, status'"""),
-        ("redirect", '/start: answered with 307: {"status": "moved"}'),
+        ("redirect", "/start: answered with 307, a redirect to /elsewhere, which is not followed"),
         ("bad-json", "/start: an answer of 15 bytes that is not JSON"),
         ("endless", "/start was not answered within 0.6 s"),
         ("hang", "/start was not answered within 0.6 s"),
         ("flood", "/start: an answer of more than 1048576 bytes"),
-        ("drop", "/start: Connection was closed cleanly."),
+        (
+            "drop",
+            "/start: the connection was closed without an answer (does the port expect https://?)",
+        ),
     ],
 )
 @ensureDeferred
@@ -67,14 +80,17 @@ async def test_starts_that_fail(answer: Any, reason: str) -> None:
         (None, """/start: an answer without "wsUrl": it has 'sessionId, token'"""),
         (
             "http://{host}:{port}/x",
-            "/start: wsUrl 'http://127.0.0.1:{port}/x': expected a URL such as"
+            "/start: wsUrl http://127.0.0.1:{port}/x: expected a URL such as"
             " ws://127.0.0.1:7860/ws-client",
         ),
-        ("nonsense", "/start: wsUrl 'nonsense': expected a URL such as"),
-        ("ws://[::1/x", "/start: wsUrl 'ws://[::1/x': expected a URL such as"),
+        ("nonsense", "/start: wsUrl nonsense: expected a URL such as"),
+        ("ws://[::1/x", "/start: wsUrl ws://[::1/x: expected a URL such as"),
         ("ws://bots.example:{port}/x", "/start: wsUrl leads to bots.example, which is neither"),
         ("wss://evil.example/x", "/start: wsUrl leads to evil.example, which is neither"),
-        ("ws://127.0.0.1:1/x", "its WebSocket: Connection was refused by other side: 111"),
+        (
+            "ws://127.0.0.1:1/x",
+            "its WebSocket at ws://127.0.0.1:1/x: Connection was refused by other side: 111",
+        ),
     ],
 )
 @ensureDeferred
@@ -105,23 +121,29 @@ async def test_another_host_that_is_allowed() -> None:
         ("403", UNABLE.format("403 Forbidden")),
         ("429", UNABLE.format("429 Too Many Requests")),
         ("503", UNABLE.format("503 Service Unavailable")),
-        ("302", UNABLE.format("302 Found")),
+        (
+            "302",
+            UNABLE.format("302 Found, a redirect to ws://127.0.0.1:1/elsewhere, which is"),
+        ),
         ("200", UNABLE.format("200 OK")),
-        ("garbage", 'its WebSocket: Unsupported HTTP version "220"'),
-        ("not-utf8", "its WebSocket: an answer to the opening handshake that is not in UTF-8"),
-        ("endless", f"its WebSocket: an answer of more than {MAX_HANDSHAKE} bytes"),
-        ("drop", "its WebSocket: closed before it was open"),
-        ("bad-accept", "its WebSocket: HTTP Sec-WebSocket-Accept bogus value"),
-        ("no-accept", "its WebSocket: HTTP Sec-WebSocket-Accept header missing"),
-        ("other-subprotocol", 'its WebSocket: subprotocol selected by server "soap"'),
-        ("extension", 'its WebSocket: server wants to use extension "x-telepathy"'),
-        ("hang", "the bot's WebSocket was not open within 0.6 s"),
+        ("garbage", 'its WebSocket at {at}: Unsupported HTTP version "220"'),
+        (
+            "not-utf8",
+            "its WebSocket at {at}: an answer to the opening handshake that is not in",
+        ),
+        ("endless", f"its WebSocket at {{at}}: an answer of more than {MAX_HANDSHAKE} bytes"),
+        ("drop", "its WebSocket at {at}: closed before it was open"),
+        ("bad-accept", "its WebSocket at {at}: HTTP Sec-WebSocket-Accept bogus value"),
+        ("no-accept", "its WebSocket at {at}: HTTP Sec-WebSocket-Accept header missing"),
+        ("other-subprotocol", 'its WebSocket at {at}: subprotocol selected by server "soap"'),
+        ("extension", 'its WebSocket at {at}: server wants to use extension "x-telepathy"'),
+        ("hang", "the bot's WebSocket at {at} was not open within 0.6 s"),
     ],
 )
 @ensureDeferred
 async def test_handshakes_that_fail(mode: str, handshake: Any, reason: str) -> None:
     async with dialled(mode, *FAST, handshakes=[handshake]) as it:
-        assert (await fails(it))["reason"].startswith(reason)
+        assert (await fails(it))["reason"].startswith(reason.format(at=place(it)))
         assert len(it.runner.knocks) == 1
 
 
@@ -142,7 +164,8 @@ async def test_a_door_that_accepts_and_then_closes() -> None:
 async def test_tokens_in_the_wrong_place(asked: Any) -> None:
     given = {"header": "query", "query": "path", "path": "header"}[asked]
     async with dialled("dial", f"runner.token_in={given}", token_in=asked) as it:
-        assert (await fails(it))["reason"] == UNABLE.format("403 Forbidden")
+        at = place(it) + ("/***" if given == "path" else "")
+        assert (await fails(it))["reason"] == UNABLE.format("403 Forbidden").format(at=at)
 
 
 @ensureDeferred
@@ -150,12 +173,13 @@ async def test_a_wrong_token_and_none() -> None:
     for settings in (('runner.headers={Authorization = "Bearer tok-s3cret"}',), ()):
         async with dialled("direct", *settings, token_in="header") as it:
             it.runner.tokens.append("another")
-            assert (await fails(it))["reason"] == UNABLE.format("403 Forbidden")
+            reason = UNABLE.format("403 Forbidden").format(at=place(it))
+            assert (await fails(it))["reason"] == reason
 
 
 @ensureDeferred
 async def test_origins_and_subprotocols_that_do_not_fit() -> None:
-    silent = "its WebSocket: the bot does not speak the subprotocol 'rtvi'"
+    silent = "its WebSocket at {at}: the bot does not speak the subprotocol 'rtvi'"
     for settings, options, reason in (
         ((), {"origin": "https://a.example"}, UNABLE.format("403 Forbidden")),
         (
@@ -174,7 +198,8 @@ async def test_origins_and_subprotocols_that_do_not_fit() -> None:
         async with dialled("direct", *settings, **options) as it:
             phone = await it.dial(driver="application")
             record = await settled(it, phone)
-            assert (record["outcome"], record["reason"]) == ("runner-failed", reason)
+            reason_here = reason.format(at=place(it))
+            assert (record["outcome"], record["reason"]) == ("runner-failed", reason_here)
             assert phone.hangup_received
             await it.runner.until(lambda it=it: it.runner.open_connections == 0)
             # A door that said nothing of it had let it in, and was told why it was left.
@@ -187,12 +212,23 @@ async def test_origins_and_subprotocols_that_do_not_fit() -> None:
 async def test_nobody_is_there(url: str) -> None:
     async with dialled("direct", f"runner.url={url}") as it:
         reason = (await fails(it))["reason"]
-        assert reason.startswith("its WebSocket: ")
+        assert reason.startswith(f"its WebSocket at {url}: ")
         assert any(word in reason for word in ("refused", "lookup", "resolve")), reason
+
+
+def everything(received: Any, shape: str) -> bytes:
+    """What a request brought, to be answered to it."""
+    told = {"path": received.path, "body": received.body, "headers": received.headers}
+    if shape == "json":
+        return json.dumps({"token": "tok-s3cret", **told}).encode()
+    flat = " ".join(str(each) for each in (*received.headers.values(), received.body))
+    return flat.encode() if shape == "text" else urlencode({"said": flat}).encode()
 
 
 class Secretive(StartRunner):
     """What it is given and what it answers are secrets, and what it refuses it repeats."""
+
+    shape = "json"
 
     async def listen(self, interface: str = "127.0.0.1") -> str:
         self.url = await super().listen(interface)
@@ -204,14 +240,35 @@ class Secretive(StartRunner):
         return f"tok-s3cret-{len(self.tokens)}"
 
     def _answer(self, request: Any, received: Any) -> bytes | int:
-        if self.answers[0] not in ("500", "bad-json"):
-            return super()._answer(request, received)
-        broken = self.answers[0] == "bad-json"
-        request.setResponseCode(200 if broken else 500)
-        told = {"body": received.body, "headers": received.headers}
-        if broken:
-            return json.dumps({"token": "tok-s3cret", **told}).encode()[:-1]
-        return json.dumps(told).encode()
+        return repeated(self, request, received) or super()._answer(request, received)
+
+
+class SecretiveRunner(RunnerDouble):
+    """The same, where bots dial back."""
+
+    shape = "json"
+
+    def _answer(self, request: Any, received: Any) -> bytes | int:
+        return repeated(self, request, received) or super()._answer(request, received)
+
+    def _stop(self, request: Any, received: Any) -> bytes:
+        request.setResponseCode(500)
+        return everything(received, self.shape)
+
+
+def repeated(runner: Any, request: Any, received: Any) -> bytes:
+    """What such a runner refuses with, empty when it does not."""
+    answer = runner.answers[0]
+    if answer == "redirect":
+        request.setResponseCode(302)
+        text = quote(everything(received, "text"))
+        request.setHeader("location", f"/{text}?{text}")
+    elif answer in ("500", "error", "bad-json"):
+        request.setResponseCode(500 if answer == "500" else 200)
+    else:
+        return b""
+    said = everything(received, runner.shape)
+    return said[:-1] if answer == "bad-json" else said
 
 
 class TestSecrets:
@@ -220,13 +277,24 @@ class TestSecrets:
     CALL_ID = "5f6a3b1c-0d2e-4f3a-8b9c-1d2e3f4a5b6c"
     KEY = 'runner.headers={Authorization = "Bearer pk-s3cret"}'
 
-    async def check(self, mode: Any, *settings: str, begins: bool = False, **options: Any) -> None:
-        runner = Secretive(reactor, mode=mode, **options)
+    async def check(
+        self,
+        mode: Any,
+        *settings: str,
+        begins: bool = False,
+        shape: str = "json",
+        **options: Any,
+    ) -> None:
+        kind: Any = SecretiveRunner if mode == "dialback" else partial(Secretive, mode=mode)
+        runner = kind(reactor, **options)
+        runner.shape = shape
         with logged(LogLevel.debug, source="") as said:
             async with line(*FAST, self.KEY, *settings, runner=runner) as it:
                 shown = await self.call(it, begins)
+        told = [request.body for request in runner.asked("/run")]
+        tokens = [body["ws_url"].rpartition("/")[2] for body in told]
         for text in [*said, *shown]:
-            assert "s3cret" not in text
+            assert not any(secret in text for secret in ("s3cret", *tokens)), text
         assert any(self.CALL_ID in text for text in said)
         assert self.CALL_ID in shown[0]
 
@@ -270,11 +338,26 @@ class TestSecrets:
     async def test_answers_that_are_no_good(self, ws_url: Any) -> None:
         await self.check("dial", ws_url=ws_url)
 
-    @pytest.mark.parametrize("answer", ["500", "bad-json"])
+    @pytest.mark.parametrize("mode", ["dial", "dialback"])
+    @pytest.mark.parametrize("shape", ["json", "text", "form"])
+    @pytest.mark.parametrize("answer", ["500", "error", "bad-json", "redirect"])
     @ensureDeferred
-    async def test_what_a_runner_repeats(self, answer: Any) -> None:
+    async def test_what_a_runner_repeats(self, answer: Any, shape: str, mode: str) -> None:
         start = 'runner.start_body={api_key = "start-s3cret", body = {x = {y_token = "b-s3cret"}}}'
-        await self.check("dial", start, answers=[answer])
+        parameters = (
+            'runner.parameters={stt_key = "\\"s3cret\\" & more", p = [{password = "s3cret"}]}'
+        )
+        await self.check(mode, start, parameters, answers=[answer], shape=shape)
+
+    @pytest.mark.parametrize("mode", ["dial", "direct", "twilio"])
+    @ensureDeferred
+    async def test_what_a_bot_repeats(self, mode: str) -> None:
+        for place in ("header", "query", "path"):
+            await self.check(mode, f"runner.token_in={place}", handshakes=["echo"])
+
+    @ensureDeferred
+    async def test_the_path_of_a_bot_that_comes_too_late(self) -> None:
+        await self.check("dialback", dial_delay=0.8)
 
     @pytest.mark.parametrize("mode", ["direct", "twilio"])
     @pytest.mark.parametrize("handshake", ["ok", "403", "hang"])

@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.web.client import Agent
 
+from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.client import RunnerClient, connection_pool
 from tests.doubles.asterisk import StrictAsterisk
 from tests.doubles.bot import BotDouble
-from tests.doubles.runner import Answer
+from tests.doubles.runner import Answer, RunnerDouble
 from tests.e2e.harness import Line, line, reactor
 
 
@@ -81,6 +85,50 @@ async def test_idle_connections_are_closed() -> None:
 
 
 @ensureDeferred
+async def test_kept_connections_that_the_runner_closes_just_then() -> None:
+    """A request that is under way to a runner that has hung up is asked once more."""
+    runner = RunnerDouble(
+        reactor, answers=["slow", "slow", "slow", "ok"], slow=0.1, dial_delay=None
+    )
+    url = await runner.listen()
+    options = RunnerOptions(url=url)
+    pool = connection_pool(reactor, options)
+    client = RunnerClient(reactor, Agent(reactor, pool=pool), options)
+
+    def run(number: int) -> Deferred[Any]:
+        body = {"id": f"call {number}", "ws_url": f"{url.replace('http', 'ws')}/none"}
+        return Deferred.fromCoroutine(client.request("POST", f"{url}/run", body))
+
+    try:
+        for answer in await gatherResults([run(number) for number in range(3)]):
+            assert answer.status == 200
+        assert (runner.connections, runner.open_connections) == (3, 3)
+        runner.close_connections()
+        asking = run(3)  # goes out before the reactor has seen the end of any of them
+        assert (await asking).status == 200
+        assert runner.connections == 4
+        assert [request.body["id"] for request in runner.asked("/run")][3:] == ["call 3"]
+        await runner.until(lambda: runner.open_connections == 1)
+    finally:
+        await pool.closeCachedConnections()
+        await runner.shut()
+
+
+@ensureDeferred
+async def test_a_kept_connection_that_is_closed_in_place_of_an_answer() -> None:
+    async with line(answers=["ok", "drop", "ok"]) as it:
+        phone, _ = await it.talk()
+        phone.hangup()
+        await settled(it, phone)
+        phone, bot = await it.talk()
+        phone.hangup()
+        assert (await settled(it, phone))["outcome"] == "caller-hangup"
+        asked = [request.body["id"] for request in it.runner.asked("/run")]
+        assert asked[1:] == [str(phone.call_id)] * 2
+        assert (bot.faults, it.runner.faults) == ([], [])
+
+
+@ensureDeferred
 async def test_run_goes_out_on_the_uuid_alone() -> None:
     async with line() as it:
         phone = await it.dial()
@@ -102,11 +150,14 @@ FAST = ("runner.request_timeout=0.4", "runner.connect_timeout=0.6")
         ("503", '/run: answered with 503: {"status": "error", "error": "told to fail"}'),
         ("429", '/run: answered with 429: {"status": "error", "error": "told to fail"}'),
         ("error", '/run: answered with {"status": "error", "error": "no worker is free"}'),
-        ("redirect", '/run: answered with 307: {"status": "moved"}'),
-        ("bad-json", '/run: an answer that is not JSON: b\'{"status": "ok"\''),
+        ("redirect", "/run: answered with 307, a redirect to /elsewhere, which is not followed"),
+        ("bad-json", '/run: an answer of 15 bytes that is not JSON: {"status": "ok"'),
         ("endless", "/run: no complete answer within 0.4 s"),
         ("hang", "/run: no complete answer within 0.4 s"),
-        ("drop", "/run: Connection was closed cleanly."),
+        (
+            "drop",
+            "/run: the connection was closed without an answer (does the port expect https://?)",
+        ),
     ],
 )
 @ensureDeferred
@@ -142,7 +193,9 @@ async def test_a_runner_that_does_not_dial_back(sockets: Any) -> None:
         phone = await it.dial()
         record = await settled(it, phone)
         assert record["outcome"] == "runner-failed"
-        assert record["reason"] == "the runner has not dialled back within 0.6 s"
+        ws_url = it.runner.asked("/run")[0].body["ws_url"]
+        address = ws_url.partition(f"/{phone.call_id}")[0]
+        assert record["reason"] == f"the runner has not dialled back to {address} within 0.6 s"
         assert phone.hangup_received
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from pipecat_bridge.runner.dialler import MAX_HANDSHAKE
-from tests.certificates import Authority
+from tests.certificates import DAY, Authority, self_signed, write
 from tests.doubles.asterisk import HUNG_UP
+from tests.doubles.runner import RunnerDouble
 from tests.e2e.dialled import EIGHT, LOUD, bot_side, constant, dialled, heard, settled
-from tests.e2e.harness import Line, sleep
+from tests.e2e.harness import Line, line, reactor, sleep
 from tests.e2e.names import known
 from tests.e2e.test_backpressure import SECOND, numbered, numbers
 from tests.e2e.test_bad_starts import FAST, fails
@@ -137,45 +139,124 @@ class TestCalls:
             assert bot.faults == []
 
 
-async def refused(it: Line, *expected: str) -> None:
-    """A call fails, with all of these in the reason, and the bridge's log has no traceback."""
+async def refused(it: Line, fault: str) -> None:
+    """A call fails for that reason, and the bridge's log has no traceback."""
     with logged(source="") as said:
         reason = (await fails(it))["reason"]
-    for text in expected:
-        assert text in reason, reason
+    where = {"dial": "/start", "dialback": "/run"}.get(it.runner.mode, "its WebSocket at ")
+    assert reason.startswith(where), reason
+    assert reason.endswith(f": {fault}"), reason
     assert not any("Traceback" in text for text in said)
-    assert it.runner.knocks == it.runner.requests == []
+    assert getattr(it.runner, "knocks", []) == it.runner.requests == []
 
 
+def serving(mode: Any, tls: Any, *settings: str) -> Any:
+    """A daemon before a runner of any mode, with a certificate."""
+    if mode == "dialback":
+        return line(*settings, runner=RunnerDouble(reactor, tls=tls))
+    return dialled(mode, *settings, tls=tls)
+
+
+EVERY_MODE = (*MODES, "dialback")
+
+PRIVATE = (
+    "its certificate is from an authority that is not known here:"
+    " expected that authority's certificate in [runner] ca_file"
+)
+
+
+def date(days: int) -> str:
+    """The date in UTC so many days from now."""
+    return f"{datetime.now(UTC) + days * DAY:%Y-%m-%d}"
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE)
 class TestStrangers:
-    @pytest.mark.parametrize("mode", MODES)
+    """Each is told in a sentence of its own."""
+
     @ensureDeferred
     async def test_a_wrong_name(self, mode: Any, authority: Authority, ca_file: str) -> None:
-        async with dialled(mode, ca_file, tls=authority.issue("other.example")) as it:
-            where = "/start: " if mode == "dial" else "its WebSocket: "
-            await refused(it, where, "certificate is not for ")
+        for host in ("other.example", "127.0.0.2"):
+            async with serving(mode, authority.issue(host), ca_file) as it:
+                await refused(it, f"its certificate is not for {HOST}")
 
-    @pytest.mark.parametrize("mode", MODES)
     @ensureDeferred
-    async def test_an_unknown_issuer(self, mode: Any, authority: Authority) -> None:
-        async with dialled(mode, tls=authority.issue(HOST)) as it:
-            where = "/start: " if mode == "dial" else "its WebSocket: "
-            await refused(it, where, "certificate verify failed")
+    async def test_an_address_where_a_name_is_asked(
+        self, mode: Any, authority: Authority, ca_file: str
+    ) -> None:
+        with known("bots.example"):
+            async with serving(mode, authority.issue(HOST)) as there:
+                url = there.runner.url.replace(HOST, "bots.example")
+                async with serving(mode, None, ca_file, f"runner.url={url}") as it:
+                    await refused(it, "its certificate is not for bots.example")
 
-    @pytest.mark.parametrize("mode", MODES)
     @ensureDeferred
-    async def test_another_issuer(self, mode: Any, ca_file: str) -> None:
+    async def test_an_authority_that_is_not_known(self, mode: Any, authority: Authority) -> None:
+        async with serving(mode, authority.issue(HOST)) as it:
+            await refused(it, PRIVATE)
+
+    @ensureDeferred
+    async def test_another_authority(self, mode: Any, ca_file: str) -> None:
         other = Authority("an authority of tests")  # of the same name
-        async with dialled(mode, ca_file, tls=other.issue(HOST)) as it:
-            await refused(it, "certificate verify failed")
+        async with serving(mode, other.issue(HOST), ca_file) as it:
+            await refused(it, PRIVATE)
 
-    @pytest.mark.parametrize("mode", MODES)
+    @ensureDeferred
+    async def test_a_chain_to_an_authority_that_is_not_known(
+        self, mode: Any, authority: Authority
+    ) -> None:
+        async with serving(mode, authority.issue(HOST, chain=True)) as it:
+            await refused(it, PRIVATE)
+
+    @ensureDeferred
+    async def test_one_that_vouches_for_itself(self, mode: Any, ca_file: str) -> None:
+        tls, _ = self_signed(HOST)
+        for settings in ((), (ca_file,)):
+            async with serving(mode, tls, *settings) as it:
+                await refused(it, "its certificate is self-signed: expected it in [runner] ca_file")
+
     @ensureDeferred
     async def test_one_that_has_expired(
         self, mode: Any, authority: Authority, ca_file: str
     ) -> None:
-        async with dialled(mode, ca_file, tls=authority.issue(HOST, days=-1)) as it:
-            await refused(it, "certificate verify failed")
+        async with serving(mode, authority.issue(HOST, days=-1), ca_file) as it:
+            await refused(it, f"its certificate has expired on {date(-1)}")
+
+    @ensureDeferred
+    async def test_one_that_is_not_valid_yet(
+        self, mode: Any, authority: Authority, ca_file: str
+    ) -> None:
+        async with serving(mode, authority.issue(HOST, days=9, since=3), ca_file) as it:
+            await refused(it, f"its certificate is not valid before {date(3)}")
+
+    @ensureDeferred
+    async def test_an_authority_that_has_expired(self, mode: Any, tmp_path: Path) -> None:
+        old = Authority(days=-2)
+        ca_file = f"runner.ca_file={old.write(tmp_path / 'old.pem')}"
+        async with serving(mode, old.issue(HOST), ca_file) as it:
+            fault = f"the certificate of its authority has expired on {date(-2)}"
+            await refused(it, fault)
+
+
+class TestKnown:
+    @ensureDeferred
+    async def test_one_that_vouches_for_itself_and_is_known(self, tmp_path: Path) -> None:
+        tls, certificate = self_signed(HOST)
+        ca_file = f"runner.ca_file={write(tmp_path / 'own.pem', certificate)}"
+        async with dialled("dial", ca_file, tls=tls) as it:
+            phone, bot = await it.talk()
+            phone.hangup()
+            await settled(it, phone)
+            assert bot.faults == []
+
+    @ensureDeferred
+    async def test_run_and_stop(self, authority: Authority, ca_file: str) -> None:
+        async with serving("dialback", authority.issue(HOST), ca_file) as it:
+            phone, bot = await it.talk()
+            phone.hangup()
+            await settled(it, phone)
+            assert len(it.runner.asked("/stop")) == 1
+            assert bot.faults == []
 
     @ensureDeferred
     async def test_only_the_bot_is_a_stranger(self, authority: Authority, ca_file: str) -> None:
@@ -184,19 +265,19 @@ class TestStrangers:
             url = stranger.runner.url
             async with dialled("dial", ca_file, ws_url=url, tls=authority.issue(HOST)) as it:
                 reason = (await fails(it))["reason"]
-                assert reason == f"its WebSocket: its certificate is not for {HOST}"
+                assert reason == f"its WebSocket at {url}: its certificate is not for {HOST}"
             assert stranger.runner.knocks == []
 
 
 class TestNoTLS:
-    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("mode", EVERY_MODE)
     @ensureDeferred
     async def test_where_it_is_expected(self, mode: Any, ca_file: str) -> None:
-        async with dialled(mode) as plain:
+        async with dialled("dial" if mode == "dialback" else mode) as plain:
             url = plain.runner.url.replace("://", "s://")
-            async with dialled(mode, ca_file, f"runner.url={url}") as it:
-                where = "/start: " if mode == "dial" else "its WebSocket: "
-                await refused(it, where, "TLS failed: ")
+            async with serving(mode, None, ca_file, f"runner.url={url}") as it:
+                fault = "it does not speak TLS there, expected a URL without it, http:// or ws://"
+                await refused(it, f"{fault} (wrong version number)")
             assert plain.runner.knocks == plain.runner.requests == []
 
     @pytest.mark.parametrize("mode", MODES)
@@ -205,27 +286,42 @@ class TestNoTLS:
         async with dialled(mode, handshakes=["hang"]) as plain:
             url = plain.runner.url.replace("://", "s://")
             async with dialled(mode, *FAST, ca_file, f"runner.url={url}") as it:
-                what = (
-                    "/start was not answered" if mode == "dial" else "the bot's WebSocket was not"
+                reason = (await fails(it))["reason"]
+                expected = (
+                    "/start was not answered within 0.6 s"
+                    if mode == "dial"
+                    else f"the bot's WebSocket at {url} was not open within 0.6 s"
                 )
-                await refused(it, what, "within 0.6 s")
+                assert reason == expected
                 await plain.runner.until(lambda: plain.runner.open_connections == 0)
 
+    @pytest.mark.parametrize("mode", EVERY_MODE)
     @ensureDeferred
-    async def test_tls_where_it_is_not_expected(self, authority: Authority) -> None:
-        async with dialled("direct", tls=authority.issue(HOST)) as secure:
-            url = secure.runner.url.replace("wss://", "ws://")
-            async with dialled("direct", *FAST, f"runner.url={url}") as it:
-                await refused(it, "its WebSocket: ")
+    async def test_tls_where_it_is_not_expected(self, mode: Any, authority: Authority) -> None:
+        async with serving(mode, authority.issue(HOST)) as secure:
+            url = secure.runner.url.replace("s://", "://")
+            async with serving(mode, None, f"runner.url={url}") as it:
+                fault = "closed before it was open (does the port expect wss://?)"
+                if mode in ("dial", "dialback"):
+                    fault = "the connection was closed without an answer"
+                    fault = f"{fault} (does the port expect https://?)"
+                await refused(it, fault)
+
+    @ensureDeferred
+    async def test_an_alert_of_tls(self) -> None:
+        """What some servers say to who speaks without."""
+        async with dialled("direct", handshakes=["alert"]) as it:
+            reason = (await fails(it))["reason"]
+            assert reason.endswith(": it speaks TLS there, expected a URL with wss://")
 
 
 @pytest.mark.parametrize(
     ("handshake", "reason"),
     [
-        ("403", "its WebSocket: the opening handshake was answered with 403 Forbidden"),
-        ("endless", f"its WebSocket: an answer of more than {MAX_HANDSHAKE} bytes"),
-        ("garbage", 'its WebSocket: Unsupported HTTP version "220"'),
-        ("hang", "the bot's WebSocket was not open within 0.6 s"),
+        ("403", "its WebSocket at {}: the opening handshake was answered with 403 Forbidden"),
+        ("endless", f"its WebSocket at {{}}: an answer of more than {MAX_HANDSHAKE} bytes"),
+        ("garbage", 'its WebSocket at {}: Unsupported HTTP version "220"'),
+        ("hang", "the bot's WebSocket at {} was not open within 0.6 s"),
     ],
 )
 @ensureDeferred
@@ -235,5 +331,5 @@ async def test_handshakes_that_fail(
     """The connection is gone at once, whether or not the peer agrees."""
     options = {"tls": authority.issue(HOST), "handshakes": [handshake]}
     async with dialled("direct", *FAST, ca_file, **options) as it:
-        assert (await fails(it))["reason"] == reason
+        assert (await fails(it))["reason"] == reason.format(it.runner.url)
         await it.runner.until(lambda: it.runner.open_connections == 0)

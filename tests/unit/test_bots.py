@@ -105,7 +105,7 @@ class NextRunnerTests(PoolCase):
         self.reactor.advance(7.8)
         self.assertEqual(self.heard.names, [])
         self.reactor.advance(0.2)
-        self.assertTrue(self.heard.reasons[0].startswith("the runner has not dialled back within"))
+        self.assertTrue(self.heard.reasons[0].startswith("the runner has not dialled back to ws"))
 
     def test_when_all_refuse_the_reason_is_the_last_ones(self) -> None:
         with warnings():

@@ -83,7 +83,7 @@ class LayerTests(ConfigCase):
             ("runner.max_requests", "7", 7),
             ("runner.idle_timeout", "7", 7.0),
             ("runner.idle_timeout", "7.5 ", 7.5),
-            ("runner.url", "http://a/?b=c", "http://a/?b=c"),
+            ("runner.url", "http://a/b=c", "http://a/b=c"),
             ("runner.parameters", '{llm_type = "x", n = 1}', {"llm_type": "x", "n": 1}),
             ("embedded.arguments", '["--verbose"]', ["--verbose"]),
             ("caller_audio.sample_rate", "8000", 8000),

@@ -202,8 +202,13 @@ class RunTests(DialBackCase):
             (503, b"no  worker\nis free", "/run: answered with 503: no worker is free"),
             (429, b"\xff", "/run: answered with 429: \N{REPLACEMENT CHARACTER}"),
             (307, b"", "/run: answered with 307: no text"),
+            (200, b"\x1b[2J\0", r"/run: an answer of 5 bytes that is not JSON: \x1b[2J\x00"),
             (404, b"x" * 1000, "/run: answered with 404: " + "x" * 200),
-            (200, b'{"status": "ok"', '/run: an answer that is not JSON: b\'{"status": "ok"\''),
+            (
+                200,
+                b'{"status": "ok"',
+                '/run: an answer of 15 bytes that is not JSON: {"status": "ok"',
+            ),
             (200, b'{"status": "error"}', '/run: answered with {"status": "error"}'),
         ):
             with self.subTest(reason=reason):
@@ -222,7 +227,7 @@ class RunTests(DialBackCase):
         self.start()
         self.accept().lose()
         self.assertEqual(self.heard.names, ["failed"])
-        self.assertTrue(self.heard.reasons[0].startswith("/run: Connection was closed"))
+        self.assertTrue(self.heard.reasons[0].startswith("/run: the connection was closed"))
 
     def test_no_dial_back(self) -> None:
         for seconds in (10.0, 2.5):
@@ -237,8 +242,16 @@ class RunTests(DialBackCase):
                     self.reactor.advance(seconds - 0.1)
                     self.assertEqual(self.heard.names, [])
                     self.reactor.advance(0.2)
-                    reason = f"the runner has not dialled back within {seconds:g} s"
-                    self.assertEqual(self.heard.reasons, [reason])
+                    reason = "the runner has not dialled back to ws://127.0.0.1:8001"
+                    self.assertEqual(self.heard.reasons, [f"{reason} within {seconds:g} s"])
+
+    def test_no_answer_and_no_dial_back(self) -> None:
+        self.make()
+        self.start()
+        self.accept()
+        self.reactor.advance(10.1)
+        reason = "the runner has not dialled back to ws://127.0.0.1:8001 nor answered /run within"
+        self.assertEqual(self.heard.reasons, [f"{reason} 10 s"])
 
     def test_a_call_waits_for_a_runner_that_is_being_started(self) -> None:
         address = LateAddress()
@@ -304,7 +317,7 @@ class StopTests(DialBackCase):
     def test_a_stop_that_fails_is_logged_with_the_call(self) -> None:
         for answer, expected in (
             (EMPTY % 500, f"{CALL} /stop was answered with 500"),
-            (b"", f"{CALL} /stop failed: Connection was closed cleanly"),
+            (b"", f"{CALL} /stop failed: the connection was closed without"),
         ):
             self.make()
             bot = self.start()
@@ -316,6 +329,7 @@ class StopTests(DialBackCase):
                     connection.answer(answer)
                 else:
                     connection.lose()
+                    self.accept().lose()
             self.assertEqual(len(said), 1)
             self.assertTrue(said[0].startswith(expected), said)
             self.assertEqual(self.runner.stopping.count, 0)

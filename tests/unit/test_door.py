@@ -91,6 +91,22 @@ class RefusalTests(DoorCase):
         for path in (f"/{CALL}/ws", f"/{CALL}/ws?direction=input", f"/{CALL}/ws?token="):
             self.refused(path, 403, "token missing: dial ws_url as it was given to /run")
 
+    def test_what_may_be_a_token_is_not_logged(self) -> None:
+        token = self.side.token
+        for path, shown in (
+            (f"/{CALL}/ws/{token}x", f"/{CALL}/ws/***"),
+            (f"/{OTHER}/ws/{token}?direction=input&token={token}", f"/{OTHER}/ws/***"),
+            (f"/{CALL}/{token}", f"/{CALL}/***"),
+            (f"//{CALL}/{token}", "/***"),
+            (f"/prefix/{CALL}/ws/{token}", f"/prefix/{CALL}/ws/***"),
+            ("/%1B%5B2J%0A/ws/%00", "/***/ws/***"),
+            (f"/{'x/' * 1000}ws", f"/{'x/' * 99}x"),
+        ):
+            with self.subTest(path=path), warnings() as said:
+                self.assertIsNotNone(self.knock(path))
+            self.assertTrue(said[0].startswith(f"- WebSocket {shown} refused: "), said[0])
+            self.assertNotIn(token, said[0])
+
     def test_a_refusal_takes_nothing_from_the_call(self) -> None:
         self.refused(f"/{CALL}/ws/x?direction=input", 403, "wrong token")
         self.admitted(f"/{CALL}/ws?direction=input")

@@ -14,8 +14,9 @@ from pipecat_bridge.runner.client import (
     MAX_BODY,
     Answer,
     RunnerError,
-    describe,
+    RunnerRefusedError,
 )
+from pipecat_bridge.runner.errors import describe
 from tests.unit.runner_side import ENDLESS, OK, URL, ClientCase, Connection
 
 
@@ -65,10 +66,32 @@ class AnswerTests(ClientCase):
         self.assertEqual(self.successResultOf(asking).body, b"hello")
 
     def test_what_is_not_json(self) -> None:
-        for body in (b"", b"{", b"ok", b"\xff"):
+        for body, shown in (
+            (b"", "no text"),
+            (b"{", "{"),
+            (b"o\r\n k\x1b[2J", r"o k\x1b[2J"),
+            (b"\xff", "\N{REPLACEMENT CHARACTER}"),
+        ):
             with self.assertRaises(RunnerError) as raised:
                 Answer(200, body).json()
-            self.assertEqual(str(raised.exception), f"an answer that is not JSON: {body!r}")
+            expected = f"an answer of {len(body)} bytes that is not JSON: {shown}"
+            self.assertEqual(str(raised.exception), expected)
+
+    def test_a_redirect_tells_where_to(self) -> None:
+        for location, shown in (
+            (b"/elsewhere", "/elsewhere"),
+            (b"http://me:pass@h/x?token=s3cret", "http://***@h/x?***"),
+            (b"/\x1b[2J\xff", r"/\x1b[2J\xff"),
+            (b"/a/sk-s3cret-of-ours", "/a/***"),
+        ):
+            self.make(headers={"Authorization": "Bearer sk-s3cret-of-ours"})
+            asking = self.ask()
+            head = b"HTTP/1.1 302 Found\r\nContent-Length: 2\r\nLocation: %b\r\n\r\nhi"
+            self.accept().answer(head % location)
+            answer = self.successResultOf(asking)
+            error = self.assertRaises(RunnerError, answer.check)
+            expected = f"answered with 302, a redirect to {shown}, which is not followed"
+            self.assertEqual(str(error), expected)
 
 
 class FailureTests(ClientCase):
@@ -83,7 +106,8 @@ class FailureTests(ClientCase):
     def test_dropped_without_an_answer(self) -> None:
         asking = self.ask()
         self.accept().lose()
-        self.assertIn("Connection was closed cleanly", self.why(asking))
+        expected = "the connection was closed without an answer (does the port expect https://?)"
+        self.assertEqual(self.why(asking), expected)
 
     def test_dropped_within_the_answer(self) -> None:
         asking = self.ask()
@@ -277,19 +301,135 @@ class PoolTests(ClientCase):
                 self.reactor.advance(0.2)
                 self.assertTrue(connection.closed)
 
-    def test_a_post_is_never_repeated(self) -> None:
-        """A runner may close an idle connection just as the next request goes out on it."""
-        [connection] = self.together(1)
-        asking = self.ask()
-        connection.lose()
-        self.why(asking)
-        self.assertEqual((self.dials, len(connection.requests())), (1, 2))
 
-    def test_a_get_is(self) -> None:
-        """So that the test before this one could fail."""
-        [connection] = self.together(1)
-        asking = self.ask("GET", "/health")
+class KeptTests(ClientCase):
+    """A runner may close an idle connection just as the next request goes out on it."""
+
+    def kept(self, connections: int = 1) -> list[Connection]:
+        """Connections that have served a request each, and wait for the next."""
+        asking = [self.ask() for _ in range(connections)]
+        kept = [self.accept() for _ in range(connections)]
+        for connection in kept:
+            connection.answer(OK)
+        for each in asking:
+            self.successResultOf(each)
+        return kept
+
+    def test_the_request_is_repeated_on_a_new_one(self) -> None:
+        for method in ("GET", "POST"):
+            with self.subTest(method=method):
+                self.make()
+                [connection] = self.kept()
+                asking = self.ask(method, "/x", body={"id": "7"})
+                connection.lose()
+                self.assertEqual(self.dials, 2)
+                new = self.accept()
+                sent = connection.transport.value()
+                self.assertEqual(
+                    new.transport.value(), sent[sent.index(b"%b /x" % method.encode()) :]
+                )
+                new.answer(OK)
+                self.assertEqual(self.successResultOf(asking).status, 200)
+                self.assertEqual(self.reactor.tcpClients[2:], [])
+
+    def test_the_new_one_is_kept_as_well(self) -> None:
+        [connection] = self.kept()
+        first = self.ask()
         connection.lose()
-        self.assertEqual(self.dials, 2)
+        new = self.accept()
+        new.answer(OK)
+        self.successResultOf(first)
+        asking = self.ask(path="/x")
+        new.answer(OK)
+        self.successResultOf(asking)
+        self.assertEqual((self.dials, len(new.requests())), (2, 2))
+
+    def test_others_that_are_kept_are_not_tried(self) -> None:
+        """What closed one of them is likely to have closed them all."""
+        kept = self.kept(5)
+        asking = self.ask()
+        kept[0].lose()
+        self.assertEqual([connection.closed for connection in kept[1:]], [True] * 4)
+        self.assertEqual(self.dials, 6)
         self.accept().answer(OK)
         self.successResultOf(asking)
+        self.assertEqual([len(connection.requests()) for connection in kept], [2, 1, 1, 1, 1])
+        for connection in kept[1:]:
+            connection.lose()
+        self.reactor.advance(89)  # the timeouts of those that are closed are not left over
+        self.assertEqual(len(self.reactor.getDelayedCalls()), 1)
+
+    def test_those_that_are_in_use_are_left_alone(self) -> None:
+        kept = self.kept(2)
+        first, second = self.ask(), self.ask()
+        kept[0].lose()
+        kept[1].answer(OK)
+        self.successResultOf(second)
+        self.accept().answer(OK)
+        self.successResultOf(first)
+
+    def test_once(self) -> None:
+        [connection] = self.kept()
+        asking = self.ask()
+        connection.lose()
+        self.accept().lose()
+        self.why(asking)
+        self.assertEqual(self.dials, 2)
+
+    def test_never_on_a_connection_that_is_new(self) -> None:
+        """Who has just accepted it may have started a bot."""
+        for method in ("GET", "POST"):
+            self.make()
+            asking = self.ask(method)
+            self.accept().lose()
+            self.why(asking)
+            self.assertEqual(self.dials, 1)
+
+    def test_never_when_a_byte_has_come(self) -> None:
+        for data in (b"H", b"HTTP/1.1 200 OK\r\n", ENDLESS):
+            with self.subTest(data=data):
+                self.make()
+                [connection] = self.kept()
+                asking = self.ask()
+                connection.answer(data)
+                connection.lose()
+                self.why(asking)
+                self.assertEqual(self.dials, 1)
+
+    def test_never_when_it_was_given_up(self) -> None:
+        [connection] = self.kept()
+        asking = self.ask()
+        asking.cancel()
+        self.failureResultOf(asking, RunnerError, CancelledError)
+        connection.lose()
+        self.assertEqual(self.dials, 1)
+
+    def test_given_up_while_it_connects_anew(self) -> None:
+        [connection] = self.kept()
+        asking = self.ask()
+        connection.lose()
+        asking.cancel()
+        self.failureResultOf(asking, CancelledError)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+
+    def test_nobody_listens_any_more(self) -> None:
+        [connection] = self.kept()
+        asking = self.ask()
+        connection.lose()
+        factory = self.reactor.tcpClients[1][2]
+        factory.clientConnectionFailed(None, Failure(error.ConnectionRefusedError()))
+        self.reactor.advance(1)
+        self.failureResultOf(asking, RunnerRefusedError)
+
+    def test_the_timeout_spans_both(self) -> None:
+        self.make(request_timeout=3.0)
+        [connection] = self.kept()
+        asking = self.ask()
+        self.reactor.advance(2)
+        connection.lose()
+        new = self.accept()
+        self.reactor.advance(0.9)
+        self.assertNoResult(asking)
+        self.reactor.advance(0.2)
+        self.assertEqual(self.why(asking), "no complete answer within 3 s")
+        self.assertTrue(new.closed)

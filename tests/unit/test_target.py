@@ -95,6 +95,8 @@ class URLTests(TargetCase):
             "ws://10.0.0.7:0/x",
             "ws://10.0.0.7:65536/x",
             "ws://10.0.0.7:port/x",
+            "ws://unix:80/x",
+            "ws://a..b/x",
             "ws://[::1/x",
             "ws://10.0.0.7/a b",
             "ws://10.0.0.7/x\r\nX-Header: 1",
@@ -105,14 +107,14 @@ class URLTests(TargetCase):
             with self.subTest(url=url):
                 self.assertEqual(
                     self.refused(url),
-                    f"wsUrl {url!a}: expected a URL such as ws://127.0.0.1:7860/ws-client",
+                    f"wsUrl {ascii(url)[1:-1]}: expected a URL such as ws://127.0.0.1:7860/ws-client",
                 )
 
     def test_what_is_wrong_with_it_tells_no_secrets(self) -> None:
         for url in ("ws://me:s3cret@10.0.0.7:0/x", "ws://10.0.0.7:0/x?token=s3cret"):
             refused = self.refused(url)
             self.assertNotIn("s3cret", refused)
-            self.assertIn("ws://10.0.0.7:0/x", refused)
+            self.assertIn("10.0.0.7:0/x", refused)
 
     def test_a_long_one_is_cut(self) -> None:
         self.assertLess(len(self.refused("x" * 100_000)), 300)

@@ -1,0 +1,114 @@
+"""Texts of runners, made fit for logs and records: without secrets, on one line."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
+
+from pipecat_bridge.options import RunnerOptions
+
+LONG: Final = 8
+"""Characters from which a word in a header or a query may be a key."""
+
+SHORT: Final = 4
+"""Characters below which a secret is hidden only where it stands as a word of its own."""
+
+MAX_READ: Final = 1 << 16
+"""Characters of a text that are looked at; of a longer one only the beginning is shown."""
+
+HIDDEN: Final = "***"
+
+_NAMES: Final = ("key", "token", "secret", "password")
+
+# Secrets of the runner's own, by the name before them: `"api_key": "..."`, `token=...`.
+_NAMED = re.compile(
+    r"""((?:key|token|secret|password)["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"'&,;}]+)""",
+    re.IGNORECASE,
+)
+_CREDENTIALS = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]+", re.IGNORECASE)
+
+
+class Redaction:
+    """Takes `secrets` out of texts, and what looks like one, and escapes control characters."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets = frozenset(secret for secret in secrets if secret.strip())
+
+    @classmethod
+    def of(cls, options: RunnerOptions) -> Redaction:
+        """What the options of `[runner]` hold: keys in headers, URLs, parameters and bodies."""
+        words = [word for value in options.headers.values() for word in (value, *value.split())]
+        queries = [parse_qsl(urlsplit(url).query) for url in options.urls]
+        words += [value for query in queries for _, value in query]
+        secrets = [word for word in words if len(word) >= LONG]
+        named = (options.headers, options.parameters, options.start_body, *map(dict, queries))
+        return cls(secrets).including(*named)
+
+    def including(self, *values: Any) -> Redaction:
+        """The same, and what is under names of secrets in `values`, at any depth."""
+        return Redaction([*self._secrets, *(one for value in values for one in _secrets(value))])
+
+    def hiding(self, secret: str) -> Redaction:
+        """The same, and one more."""
+        return Redaction([*self._secrets, secret])
+
+    def __call__(self, text: str) -> str:
+        """The text on one line; of a long one the beginning."""
+        whole, text = len(text) <= MAX_READ, text[:MAX_READ]
+        text = self._pattern.sub(HIDDEN, text) if self._secrets else text
+        if not whole:  # at its end may be the beginning of a secret
+            text = text[: -max(map(len, self._spellings), default=1)]
+        text = _NAMED.sub(rf"\1{HIDDEN}", text)
+        return printable(_CREDENTIALS.sub(rf"\1 {HIDDEN}", text))
+
+    def excerpt(self, body: bytes, limit: int = 200) -> str:
+        """The beginning of an answer, with spaces for white space of all kinds."""
+        text = self(" ".join(body[: 4 * MAX_READ].decode("utf-8", "replace").split()))
+        return text[:limit] or "no text"
+
+    @cached_property
+    def _spellings(self) -> frozenset[str]:
+        return frozenset(each for secret in self._secrets for each in _spellings(secret))
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        longest_first = sorted(self._spellings, key=len, reverse=True)
+        return re.compile("|".join(_search(each) for each in longest_first))
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes for what would change the line that it is on: \x1b, \n, \u202e."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _secrets(value: Any, secret: bool = False) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, content in value.items():
+            yield from _secrets(content, secret or str(key).lower().endswith(_NAMES))
+    elif isinstance(value, list | tuple):
+        for content in value:
+            yield from _secrets(content, secret)
+    elif secret and isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield str(value)
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    """As it may stand in JSON, a URL or a page, and with its white space made one space."""
+    yield secret
+    yield " ".join(secret.split())
+    yield json.dumps(secret)[1:-1]
+    yield json.dumps(secret, ensure_ascii=False)[1:-1]
+    yield quote(secret, safe="")
+    yield quote(secret)
+    yield quote_plus(secret)
+    yield html.escape(secret)
+
+
+def _search(spelling: str) -> str:
+    found = re.escape(spelling)
+    return found if len(spelling) >= SHORT else rf"(?<!\w){found}(?!\w)"

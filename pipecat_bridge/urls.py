@@ -1,0 +1,97 @@
+"""URLs, hosts and paths as all the libraries take them that are given them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import idna
+
+MAX_SHOWN: Final = 200
+"""Characters of a URL that are shown."""
+
+_OTHER = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]")
+_PATH = re.compile(r"/[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*")
+_NAME = re.compile(r"(?=.*[a-z-])[a-z0-9.-]+|[0-9]+(\.[0-9]+)+")
+"""What is digits only is no name to TLS."""
+_ADDRESS = re.compile(r"(.*\]|[^:]*)(:[0-9]{1,5})?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#]+)")
+
+
+def url_fault(url: str, schemes: Sequence[str], *, query: bool = True) -> str:
+    """Why no library would take the URL, or "".
+
+    `schemes` in lower case. `query` says whether one may be in it: what gets a path appended has
+    none.
+    """
+    if odd := _OTHER.search(url):
+        return f"{odd[0]!a} in it has to be percent-encoded"
+    try:
+        parts = urlsplit(url)
+        good_port = parts.port != 0
+    except ValueError:
+        return "host or port is wrong"
+    if parts.scheme not in schemes:
+        return "the scheme is wrong" if parts.scheme else "it has no scheme"
+    if not _ADDRESS.fullmatch(parts.netloc.rpartition("@")[2]) or not good_port:
+        return "the port is no number from 1 to 65535"
+    if "#" in url:
+        return "it has a fragment"
+    if "?" in url and not query:
+        return "it has a query"
+    if "@" in parts.netloc:
+        return "it has a user name, which [runner] headers can carry"
+    return address_fault(parts)
+
+
+def address_fault(parts: SplitResult) -> str:
+    """Why nothing can be at the host of a URL, or ""."""
+    if fault := host_fault(parts.hostname or ""):
+        return fault
+    if parts.scheme.startswith("ws") and parts.hostname == "unix":
+        return "unix is no host"  # Autobahn would take the rest for the path of a socket
+    return ""
+
+
+def host_fault(host: str) -> str:
+    """Why a name or an address, without brackets, can be no host's, or ""."""
+    if not host:
+        return "it has no host"
+    return "" if _is_address(host) or _is_name(host.lower()) else f"{host!a} can be no host"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        return bool(IPv6Address(host) if ":" in host else IPv4Address(host)) and "%" not in host
+    except ValueError:
+        return False
+
+
+def _is_name(host: str) -> bool:
+    if not _NAME.fullmatch(host):
+        return False
+    try:
+        return bool(idna.encode(host))
+    except idna.IDNAError:
+        return False
+
+
+def is_path(text: str) -> bool:
+    """Whether that can follow a host: a path, perhaps with a query."""
+    return _PATH.fullmatch(text) is not None
+
+
+def is_origin(text: str) -> bool:
+    """Whether a browser could send that as Origin."""
+    found = _ORIGIN.fullmatch(text)
+    return text == "null" or (bool(found) and not url_fault(text, [text.partition(":")[0]]))
+
+
+def shown_url(url: str) -> str:
+    """A URL, good or bad, as it may be logged: what may be a key or a password is left out."""
+    url = re.sub(r"//[^/?#]*@", "//***@", url)
+    url = re.sub(r"[?].*", "?***", url, flags=re.DOTALL)
+    return ascii(url[:MAX_SHOWN])[1:-1]
