@@ -343,7 +343,8 @@ async def test_garbage_of_every_kind() -> None:
                 bot.garbage()
             bot.burst(constant(1000))
             await phone.until(lambda: said(phone, 1000) == 25)
-        assert [str(phone.call_id) in text for text in logged] == [True], logged
+        assert all(str(phone.call_id) in text for text in logged), logged
+        assert Counter(text.split()[1] for text in logged)["bad-message:"] == 1, "told once"
         assert bot_side(it, phone).stats.bad_frames == 2 * len(GARBAGE)
         assert bot.closes == []
         phone.hangup()
