@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
+from pipecat_bridge.asterisk.interfaces import PhoneEnd
 from pipecat_bridge.audio import tones
 from pipecat_bridge.audio.hold import Recording
 from pipecat_bridge.audio.playout import Playout
@@ -29,6 +31,12 @@ from pipecat_bridge.wire.commands import (
     Transfer,
 )
 
+_PHONE_ENDS: Final[dict[PhoneEnd, Outcome]] = {
+    "hangup": Outcome.CALLER_HANGUP,
+    "lost": Outcome.PHONE_LOST,
+    "fault": Outcome.PHONE_FAULT,
+}
+
 LAST_FRAMES = 0.06
 """Seconds from the last audio to the hangup: Asterisk drops what it has not passed on by then."""
 
@@ -38,6 +46,8 @@ MAX_DIGITS = 200
 
 class Call:
     """The life of one call; its sides tell it what happens, the table says what follows."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -70,6 +80,7 @@ class Call:
         self._clock = clock
         self._options = options
         self._hold = hold
+        self._warned: set[str] = set()
         self._digits = 0  # that wait to be played
         self._limit: IDelayedCall | None = None
         self._finish: IDelayedCall | None = None
@@ -109,9 +120,15 @@ class Call:
         self._tell("dtmf", {"digit": digit})
         self.bot.link.send_digit(digit)
 
-    def phone_gone(self) -> None:
-        """The caller hung up."""
-        self._input(Input.PHONE_GONE)
+    def phone_gone(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
+        """The caller hung up, or the phone is lost."""
+        self._input(Input.PHONE_GONE, _PHONE_ENDS[how], reason)
+
+    def phone_warning(self, kind: str, text: str) -> None:
+        """Something is wrong with the phone; logged once a kind."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            self._log.warn("{call_id} {text}", call_id=self.call_id, kind=kind, text=text)
 
     # From the bot
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from pipecat_bridge.asterisk.connection import PhoneStats
+from pipecat_bridge.asterisk.interfaces import PhoneStats
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.runner.caller_queue import QueueStats
 from pipecat_bridge.runner.interfaces import BotListener, LinkStats

@@ -26,7 +26,7 @@ class Input(Enum):
     BOT_TO_REPLACE = "bot to replace"  # its connection broke, and another is
     BOT_HANGS_UP = "bot hangs up"
     BOT_TRANSFERS = "bot transfers"
-    PHONE_GONE = "phone gone"
+    PHONE_GONE = "phone gone"  # brings its own outcome
     PLAYED_OUT = "played out"  # brings the outcome that finishing was begun with
     STOP = "stop"  # from outside; brings its own outcome
 
@@ -37,6 +37,8 @@ class Outcome(Enum):
     COMPLETED = "completed"  # the bot ended it, and its last words were played
     TRANSFERRED = "transferred"  # likewise, and told where the caller is to go
     CALLER_HANGUP = "caller-hangup"
+    PHONE_LOST = "phone-lost"  # the phone took nothing any more, or cannot be reached
+    PHONE_FAULT = "phone-fault"  # the phone broke the protocol
     BOT_HANGUP = "bot-hangup"  # the bot's connection broke in mid-call
     RUNNER_FAILED = "runner-failed"  # no bot came
     STOPPED = "stopped"  # over the API
@@ -48,7 +50,6 @@ class Outcome(Enum):
 Next = tuple[State, Outcome | None]
 
 _END: Final[Next] = (State.ENDED, None)
-_BY_CALLER: Final[Next] = (State.ENDED, Outcome.CALLER_HANGUP)
 _NO_BOT: Final[Next] = (State.ENDED, Outcome.RUNNER_FAILED)
 _BOT_GONE: Final[Next] = (State.ENDED, Outcome.BOT_HANGUP)
 _GOODBYE: Final[Next] = (State.FINISHING, Outcome.COMPLETED)
@@ -62,14 +63,14 @@ TRANSITIONS: Final[dict[tuple[State, Input], Next]] = {
     (State.STARTING, Input.BOT_TO_REPLACE): _NO_BOT,
     (State.STARTING, Input.BOT_HANGS_UP): _GOODBYE,
     (State.STARTING, Input.BOT_TRANSFERS): _HANDED_ON,
-    (State.STARTING, Input.PHONE_GONE): _BY_CALLER,
+    (State.STARTING, Input.PHONE_GONE): _END,
     (State.STARTING, Input.STOP): _END,
     (State.TALKING, Input.BOT_ENDED): _GOODBYE,
     (State.TALKING, Input.BOT_LOST): _BOT_GONE,
     (State.TALKING, Input.BOT_TO_REPLACE): (State.RESUMING, None),
     (State.TALKING, Input.BOT_HANGS_UP): _GOODBYE,
     (State.TALKING, Input.BOT_TRANSFERS): _HANDED_ON,
-    (State.TALKING, Input.PHONE_GONE): _BY_CALLER,
+    (State.TALKING, Input.PHONE_GONE): _END,
     (State.TALKING, Input.STOP): _END,
     (State.RESUMING, Input.BOT_CONNECTED): (State.TALKING, None),
     (State.RESUMING, Input.BOT_FAILED): _BOT_GONE,
@@ -78,10 +79,10 @@ TRANSITIONS: Final[dict[tuple[State, Input], Next]] = {
     (State.RESUMING, Input.BOT_TO_REPLACE): _BOT_GONE,
     (State.RESUMING, Input.BOT_HANGS_UP): _GOODBYE,
     (State.RESUMING, Input.BOT_TRANSFERS): _HANDED_ON,
-    (State.RESUMING, Input.PHONE_GONE): _BY_CALLER,
+    (State.RESUMING, Input.PHONE_GONE): _END,
     (State.RESUMING, Input.STOP): _END,
     (State.FINISHING, Input.PLAYED_OUT): _END,
-    (State.FINISHING, Input.PHONE_GONE): _BY_CALLER,
+    (State.FINISHING, Input.PHONE_GONE): _END,
     (State.FINISHING, Input.STOP): _END,
 }
 """(state, input) -> (next state, outcome); what is not here changes nothing.

@@ -74,6 +74,7 @@ def stats(call: Call) -> dict[str, Any]:
         "bots_replaced": call.bots.replaced,
         "phone_frames": phone.frames_out,
         "phone_frames_skipped": phone.frames_skipped,
+        "phone_unknown_messages": phone.unknown_messages,
         "prebuffer_ms": round(playout.prebuffer_ms),
         "underruns": playout.underruns,
         "underrun_ms": round(playout.underrun_ms),
