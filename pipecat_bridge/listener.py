@@ -11,11 +11,14 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
+from pipecat_bridge.proxied import PREFIX, ProxiedFactory
+
 
 class Listener(Service):
     """Listens on an endpoint string while it runs; `port` is there once it listens.
 
-    `endpoint` is where it listens in place of that, which then only describes it.
+    `endpoint` is where it listens in place of that, which then only describes it. Behind `haproxy:`
+    `factory` builds its protocols with the address that the proxy tells.
     """
 
     def __init__(
@@ -25,8 +28,9 @@ class Listener(Service):
         factory: IProtocolFactory,
         endpoint: IStreamServerEndpoint | None = None,
     ) -> None:
-        self._endpoint = endpoint or serverFromString(reactor, description)
-        self.factory = factory
+        self._endpoint = endpoint or serverFromString(reactor, description.removeprefix(PREFIX))
+        proxied = description.startswith(PREFIX)
+        self.factory = ProxiedFactory(reactor, factory) if proxied else factory
         self._waiting: Deferred[None] | None = None
         self.description = description
         self.port: IListeningPort | None = None

@@ -28,6 +28,7 @@ class AudioSocketOptions(Struct, frozen=True):
     listen: str = "tcp:9092:interface=127.0.0.1"
     allow: list[str] = field(default_factory=list)
     handshake_timeout: Positive = 5.0
+    stall_timeout: Positive = 10.0
     g711: Literal["ulaw", "alaw"] = "ulaw"
 
 

@@ -17,7 +17,8 @@ from twisted.python.usage import Options as UsageOptions
 
 from pipecat_bridge import config
 from pipecat_bridge.asterisk.clock import FrameClock
-from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
+from pipecat_bridge.asterisk.connection import AudioSocketConnection
+from pipecat_bridge.asterisk.interfaces import LineOptions
 from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call.events import EventLog, Events
@@ -110,7 +111,10 @@ class Bridge(Daemon):
     def _connection(self) -> AudioSocketConnection:
         options = self.options.audiosocket
         line = LineOptions(
-            options.handshake_timeout, self.options.caller_audio.hold_after, options.g711
+            handshake_timeout=options.handshake_timeout,
+            stall_timeout=options.stall_timeout,
+            hold_after=self.options.caller_audio.hold_after,
+            g711=options.g711,
         )
         return AudioSocketConnection(self.calls, self.clock, self.reactor, line, self._now)
 

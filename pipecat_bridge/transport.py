@@ -8,14 +8,19 @@ directly while nothing is queued, and leaves to Twisted only what the kernel did
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IPullProducer, IPushProducer, ITCPTransport
-from zope.interface import implementer
+from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer, ITCPTransport
+from twisted.protocols.policies import ProtocolWrapper
+from zope.interface import directlyProvides, implementer, providedBy
+
+_FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
+"""What the kernel says when it takes no more for now."""
 
 _TCP_NOTSENT_LOWAT = 25  # Linux, tcp(7); Python 3.11 has no name for it.
 
@@ -29,9 +34,10 @@ class EagerTransport:
     """Wraps a connected transport; everything but writing and closing is passed through.
 
     `congested` is true while bytes wait in user space; `on_drained` is called when the last of them
-    went to the kernel. `broken` is true once a send has met a connection that the peer has ended,
-    which Twisted has yet to read. A transport without a plain TCP socket (in memory, TLS) is
-    written to in Twisted's way, and is congested from where Twisted pauses a producer until it
+    went to the kernel. `broken` is true once a send has met a connection that is over, which
+    Twisted has yet to read; `error` is what the kernel said then, and says only once. A transport
+    without a plain TCP socket (in memory, TLS) is written to in Twisted's way, and is congested
+    from where Twisted pauses a producer until it
     resumes it. Under TLS it does not provide ISSLTransport, though what it wraps does: Autobahn
     would take it for Twisted's own TLS protocol, and fail.
     """
@@ -42,12 +48,17 @@ class EagerTransport:
         self._socket = plain_socket(self._transport)
         self._open = True
         self.congested = False
-        self.broken = False
+        self.error: OSError | None = None
         signals = _BufferSignals(self._filled, self._emptied, self._gone)
         self._transport.registerProducer(signals, self._socket is None)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    @property
+    def broken(self) -> bool:
+        """Whether a send has failed for good."""
+        return self.error is not None
 
     def write(self, data: bytes) -> None:
         """Send `data` now as far as the kernel takes it; queue the rest."""
@@ -71,12 +82,10 @@ class EagerTransport:
         assert self._socket is not None
         try:
             sent = self._socket.send(data)
-        except ConnectionError:
-            # Twisted will meet the same error when it reads, and close.
-            self.broken = True
+        except OSError as error:
+            if error.errno not in _FULL and self.error is None:
+                self.error = error  # Twisted will find the connection closed when it reads
             return False
-        except OSError:
-            return False  # full
         if sent < len(data):
             self._queue(data[sent:])
         return True
@@ -134,12 +143,33 @@ class _BufferSignals:
         self.stopProducing = gone
 
 
+class ProxiedTransport:
+    """A transport whose peer is the one that a proxy has told of, at `peer`."""
+
+    def __init__(self, transport: Any, peer: IAddress) -> None:
+        self.beneath = transport
+        self._peer = peer
+        directlyProvides(self, providedBy(transport))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.beneath, name)
+
+    def getPeer(self) -> IAddress:
+        """Who has connected to the proxy."""
+        return self._peer
+
+
 def plain_socket(transport: object) -> socket.socket | None:
     """The TCP socket under `transport`, unless TLS or something else stands between."""
+    transport = _beneath_proxy(transport)
     if isinstance(transport, tcp.Connection) and not transport.TLS:
         handle: socket.socket = transport.getHandle()
         return handle if handle.family in (socket.AF_INET, socket.AF_INET6) else None
     return None
+
+
+def _beneath_proxy(transport: Any) -> Any:
+    return transport.beneath if isinstance(transport, ProxiedTransport) else transport
 
 
 def bound_send_buffer(transport: Any, size: int) -> None:
@@ -148,11 +178,13 @@ def bound_send_buffer(transport: Any, size: int) -> None:
     By default it takes megabytes from a sender whose peer does not read: on loopback, 242 s of
     8 kHz audio in frames of 20 ms were measured.
     """
-    sock = plain_socket(transport)
-    if sock is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-    elif hasattr(transport, "setTcpNoDelay"):
+    transport = _beneath_proxy(transport)
+    while isinstance(transport, ProtocolWrapper):  # TLS
+        transport = transport.transport
+    if isinstance(transport, tcp.Connection):
+        handle: socket.socket = transport.getHandle()
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
+    if hasattr(transport, "setTcpNoDelay"):
         with suppress(OSError):  # a UNIX socket
             transport.setTcpNoDelay(True)
 
@@ -163,7 +195,7 @@ def set_buffers(transport: Any, read: int, write: int, unsent: int) -> None:
     `unsent` makes the kernel refuse more once that much waits to be sent. Without it a reader that
     has stopped is noticed only after megabytes: 2.7 MB, 85 s of 16 kHz audio, were measured.
     """
-    transport.bufferSize = read
+    _beneath_proxy(transport).bufferSize = read
     sock = plain_socket(transport)
     if sock is None:
         return

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol as Interface
 from uuid import UUID
 
+from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pipecat_bridge.asterisk.caller_format import CallerFormat
-from pipecat_bridge.asterisk.caller_time import CallerTime
-from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.caller_audio import CallerAudio, Codec, Sink
+from pipecat_bridge.asterisk.clock import FRAME, FrameClock
+from pipecat_bridge.asterisk.interfaces import Exchange, Line, LineOptions, PhoneEnd, PhoneStats
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.transport import EagerTransport, bound_send_buffer
 from pipecat_bridge.wire.audiosocket import (
-    AUDIO_8K,
     AUDIO_RATES,
     ERROR,
     HANGUP,
@@ -45,48 +43,11 @@ What it holds comes late and in a burst, what it refuses is skipped; a lost pack
 
 LEAST_SEND_BUFFER = 8192
 
+STALLED = 1.0
+"""Seconds without a frame taken after which a reset is no hangup: Asterisk reads until it closes,
+so that the reset then comes from a machine or a kernel that has given up."""
+
 KEYS = frozenset("0123456789ABCD*#")
-
-
-class Line(Interface):
-    """A call, as its phone sees it."""
-
-    def caller_digit(self, digit: str) -> None:
-        """The caller has pressed and released a key."""
-
-    def phone_gone(self) -> None:
-        """The caller hung up, or the connection broke; told once."""
-
-
-class Exchange(Interface):
-    """Where a phone that has said its UUID becomes a call."""
-
-    def answer(self, call_id: str, phone: AudioSocketConnection) -> Line | None:
-        """The call, or None when it is refused."""
-
-
-@dataclass(slots=True)
-class PhoneStats:
-    """Counters of one line."""
-
-    frames_in: int = 0
-    frames_out: int = 0
-    frames_skipped: int = 0
-    odd_frames: int = 0
-    filled_frames: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LineOptions:
-    """Times in seconds; `g711` is the codec that 160-byte frames are taken for."""
-
-    handshake_timeout: float = 5.0
-    hold_after: float = 0.1
-    g711: str = "ulaw"
-
-
-def _discard(audio: bytes, rate: int) -> None:
-    """Audio that nobody waits for."""
 
 
 class AudioSocketConnection(Protocol):
@@ -94,6 +55,9 @@ class AudioSocketConnection(Protocol):
 
     The call that answers joins it by `join`; from then on the caller's audio goes straight to the
     bot's `sink(pcm, rate)`, and the clock takes the bot's from the playout queue.
+
+    `rate` is that of the line, in Hz. A phone that takes no frame at any tick of `stall_timeout`
+    seconds is gone: ticks are counted and not time, for a stall of this process is not the phone's.
     """
 
     _log = Logger()
@@ -111,20 +75,24 @@ class AudioSocketConnection(Protocol):
         self._reactor = reactor
         self._options = options
         self._now = now
-        self._decoder = Decoder()
-        self._format = CallerFormat(options.g711)
+        self._decoder = Decoder(uuid_first=True)
         self._line: Line | None = None
-        self._begun = False
         self._closing = False
+        self._ending: tuple[PhoneEnd, str] | None = None  # known before the connection is lost
         self._deadline: IDelayedCall | None = None
-        self._sink: Callable[[bytes, int], None] = _discard
         self._playout: Playout | None = None
-        self._caller_time = CallerTime(options.hold_after)
-        self._caller_rate = 8000
-        self._set_rate(8000)
+        self._stall_ticks = max(1, round(options.stall_timeout / FRAME))
+        self._refused = 0  # frames in a row that the phone did not take
         self.call_id = ""
         self.on_lost: Callable[[], None] = lambda: None
         self.stats = PhoneStats()
+        self._caller = CallerAudio(options, self.stats, now)
+        self._set_rate(self._caller.rate)
+
+    @property
+    def codec(self) -> Codec:
+        """What the caller's audio is taken for."""
+        return self._caller.codec
 
     # From Twisted
 
@@ -143,37 +111,47 @@ class AudioSocketConnection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._closing:
             return
-        if not self._begun:
-            self._begun = True
-            # Not left to the decoder: TLS begins like a long frame of audio.
-            if data[0] not in (Kind.UUID, Kind.HANGUP):
-                self._refuse(f"0x{data[0]:02x} where the call's UUID (kind 0x01) is expected")
-                return
+        fault = ""
         try:
             messages = self._decoder.feed(data)
         except DecodeError as error:
-            self._receive(error.messages)
-            self._refuse(str(error))
-            return
+            messages, fault = error.messages, str(error)
         self._receive(messages)
+        if self._decoder.skipped != self.stats.unknown_messages:
+            self._count_skipped()
+        if fault and not self._closing:
+            self._refuse(fault)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
         self._leave()
         line, self._line, self._playout = self._line, None, None
         if line is not None:
-            line.phone_gone()
+            line.phone_gone(*(self._ending or self._end_by(reason)))
         self.on_lost()
+
+    def _end_by(self, reason: Failure) -> tuple[PhoneEnd, str]:
+        """How the phone ended, by what the kernel says of its connection."""
+        error = self._out.error
+        if error is not None and not isinstance(error, ConnectionError):
+            return "lost", f"the phone cannot be reached: {error.strerror}"
+        # A send that has met a close which is not read yet breaks as well, by EPIPE.
+        closed = reason.check(ConnectionDone) and not isinstance(error, ConnectionResetError)
+        if closed:
+            return "hangup", ""
+        seconds = self._refused * FRAME
+        if seconds >= STALLED:
+            return "lost", f"the phone took nothing for {seconds:.1f} s, then its connection broke"
+        return "hangup", "the phone's connection was reset"
 
     # From the call
 
-    def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
+    def join(self, sink: Sink, playout: Playout) -> None:
         """Connect the caller's audio to `sink` and the phone's ear to `playout`, from now on."""
-        self._sink = sink
+        self._caller.join(sink)
         if self._playout is None:
             self._playout = playout
-            self._caller_time.start(self._now())
-            playout.set_rate(self._rate)
+            playout.set_rate(self.rate)
 
     def hang_up(self, cleanly: bool = True) -> None:
         """End the call in good order, so that the dialplan goes on; or with an error, which hangs
@@ -193,19 +171,24 @@ class AudioSocketConnection(Protocol):
         if self._playout is not None:
             now = self._now()
             frame = self._playout.read(now)
-            if missing := self._caller_time.tick(now):
-                self._fill(missing)
+            self._caller.tick(now)
         message = self._silence if frame is None else self._header + frame
         if self._out.offer(message):
             self.stats.frames_out += 1
+            self._refused = 0
         elif not self._out.broken:  # Asterisk has not hung up between two ticks
-            self.stats.frames_skipped += 1
+            self._skip()
 
-    def _fill(self, frames: int) -> None:
-        """Silence toward the bot, in place of what the caller did not send."""
-        self.stats.filled_frames += frames
-        for _ in range(frames):
-            self._sink(bytes(self._caller_rate // 50 * 2), self._caller_rate)
+    def _skip(self) -> None:
+        self.stats.frames_skipped += 1
+        self._refused += 1
+        if self._refused >= self._stall_ticks and not self._closing:
+            self._closing = True
+            fault = f"the phone took nothing for {self._options.stall_timeout:g} s"
+            self._ending = "lost", fault
+            self._complain(fault)
+            self._leave()
+            self._out.abortConnection()
 
     # What Asterisk says
 
@@ -213,96 +196,43 @@ class AudioSocketConnection(Protocol):
         for kind, payload in messages:
             if self._closing:
                 return
-            if kind >= AUDIO_8K and kind in AUDIO_RATES:
-                self._hear(kind, payload)
+            line = self._line
+            if line is None or kind not in AUDIO_RATES:
+                self._obey(kind, payload, line)
             else:
-                self._obey(kind, payload)
+                self._caller.hear(kind, payload, line)
+        if self._caller.rate != self.rate:
+            self._set_rate(self._caller.rate)
 
-    def _hear(self, kind: int, payload: bytes) -> None:
-        if self._line is None:
-            self._refuse(f"kind 0x{kind:02x} where the call's UUID (kind 0x01) is expected")
-        elif not payload:
-            return
-        elif kind == AUDIO_8K and self._format.codec != "linear":
-            self._hear_doubtful(payload)
-        elif len(payload) & 1:
-            self._odd(len(payload))
-        else:
-            self._hear_linear(payload, AUDIO_RATES[kind])
-
-    def _hear_linear(self, payload: bytes, rate: int) -> None:
-        self.stats.frames_in += 1
-        if rate != self._rate:
-            self._set_rate(rate)
-        self._catch_up(len(payload) / (2 * rate), rate)
-        self._sink(payload, rate)
-
-    def _hear_doubtful(self, payload: bytes) -> None:
-        # G.711 has a byte for each sample: it may end on any.
-        if len(payload) & 1 and self._format.codec != "g711":
-            self._odd(len(payload))
-            return
-        self.stats.frames_in += 1
-        undecided = self._format.codec is None
-        frames = self._format.convert(payload, self._now())
-        if undecided and frames:
-            self._report_format()
-        rate = self._format.rate
-        self._catch_up(sum(map(len, frames)) / (2 * rate), rate)
-        for frame in frames:
-            self._sink(frame, rate)
-
-    def _catch_up(self, duration: float, rate: int) -> None:
-        """Give the bot what was not heard before the `duration` seconds that were."""
-        if missing := self._caller_time.hear(duration, self._now()):
-            self._fill(missing)
-        self._caller_rate = rate
-
-    def _report_format(self) -> None:
-        codec = self._format.codec
-        if codec == "g711":
-            self._log.warn(
-                "{call_id} frames of 160 bytes each 20 ms under kind 0x10 are the caller's codec,"
-                " taken for {g711} (G.722 would be noise): add c(slin) to Dial(AudioSocket/...) in"
-                " the dialplan",
-                call_id=self.call_id,
-                g711=self._options.g711,
-            )
-        elif codec == "slin16":
-            self._log.info(
-                "{call_id} frames of 640 bytes each 20 ms under kind 0x10: taken for 16 kHz, which"
-                " Asterisk before 20.17 / 22.7 sends so; the bot's audio goes back at 8 kHz",
-                call_id=self.call_id,
-            )
-
-    def _odd(self, size: int) -> None:
-        self.stats.odd_frames += 1
-        if self.stats.odd_frames == 1:
-            self._log.warn(
-                "{call_id} an audio frame of {size} bytes was dropped: expected an even number,"
-                " two bytes a sample; further ones are only counted",
-                call_id=self.call_id,
-                size=size,
-            )
-
-    def _obey(self, kind: int, payload: bytes) -> None:
-        if kind == Kind.UUID and self._line is None:
-            self._answer(str(UUID(bytes=payload)))
-        elif kind == Kind.HANGUP:
+    def _obey(self, kind: int, payload: bytes, line: Line | None) -> None:
+        if kind == Kind.HANGUP:
+            self._ending = "hangup", "the phone sent a hangup message"
             self._close()
-        elif kind == Kind.DTMF and self._line is not None:
-            self._press(payload.decode("latin-1"), self._line)
+        elif line is None:  # the decoder lets no other pass as the first
+            self._answer(str(UUID(bytes=payload)))
+        elif kind == Kind.DTMF:
+            self._press(payload.decode("latin-1"), line)
         else:
-            self._refuse(f"kind 0x{kind:02x} is out of place")
+            code = f"code 0x{payload.hex()}" if payload else "without a code"
+            self._refuse(f"an error (kind 0xff), {code}")
+
+    def _count_skipped(self) -> None:
+        self.stats.unknown_messages = self._decoder.skipped
+        kind, size = self._decoder.last_skipped
+        if self._line is not None:
+            self._line.phone_warning(
+                "unknown-message",
+                f"a message of kind 0x{kind:02x} with a length of {size} was skipped: expected"
+                " audio, DTMF of one key, or hangup",
+            )
 
     def _press(self, key: str, line: Line) -> None:
         if key in KEYS:
             line.caller_digit(key)
         else:
-            self._log.warn(
-                "{call_id} a DTMF digit {key!a} was dropped: expected one of 0-9 A-D * #",
-                call_id=self.call_id,
-                key=key,
+            line.phone_warning(
+                "bad-digit",
+                f"a DTMF digit {key!a} was dropped: expected one of 0-9 A-D * #",
             )
 
     def _answer(self, call_id: str) -> None:
@@ -317,13 +247,17 @@ class AudioSocketConnection(Protocol):
     # Ends
 
     def _refuse(self, fault: str) -> None:
+        self._ending = "fault", f"the phone broke the protocol: {fault}"
+        self._complain(fault)
+        self._close()
+
+    def _complain(self, fault: str) -> None:
         self._log.warn(
             "{call_id} connection from {peer} closed: {fault}",
             call_id=self.call_id or "-",
             peer=self.peer,
             fault=fault,
         )
-        self._close()
 
     def _handshake_timed_out(self) -> None:
         self._deadline = None
@@ -341,7 +275,7 @@ class AudioSocketConnection(Protocol):
 
     def _leave(self) -> None:
         self._clock.remove(self.tick)
-        self._sink = _discard
+        self._caller.leave()
         self._cancel_deadline()
 
     def _cancel_deadline(self) -> None:
@@ -350,7 +284,7 @@ class AudioSocketConnection(Protocol):
         self._deadline = None
 
     def _set_rate(self, rate: int) -> None:
-        self._rate = rate
+        self.rate = rate
         size = rate // 50 * 2
         self._header = audio_header(rate, size)
         self._silence = self._header + bytes(size)
@@ -360,5 +294,5 @@ class AudioSocketConnection(Protocol):
             self._bound_send_buffer()
 
     def _bound_send_buffer(self) -> None:
-        size = max(LEAST_SEND_BUFFER, round(self._rate * SEND_BUFFER) * 2)
+        size = max(LEAST_SEND_BUFFER, round(self.rate * SEND_BUFFER) * 2)
         bound_send_buffer(self.transport, size)

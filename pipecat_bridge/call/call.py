@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from pipecat_bridge.asterisk.interfaces import PhoneEnd
 from pipecat_bridge.audio import tones
 from pipecat_bridge.audio.hold import Recording
 from pipecat_bridge.audio.playout import Playout
@@ -31,6 +32,12 @@ from pipecat_bridge.wire.commands import (
     SetVariables,
     Transfer,
 )
+
+_PHONE_ENDS: Final[dict[PhoneEnd, Outcome]] = {
+    "hangup": Outcome.CALLER_HANGUP,
+    "lost": Outcome.PHONE_LOST,
+    "fault": Outcome.PHONE_FAULT,
+}
 
 LAST_FRAMES = 0.06
 """Seconds from the last audio to the hangup: Asterisk drops what it has not passed on by then."""
@@ -143,9 +150,13 @@ class Call:
         self._tell("dtmf", {"digit": digit})
         self.bot.send_digit(digit)
 
-    def phone_gone(self) -> None:
-        """The caller hung up."""
-        self._input(Input.PHONE_GONE, Outcome.CALLER_HANGUP)
+    def phone_gone(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
+        """The caller hung up, or the phone is lost."""
+        self._input(Input.PHONE_GONE, _PHONE_ENDS[how], reason)
+
+    def phone_warning(self, kind: str, text: str) -> None:
+        """Something is wrong with the phone, and the call goes on."""
+        self.warn(kind, text)
 
     # From the bot
 

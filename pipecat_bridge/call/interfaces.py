@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 
-from pipecat_bridge.asterisk.connection import PhoneStats
+from pipecat_bridge.asterisk.interfaces import PhoneStats
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.runner.caller_queue import QueueStats
 from pipecat_bridge.runner.interfaces import BotListener, LinkStats
@@ -19,6 +19,16 @@ class Phone(Protocol):
 
     stats: PhoneStats
     peer: str
+
+    @property
+    def codec(self) -> str:
+        """What the caller's audio is taken for: linear, ulaw, alaw or slin16."""
+        ...
+
+    @property
+    def rate(self) -> int:
+        """Samples per second on the line now."""
+        ...
 
     def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
         """Connect the caller's voice to `sink(pcm, rate)` and the ear to `playout`.

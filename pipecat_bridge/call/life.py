@@ -37,6 +37,8 @@ class Outcome(Enum):
     COMPLETED = "completed"  # the bot ended it, and its last words were played
     TRANSFERRED = "transferred"  # likewise, and told where the caller is to go
     CALLER_HANGUP = "caller-hangup"
+    PHONE_LOST = "phone-lost"  # the phone took nothing any more, or cannot be reached
+    PHONE_FAULT = "phone-fault"  # the phone broke the protocol
     BOT_HANGUP = "bot-hangup"  # the connection of a ready bot broke
     BOT_ERROR = "bot-error"  # a ready bot reported a fatal error
     BOT_SILENT = "bot-silent"  # a ready bot ended the call without having said anything
@@ -52,6 +54,8 @@ REASONS: Final[dict[Outcome, str]] = {
     Outcome.COMPLETED: "the bot ended the call",
     Outcome.TRANSFERRED: "the bot transferred the caller",
     Outcome.CALLER_HANGUP: "the caller hung up",
+    Outcome.PHONE_LOST: "the phone is lost",
+    Outcome.PHONE_FAULT: "the phone broke the protocol",
     Outcome.BOT_HANGUP: "the bot's connection broke",
     Outcome.BOT_ERROR: "the bot reported a fatal error",
     Outcome.BOT_SILENT: "the bot ended the call without having said anything",

@@ -129,6 +129,9 @@ class SoftPhone(Protocol):
         for message in messages:
             if self._ending is None:
                 self._received(message, at)
+        if self._decoder.skipped and not fault:
+            kind, size = self._decoder.last_skipped
+            fault = f"kind 0x{kind:02x} with a length of {size} ends a call in Asterisk"
         if fault:
             self._end(How.FAULT, fault)
 

@@ -29,6 +29,7 @@ COUNTERS = {
     "bots_replaced": "Bots that took the place of lost ones",
     "phone_frames": "20 ms frames sent to phones, silence included",
     "phone_frames_skipped": "Frames not sent because Asterisk did not read",
+    "phone_unknown_messages": "Messages from phones that are not AudioSocket's, and were skipped",
     "underruns": "Times that bot audio ran dry in the midst of an utterance",
     "underrun_ms": "Milliseconds that were missing then",
     "interruptions": "Barge-ins",

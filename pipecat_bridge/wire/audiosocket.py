@@ -7,7 +7,7 @@ little-endian mono. The decoder does no I/O: bytes in, messages out, at any spli
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 
 class Kind(IntEnum):
@@ -46,16 +46,14 @@ channel up (app_audiosocket.c) where `HANGUP` would let its dialplan go on."""
 LENGTH_LIMIT: Final = 0xFFFF
 """Longest payload that the length field can say, in bytes."""
 
-# Shortest and longest payload of each kind. Audio: Asterisk sends one channel frame a message, 20
-# ms as a rule and 500 ms at the very most, so half a second is the limit, up to the longest even
-# length. 0xff carries a code; app_audiosocket never sends it.
-_LIMITS: Final[dict[int, tuple[int, int]]] = {
-    Kind.HANGUP: (0, 0),
-    Kind.UUID: (16, 16),
-    Kind.DTMF: (1, 1),
-    Kind.ERROR: (0, 16),
-    **{kind: (0, min(rate, 65534)) for kind, rate in AUDIO_RATES.items()},
+_LONGEST_AUDIO: Final[dict[int, int]] = {
+    kind: min(rate, 65534) for kind, rate in AUDIO_RATES.items()
 }
+"""Kind -> bytes. Asterisk sends one channel frame a message, 20 ms as a rule and 500 ms at the very
+most, so half a second is the limit, up to the longest even length."""
+
+_SIZES: Final[dict[int, int]] = {Kind.UUID: 16, Kind.DTMF: 1}
+"""Kind -> bytes of its payload, where there is only one length."""
 
 
 class Message(NamedTuple):
@@ -93,16 +91,36 @@ def audio_header(rate: int, size: int) -> bytes:
 class Decoder:
     """Turns a byte stream into messages.
 
-    `feed` returns the messages that became whole. It raises `DecodeError` for an unknown kind or
-    a length that the kind cannot have, as soon as the three bytes of the header are there, and
-    again for whatever is fed after that. Odd audio lengths are not its business.
+    `feed` returns the messages that became whole. Unknown kinds, and lengths that a kind cannot
+    have, are passed over by their length and never kept: `skipped` counts them, `last_skipped` is
+    the kind and the length of the last one. A hangup is one whatever its length, and of an error
+    only the code is kept, the first byte.
+
+    `feed` raises `DecodeError` for audio that is too long, and again for whatever is fed after
+    that. Odd audio lengths are not its business.
+
+    With `uuid_first` the stream must begin with the call's UUID, if not with a hangup: anything
+    else there is a DecodeError, and a second UUID is skipped.
     """
 
-    __slots__ = ("_buffer", "_fault")
+    __slots__ = (
+        "_awaits_uuid",
+        "_buffer",
+        "_fault",
+        "_skip",
+        "_takes_uuid",
+        "last_skipped",
+        "skipped",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, uuid_first: bool = False) -> None:
+        self._awaits_uuid = uuid_first
+        self._takes_uuid = True
         self._buffer = b""
+        self._skip = 0  # bytes of a payload that are still to come, and not wanted
         self._fault = ""
+        self.skipped = 0
+        self.last_skipped = (0, 0)
 
     def feed(self, data: bytes) -> list[Message]:
         """Take `data`; return the messages that are whole now."""
@@ -110,26 +128,50 @@ class Decoder:
             raise DecodeError(self._fault, [])
         if self._buffer:
             data = self._buffer + data
+            self._buffer = b""
         messages: list[Message] = []
-        offset, end = 0, len(data)
+        offset, end = self._skip, len(data)
         while end - offset >= HEADER_BYTES:
             kind = data[offset]
             size = data[offset + 1] << 8 | data[offset + 2]
-            low, high = _LIMITS.get(kind, (1, 0))
-            if not low <= size <= high:
-                self._fault = _fault(kind, size)
-                raise DecodeError(self._fault, messages)
-            stop = offset + HEADER_BYTES + size
-            if stop > end:
+            longest = _LONGEST_AUDIO.get(kind)
+            if self._awaits_uuid:
+                self._check_first(kind, size, messages)
+            if longest is not None and size > longest:
+                self._fail(kind, size, f"up to {longest}", messages)
+            start = offset + HEADER_BYTES
+            kept = self._kept(kind, size) if longest is None else size
+            if kept is None:
+                self.skipped += 1
+                self.last_skipped = (kind, size)
+            elif start + kept > end:
                 break
-            messages.append(Message(kind, data[offset + HEADER_BYTES : stop]))
-            offset = stop
+            else:
+                messages.append(Message(kind, data[start : start + kept]))
+                if self._awaits_uuid:
+                    self._awaits_uuid = self._takes_uuid = False
+            offset = start + size
+        self._skip = max(0, offset - end)
         self._buffer = data[offset:]
         return messages
 
+    def _kept(self, kind: int, size: int) -> int | None:
+        """How much of a payload that is not audio says something; None: skip the message."""
+        if kind == Kind.HANGUP:
+            return 0
+        if kind == Kind.ERROR:
+            return min(size, 1)
+        if _SIZES.get(kind) != size or (kind == Kind.UUID and not self._takes_uuid):
+            return None
+        return size
 
-def _fault(kind: int, size: int) -> str:
-    limits = _LIMITS.get(kind)
-    if limits is None:
-        return f"kind 0x{kind:02x} is not one of AudioSocket's"
-    return f"kind 0x{kind:02x} with a length of {size}, expected {limits[0]} to {limits[1]}"
+    def _check_first(self, kind: int, size: int, messages: list[Message]) -> None:
+        if kind not in (Kind.UUID, Kind.HANGUP):
+            self._fault = f"0x{kind:02x} where the call's UUID (kind 0x01) is expected"
+            raise DecodeError(self._fault, messages)
+        if kind == Kind.UUID and size != _SIZES[kind]:
+            self._fail(kind, size, str(_SIZES[kind]), messages)
+
+    def _fail(self, kind: int, size: int, expected: str, messages: list[Message]) -> NoReturn:
+        self._fault = f"kind 0x{kind:02x} with a length of {size}, expected {expected}"
+        raise DecodeError(self._fault, messages)

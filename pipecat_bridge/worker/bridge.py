@@ -6,7 +6,6 @@ import socket
 from typing import Any
 
 from twisted.internet.endpoints import AdoptedStreamServerEndpoint
-from twisted.protocols.haproxy import proxyEndpoint
 
 from pipecat_bridge.listener import Listener
 from pipecat_bridge.runner.announced import AnnouncedAddress
@@ -30,9 +29,7 @@ class WorkerBridge(Bridge):
 
     def _listen_on(self, bots: socket.socket, description: str) -> None:
         family = bots.family
-        endpoint: Any = AdoptedStreamServerEndpoint(self.reactor, bots.detach(), family)
-        if description.startswith("haproxy:"):
-            endpoint = proxyEndpoint(endpoint)
+        endpoint = AdoptedStreamServerEndpoint(self.reactor, bots.detach(), family)
         self.bot_listener.disownServiceParent()
         self.bot_listener = Listener(self.reactor, description, self.runner.door, endpoint)
         self.bot_listener.setServiceParent(self)

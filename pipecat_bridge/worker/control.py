@@ -5,16 +5,14 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory, connectionDone
-from twisted.protocols.haproxy import proxyEndpoint
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from pipecat_bridge.asterisk.connection import AudioSocketConnection
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.registry import UnknownCallError
+from pipecat_bridge.proxied import ProxiedFactory
 from pipecat_bridge.worker.bridge import WorkerBridge
 from pipecat_bridge.workers import commands
 
@@ -27,7 +25,9 @@ class WorkerControl(commands.Control):
         self._reactor = reactor
         self._bridge = bridge
         self._phones = _Phones(bridge)
-        self._factory: IProtocolFactory = _proxied(self._phones) if proxied else self._phones
+        self._factory: ServerFactory = self._phones
+        if proxied:
+            self._factory = ProxiedFactory(reactor, self._phones)
         self._api: Any = bridge.api_listener.factory
         self._numbers: dict[str, int] = {}  # by the ids of calls
         self._ending = False
@@ -59,6 +59,7 @@ class WorkerControl(commands.Control):
 
     def _connection(self, sock: socket.socket, data: bytes) -> AudioSocketConnection | None:
         sock.setblocking(False)
+        self._phones.last = None  # none is built for one that its PROXY header betrays
         try:
             transport = self._reactor.adoptStreamConnection(
                 sock.fileno(), sock.family, self._factory
@@ -147,22 +148,3 @@ class _Phones(ServerFactory):
     def buildProtocol(self, addr: IAddress | None) -> AudioSocketConnection | None:
         self.last = self._bridge.phones.buildProtocol(addr)
         return self.last
-
-
-def _proxied(factory: IProtocolFactory) -> IProtocolFactory:
-    """The factory as the endpoint `haproxy:` wraps it."""
-    inside = _Inside()
-    proxyEndpoint(inside).listen(factory)
-    return inside.factory
-
-
-@implementer(IStreamServerEndpoint)
-class _Inside:
-    """An endpoint that is only asked what it would listen with."""
-
-    factory: IProtocolFactory
-
-    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
-        """Remember the factory."""
-        self.factory = protocolFactory
-        return succeed(None)

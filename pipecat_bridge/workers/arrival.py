@@ -17,48 +17,35 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pipecat_bridge.wire.audiosocket import HANGUP, Kind, encode
+from pipecat_bridge.wire.proxy import read_header
 
 READ_BYTES: Final = 4096
-"""More than a PROXY header (536 bytes at the most) and the message with the UUID."""
+"""As much as is read at once: as a rule the UUID is in it, after a PROXY header."""
 
 CLOSE_TIMEOUT: Final = 1.0
 """Seconds that Asterisk has to close after a hangup, as in `pipecat_bridge.asterisk`."""
 
 _UUID_MESSAGE: Final = encode(Kind.UUID, bytes(16))
-_PROXY_V2: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 
 
-def call_id_in(data: bytes, proxied: bool) -> str | None:
-    """The UUID that a connection begins with; None when more must be read.
+def call_id_in(data: bytes) -> str | None:
+    """The UUID that an AudioSocket stream begins with; None when more must be read.
 
-    `proxied`: after a PROXY header. Raises ValueError for what is no UUID message.
+    Raises ValueError for what is no UUID message.
     """
-    start = _after_proxy_header(data) if proxied else 0
-    if start is None:
-        return None
-    said = data[start:]
-    if said[:3] != _UUID_MESSAGE[: min(3, len(said))]:
+    if data[:3] != _UUID_MESSAGE[: min(3, len(data))]:
         raise ValueError("no UUID message")
-    if len(said) < len(_UUID_MESSAGE):
+    if len(data) < len(_UUID_MESSAGE):
         return None
-    return str(UUID(bytes=said[3 : len(_UUID_MESSAGE)]))
-
-
-def _after_proxy_header(data: bytes) -> int | None:
-    """Where the header ends, by HAProxy's proxy-protocol.txt; judged by who reads it after us."""
-    if data[:1] == b"P":
-        end = data.find(b"\r\n")
-        return end + 2 if end >= 0 else None
-    if data[:12] != _PROXY_V2[: len(data)]:
-        raise ValueError("no PROXY header")
-    if len(data) < 16:
-        return None
-    end = 16 + int.from_bytes(data[14:16], "big")
-    return end if len(data) >= end else None
+    return str(UUID(bytes=data[3 : len(_UUID_MESSAGE)]))
 
 
 class Desk(Protocol):
     """Who wants to know of an arrival."""
+
+    def allows(self, host: str) -> bool:
+        """Whether a phone may connect from there."""
+        ...
 
     def known(self, arrival: Arrival) -> None:
         """Its `call_id` is there, or will never be; told once."""
@@ -74,7 +61,8 @@ class Desk(Protocol):
 class Arrival:
     """A phone that has connected, and has `timeout` seconds to be taken.
 
-    `data` is what was read of it, `call_id` the UUID in that.
+    `data` is what was read of it, `call_id` the UUID in that. `proxied`: a PROXY header comes
+    first, and tells who the peer is in place of `host` and `port`.
     """
 
     _log = Logger(namespace="pipecat_bridge.workers")
@@ -83,13 +71,14 @@ class Arrival:
         self,
         reactor: Any,
         sock: socket.socket,
-        peer: str,
+        host: str,
+        port: int,
         timeout: float,
         proxied: bool,
         desk: Desk,
     ) -> None:
         self.socket = sock
-        self.peer = peer
+        self.host, self.port = host, port
         self.data = b""
         self.call_id = ""
         self._reactor = reactor
@@ -124,12 +113,30 @@ class Arrival:
             return
         self.data += data
         try:
-            self.call_id = call_id_in(self.data, self._proxied) or ""
-        except ValueError:
+            start = self._after_header()
+            if start is not None:
+                self.call_id = call_id_in(self.data[start:]) or ""
+        except ValueError:  # a worker closes it, logs and counts that
             self._tell()
             return
-        if self.call_id or len(self.data) >= READ_BYTES:
+        if self.call_id:
             self._tell()
+
+    def _after_header(self) -> int | None:
+        """Where the AudioSocket stream begins; None when more must be read.
+
+        Raises ValueError for a wrong header, and when its client is not allowed.
+        """
+        if not self._proxied:
+            return 0
+        header = read_header(self.data)
+        if header is None:
+            return None
+        if header.host:
+            self.host, self.port = header.host, header.port
+        if not self._desk.allows(self.host):
+            raise ValueError(f"{self.host} is not allowed")
+        return header.size
 
     def _tell(self) -> None:
         self._reactor.removeReader(self)
@@ -163,7 +170,7 @@ class Arrival:
         self._log.warn(
             "{call_id} connection from {peer} refused: {reason}",
             call_id=self.call_id or "-",
-            peer=self.peer,
+            peer=f"{self.host or '?'}:{self.port or '?'}",
             reason=reason,
         )
         factory = protocol.ServerFactory.forProtocol(lambda: _Refusal(self._reactor))

@@ -11,6 +11,7 @@ from twisted.application.service import MultiService
 from pipecat_bridge.asterisk.networks import Networks
 from pipecat_bridge.listener import Reserved
 from pipecat_bridge.options import AudioSocketOptions
+from pipecat_bridge.proxied import PREFIX
 from pipecat_bridge.workers.acceptor import Acceptor
 from pipecat_bridge.workers.arrival import Arrival
 from pipecat_bridge.workers.switchboard import Switchboard
@@ -25,7 +26,7 @@ class PhonePort(MultiService):
         self._options = options
         self._switchboard = switchboard
         self._networks = Networks(options.allow)
-        self._proxied = options.listen.startswith("haproxy:")
+        self._proxied = options.listen.startswith(PREFIX)
         self._arrivals: set[Arrival] = set()
         self._acceptor: Acceptor | None = None
         self.listener = Reserved(reactor, options.listen)
@@ -51,18 +52,23 @@ class PhonePort(MultiService):
         arrival = Arrival(
             self._reactor,
             sock,
-            f"{host or '?'}:{port or '?'}",
+            host,
+            port,
             self._options.handshake_timeout,
             self._proxied,
             self,
         )
         self._arrivals.add(arrival)
-        if host in self._networks:
+        if self._proxied or self.allows(host):
             arrival.read()
         else:
             self.known(arrival)  # a worker closes it, logs and counts that
 
     # From arrivals
+
+    def allows(self, host: str) -> bool:
+        """Whether a phone may connect from there."""
+        return host in self._networks
 
     def known(self, arrival: Arrival) -> None:
         """It can be given to a worker."""

@@ -11,6 +11,7 @@ from pipecat_bridge.daemon import Daemon
 from pipecat_bridge.listener import Listener, Reserved
 from pipecat_bridge.options import Options
 from pipecat_bridge.ports import DIALLED_BACK, shifted
+from pipecat_bridge.proxied import PREFIX
 from pipecat_bridge.runner.embedded import EmbeddedRunner
 from pipecat_bridge.workers.api import WorkersApi, workers_site
 from pipecat_bridge.workers.commands import RunnerIs
@@ -74,7 +75,7 @@ class Supervisor(Daemon):
             options,
             type(self.reactor).__module__,
             listens=bots is not None,
-            proxied=self.options.audiosocket.listen.startswith("haproxy:"),
+            proxied=self.options.audiosocket.listen.startswith(PREFIX),
             embedded=self.embedded is not None,
         )
         return Worker(self.reactor, setup, bots.fileno() if bots else None, self)

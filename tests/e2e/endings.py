@@ -209,10 +209,20 @@ async def the_caller_does_not_wait_for_the_bot(lines: Lines) -> None:
     await phone.lost
 
 
-@ends("caller-hangup")
-async def the_phone_sends_garbage_in_mid_call(lines: Lines) -> None:
+@ends("phone-fault")
+async def the_phone_breaks_the_protocol_in_mid_call(lines: Lines) -> None:
     phone, _ = await talk(lines.usual)
-    phone.send(b"\xfe\xff\xffgarbage")
+    phone.send(b"\x10\xff\xffgarbage")
+    await phone.lost
+
+
+@ends("caller-hangup")
+async def the_phone_sends_unknown_messages(lines: Lines) -> None:
+    phone, bot = await talk(lines.usual)
+    heard = len(bot.audio)
+    phone.send(b"\xfe\x00\x07garbage\x02\x00\x00")
+    await bot.until(lambda: len(bot.audio) > heard + 2)
+    phone.hangup()
     await phone.lost
 
 

@@ -32,4 +32,5 @@ async def test_a_frame_for_a_phone_that_has_hung_up_is_not_counted_as_skipped() 
         record = await it.ended(phone)
         assert counted == [0, 0], "the socket was not closed yet"
         assert record["outcome"] == "caller-hangup"
+        assert record["reason"] == "the phone's connection was reset"
         assert record["stats"]["phone_frames_skipped"] == 0

@@ -13,7 +13,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import LogEvent, capturedLogs, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
 from tests.doubles.asterisk import JITTER, RATES, StrictAsterisk
@@ -137,7 +137,7 @@ async def test_what_is_set_on_a_phones_socket():
 
 @ensureDeferred
 async def test_a_phone_that_does_not_read_is_skipped_and_recovers():
-    async with line() as it:
+    async with line("audiosocket.stall_timeout=100") as it:
         phone, bot = await it.talk()
         phone.start_audio()
         handle: Any = phone.transport
@@ -224,17 +224,54 @@ async def test_a_peer_outside_the_allowed_networks_is_closed(logged: Any):
         assert "connection from 127.0.0.1 closed: not in [audiosocket] allow" in one
 
 
-@pytest.mark.parametrize("how", ["hangup", "reset"])
+@pytest.mark.parametrize(
+    ("how", "reason"), [("hangup", ""), ("reset", "the phone's connection was reset")]
+)
 @ensureDeferred
-async def test_the_caller_ends_the_call(how: str):
+async def test_the_caller_ends_the_call(how: str, reason: str):
     async with line() as it:
         phone, bot = await it.talk()
         phone.start_audio()
         await bot.until(lambda: len(bot.audio) > 5)
         getattr(phone, how)()
-        assert (await it.ended(phone))["outcome"] == "caller-hangup"
+        record = await it.ended(phone)
+        assert (record["outcome"], record["reason"]) == ("caller-hangup", reason)
         assert phone.faults == []
         await it.bridge.phones.open.idle()
+
+
+@ensureDeferred
+async def test_a_phone_that_breaks_the_protocol(logged: Any):
+    async with line() as it:
+        phone, _ = await it.talk()
+        phone.send(b"\x10\xff\xff")
+        record = await it.ended(phone)
+        fault = "kind 0x10 with a length of 65535, expected up to 8000"
+        assert record["outcome"] == "phone-fault"
+        assert record["reason"] == f"the phone broke the protocol: {fault}"
+        assert [fault in one for one in logged()] == [True]
+        assert phone.hangup_received
+
+
+@ensureDeferred
+async def test_messages_that_are_not_audiosockets():
+    async with line() as it:
+        phone, bot = await it.talk()
+        phone.start_audio()
+        with capturedLogs() as captured:
+            for _ in range(3):
+                for unknown in ("020000", "04000131", "030004310000a0", "010010" + 16 * "ab"):
+                    phone.send(bytes.fromhex(unknown))
+                heard = len(bot.audio)
+                await bot.until(lambda heard=heard: len(bot.audio) > heard + 5)
+        said = [formatEvent(event) for event in captured]
+        [one] = [text for text in said if "was skipped" in text]
+        assert one.startswith(f"{phone.call_id} a message of kind 0x")
+        phone.hangup()
+        record = await it.ended(phone)
+        assert (record["outcome"], record["reason"]) == ("caller-hangup", "")
+        assert record["stats"]["phone_unknown_messages"] == 12
+        assert record["stats"]["caller_frames"] > 15
 
 
 @ensureDeferred

@@ -9,7 +9,7 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from pipecat_bridge.asterisk.connection import PhoneStats
+from pipecat_bridge.asterisk.interfaces import PhoneStats
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.events import CallEvent, Events
@@ -31,6 +31,8 @@ class PhoneSide:
         self.clock = clock
         self.stats = PhoneStats()
         self.peer = peer
+        self.codec = "linear"
+        self.rate = 8000
         self.hangups: list[float] = []
         self.cleanly: bool | None = None
         self.heard: list[bytes] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -125,7 +126,7 @@ class DecodeTests(SynchronousTestCase):
         for kind, size in HALF_A_SECOND.items():
             with self.subTest(kind=kind):
                 self.assertEqual(len(Decoder().feed(raw(kind, bytes(size)))), 1)
-                with self.assertRaisesRegex(DecodeError, f"length of {size + 1}, .*0 to {size}"):
+                with self.assertRaisesRegex(DecodeError, f"length of {size + 1}, .*up to {size}$"):
                     Decoder().feed(struct.pack(">BH", kind, size + 1))
 
     @given(st.lists(messages(), max_size=12), st.lists(st.integers(0, 10_000), max_size=12))
@@ -136,61 +137,143 @@ class DecodeTests(SynchronousTestCase):
         got = [message for piece in pieces(stream, cuts) for message in decoder.feed(piece)]
         self.assertEqual(got, sent)
 
-    @given(st.lists(st.binary(max_size=40), max_size=10))
+    @given(st.lists(st.binary(max_size=40), max_size=10), st.booleans())
     @settings(max_examples=300, deadline=None)
-    def test_any_bytes_decode_or_are_refused(self, chunks: list[bytes]) -> None:
-        decoder, got = Decoder(), b""
+    def test_any_bytes_mean_the_same_whole_and_byte_by_byte(
+        self, chunks: list[bytes], uuid_first: bool
+    ) -> None:
         stream = b"".join(chunks)
-        try:
-            for chunk in chunks:
-                got += b"".join(raw(*message) for message in decoder.feed(chunk))
-        except DecodeError as error:
-            got += b"".join(raw(*message) for message in error.messages)
-        self.assertTrue(stream.startswith(got))
+        whole = everything(uuid_first, [stream])
+        self.assertEqual(everything(uuid_first, chunks), whole)
+        self.assertEqual(everything(uuid_first, [bytes((byte,)) for byte in stream]), whole)
 
 
-class WrongHeaderTests(SynchronousTestCase):
-    def test_every_unknown_kind_in_every_length(self) -> None:
-        known = {0x00, 0x01, 0x03, 0xFF, *RATES}
-        for kind in set(range(256)) - known:
+def everything(uuid_first: bool, chunks: list[bytes]) -> tuple[list[Message], str, int]:
+    """The messages of a stream, its fault, and how many messages were skipped."""
+    decoder, got = Decoder(uuid_first), []
+    try:
+        for chunk in chunks:
+            got += decoder.feed(chunk)
+    except DecodeError as error:
+        return got + error.messages, str(error), decoder.skipped
+    return got, "", decoder.skipped
+
+
+KNOWN = {0x00, 0x01, 0x03, 0xFF, *RATES}
+
+
+def unwanted() -> st.SearchStrategy[tuple[int, int]]:
+    """Kind and length of a message that is skipped."""
+    kinds = st.sampled_from(sorted(set(range(256)) - KNOWN))
+    sizes = st.one_of(st.integers(0, 400), st.sampled_from([65534, 65535]))
+    wrong = st.tuples(st.just(0x03), sizes.filter(lambda size: size != 1))
+    return st.one_of(st.tuples(kinds, sizes), wrong, st.tuples(st.just(0x01), sizes))
+
+
+class SkipTests(SynchronousTestCase):
+    """What is no message of AudioSocket's is passed over by its length."""
+
+    UUID = Message(0x01, bytes(range(16)))
+
+    @given(
+        st.lists(st.one_of(unwanted(), messages().filter(lambda m: m.kind != 0x01)), max_size=8),
+        st.lists(st.integers(0, 300_000), max_size=12),
+    )
+    @settings(max_examples=150, deadline=None)
+    def test_at_any_splits(self, sent: list[Any], cuts: list[int]) -> None:
+        wanted = [self.UUID, *(each for each in sent if isinstance(each, Message))]
+        rest = [each if isinstance(each, Message) else (each[0], bytes(each[1])) for each in sent]
+        stream = b"".join(raw(kind, payload) for kind, payload in [self.UUID, *rest])
+        decoder = Decoder(uuid_first=True)
+        got = [message for piece in pieces(stream, cuts) for message in decoder.feed(piece)]
+        self.assertEqual(got, wanted)
+        self.assertEqual(decoder.skipped, len(sent) + 1 - len(wanted))
+
+    def test_every_unknown_kind(self) -> None:
+        for kind in set(range(256)) - KNOWN:
             for size in (0, 1, 16, 320, 65535):
-                with self.assertRaisesRegex(DecodeError, f"^kind 0x{kind:02x} is not one of"):
-                    Decoder().feed(struct.pack(">BH", kind, size))
+                decoder = Decoder()
+                after = Message(0x10, b"ab")
+                self.assertEqual(decoder.feed(raw(kind, bytes(size)) + raw(*after)), [after])
+                self.assertEqual((decoder.skipped, decoder.last_skipped), (1, (kind, size)))
 
     def test_every_wrong_length_of_the_kinds_that_are_not_audio(self) -> None:
-        allowed = {0x00: {0}, 0x01: {16}, 0x03: {1}, 0xFF: set(range(17))}
-        for kind, sizes in allowed.items():
+        for kind, right in ((0x01, 16), (0x03, 1)):
             for size in [*range(40), 320, 65535]:
-                header = struct.pack(">BH", kind, size)
-                if size in sizes:
-                    self.assertEqual(len(Decoder().feed(header + bytes(size))), 1)
-                else:
-                    with self.assertRaisesRegex(DecodeError, f"0x{kind:02x} .*{size}, expected"):
-                        Decoder().feed(header)
+                decoder = Decoder()
+                got = decoder.feed(raw(kind, bytes(size)))
+                self.assertEqual((len(got), decoder.skipped), (1, 0) if size == right else (0, 1))
+
+    def test_nothing_is_kept_of_the_longest_one_byte_by_byte(self) -> None:
+        decoder, stream = Decoder(), raw(0x55, bytes(65535))
+        decoder.feed(stream[:3])
+        for byte in range(3, len(stream)):
+            decoder.feed(stream[byte : byte + 1])
+            self.assertEqual(decoder._buffer, b"")
+        self.assertEqual(decoder.feed(raw(0x03, b"5")), [Message(0x03, b"5")])
+        self.assertEqual(decoder.skipped, 1)
+
+    def test_a_hangup_is_one_whatever_its_length_and_at_once(self) -> None:
+        for size in (0, 1, 65535):
+            self.assertEqual(Decoder().feed(struct.pack(">BH", 0x00, size)), [Message(0x00, b"")])
+
+    def test_of_an_error_the_code_is_kept(self) -> None:
+        for payload in (b"", b"\4", b"\4abc", b"\4" + bytes(65534)):
+            decoder = Decoder()
+            got = decoder.feed(raw(0xFF, payload) + raw(0x03, b"1"))
+            self.assertEqual(got, [Message(0xFF, payload[:1]), Message(0x03, b"1")])
+
+
+class FirstMessageTests(SynchronousTestCase):
+    """With `uuid_first` a stream begins with the UUID and has no other."""
+
+    def test_anything_else_is_a_fault(self) -> None:
+        for kind in set(range(1, 256)) - {0x01}:
+            with self.assertRaisesRegex(DecodeError, f"^0x{kind:02x} where the call's UUID"):
+                Decoder(uuid_first=True).feed(struct.pack(">BH", kind, 1))
+
+    def test_so_is_a_uuid_of_another_length(self) -> None:
+        for size in {*range(40), 65535} - {16}:
+            with self.assertRaisesRegex(DecodeError, f"0x01 with a length of {size}, expected 16"):
+                Decoder(uuid_first=True).feed(struct.pack(">BH", 0x01, size))
+
+    def test_a_hangup_is_none(self) -> None:
+        self.assertEqual(Decoder(uuid_first=True).feed(HANGUP), [Message(0x00, b"")])
+
+    def test_a_second_uuid_is_skipped(self) -> None:
+        decoder = Decoder(uuid_first=True)
+        uuid = Message(0x01, bytes(range(16)))
+        self.assertEqual(decoder.feed(raw(*uuid) * 3), [uuid])
+        self.assertEqual((decoder.skipped, decoder.last_skipped), (2, (0x01, 16)))
+
+    def test_other_protocols_on_this_port(self) -> None:
+        tls = bytes.fromhex("16030100f5010000f10303")
+        for data in (b"GET / HTTP/1.1\r\n", b"OPTIONS sip:a SIP/2.0", b"PROXY TCP4 ", tls):
+            with self.subTest(data=data), self.assertRaises(DecodeError):
+                Decoder(uuid_first=True).feed(data)
+
+
+class FaultTests(SynchronousTestCase):
+    """Audio that is too long: the stream can not be trusted any more."""
+
+    TOO_LONG = b"\x10\x1f\x41"
 
     def test_refused_as_soon_as_the_header_is_there(self) -> None:
         decoder = Decoder()
-        self.assertEqual(decoder.feed(b"\x02"), [])
-        self.assertEqual(decoder.feed(b"\x00"), [])
+        self.assertEqual(decoder.feed(self.TOO_LONG[:1]), [])
+        self.assertEqual(decoder.feed(self.TOO_LONG[1:2]), [])
         with self.assertRaises(DecodeError):
-            decoder.feed(b"\x00")
+            decoder.feed(self.TOO_LONG[2:])
 
     def test_what_came_before_the_fault_is_not_lost(self) -> None:
         good = [Message(0x10, b"ab"), Message(0x03, b"1")]
-        stream = b"".join(raw(*message) for message in good) + b"GET / HTTP/1.1\r\n"
+        stream = b"".join(raw(*message) for message in good) + self.TOO_LONG
         with self.assertRaises(DecodeError) as caught:
             Decoder().feed(stream)
         self.assertEqual(caught.exception.messages, good)
 
-    def test_other_protocols_on_this_port(self) -> None:
-        # Not TLS, which begins like 769 bytes of 48 kHz audio: only the missing UUID tells.
-        for data in (b"GET / HTTP/1.1\r\n", b"OPTIONS sip:a SIP/2.0", b"SSH-2.0-x", b"PROXY TCP4 "):
-            with self.subTest(data=data), self.assertRaises(DecodeError):
-                Decoder().feed(data)
-
     def test_nothing_is_decoded_after_a_fault(self) -> None:
         decoder = Decoder()
-        with self.assertRaises(DecodeError):
-            decoder.feed(b"\x02\x00\x00" + raw(0x10, b"ab"))
-        with self.assertRaises(DecodeError):
-            decoder.feed(raw(0x10, b"ab"))
+        for data in (self.TOO_LONG + raw(0x10, b"ab"), raw(0x10, b"ab")):
+            with self.assertRaises(DecodeError):
+                decoder.feed(data)

@@ -16,7 +16,8 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.asterisk.clock import FRAME, FrameClock
-from pipecat_bridge.asterisk.connection import CLOSE_TIMEOUT, AudioSocketConnection, LineOptions
+from pipecat_bridge.asterisk.connection import CLOSE_TIMEOUT, STALLED, AudioSocketConnection
+from pipecat_bridge.asterisk.interfaces import LineOptions, PhoneEnd
 from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio import g711
 from pipecat_bridge.audio.playout import Playout
@@ -40,7 +41,8 @@ class Call:
         self.playout = Playout()
         self.heard: list[tuple[float, bytes, int]] = []
         self.digits: list[str] = []
-        self.gone = 0
+        self.ends: list[tuple[PhoneEnd, str]] = []
+        self.warnings: list[tuple[str, str]] = []
         self.joined_at = 0.0
 
     def join(self, phone: AudioSocketConnection) -> None:
@@ -53,8 +55,15 @@ class Call:
     def caller_digit(self, digit: str) -> None:
         self.digits.append(digit)
 
-    def phone_gone(self) -> None:
-        self.gone += 1
+    def phone_gone(self, how: PhoneEnd, reason: str) -> None:
+        self.ends.append((how, reason))
+
+    def phone_warning(self, kind: str, text: str) -> None:
+        self.warnings.append((kind, text))
+
+    @property
+    def gone(self) -> int:
+        return len(self.ends)
 
     def say(self, pcm: bytes, rate: int = 8000) -> None:
         self.playout.write(pcm, rate, 1, self._exchange.clock.seconds())
@@ -288,9 +297,8 @@ class AudioTests(Case):
         stats = line.connection.stats
         self.assertApproximates(stats.odd_frames, 25, 1)
         self.assertApproximates(stats.frames_in, 25, 1)
-        (logged,) = self.logged
-        self.assertIn("321 bytes was dropped", logged)
-        self.assertIn(str(line.asterisk.call_id), logged)
+        self.assertEqual({kind for kind, _ in line.call.warnings}, {"odd-frame"})
+        self.assertIn("321 bytes was dropped", line.call.warnings[0][1])
         self.assertEqual(line.asterisk.faults, [])
 
     def test_an_empty_frame_is_nothing(self) -> None:
@@ -327,9 +335,10 @@ class FormatTests(Case):
                         line.call.pcm, g711.decode(codec, encoded[: len(line.call.pcm) // 2])
                     )
                     self.assertGreater(len(line.call.pcm), 320 * 70)
-                    (logged,) = self.logged
-                    self.assertIn("c(slin)", logged)
-                    self.assertIn(codec, logged)
+                    [(kind, text)] = line.call.warnings
+                    self.assertEqual((kind, line.connection.codec), ("codec-guess", codec))
+                    self.assertIn(f"taken for {codec}", text)
+                    self.assertIn("add c(slin)", text)
                     self.assertEqual({frame.rate for frame in line.asterisk.frames}, {8000})
 
     def test_ten_ms_of_linear_audio_are_not_taken_for_it(self) -> None:
@@ -339,7 +348,16 @@ class FormatTests(Case):
             line.asterisk.send_audio(piece)
             line.turn(10 * MS)
         self.assertEqual(line.call.pcm, said)
-        self.assertEqual(self.logged, [])
+        self.assertEqual(line.call.warnings, [])
+        self.assertEqual(line.connection.codec, "linear")
+
+    def test_what_the_line_carries_is_told(self) -> None:
+        line = Line()
+        self.assertEqual((line.connection.codec, line.connection.rate), ("linear", 8000))
+        for kind, rate in RATES.items():
+            line.asterisk.send(message(kind, bytes(rate // 25)))
+            line.turn(5 * MS)
+            self.assertEqual((line.connection.codec, line.connection.rate), ("linear", rate))
 
     def test_16_khz_of_old_releases_in_and_8_khz_out(self) -> None:
         line = Line(rate=16000, release="20.13", jitter=JITTER)
@@ -354,8 +372,10 @@ class FormatTests(Case):
         line.turn(1.0)
         self.assertEqual({rate for _, _, rate in line.call.heard}, {16000})
         self.assertApproximates(line.call.seconds, line.clock.seconds() - line.call.joined_at, 0.1)
-        (logged,) = self.logged
-        self.assertIn("taken for 16 kHz", logged)
+        [(kind, text)] = line.call.warnings
+        self.assertEqual(kind, "codec-guess")
+        self.assertIn("taken for 16 kHz", text)
+        self.assertEqual((line.connection.codec, line.connection.rate), ("slin16", 8000))
         self.assertEqual(line.asterisk.faults, [])
 
 
@@ -511,16 +531,16 @@ class DtmfTests(Case):
         self.assertEqual(line.call.digits, ["5"])
         self.assertNotEqual(line.call.heard[-1][1], bytes(320))
 
-    def test_what_is_no_key_is_dropped_and_logged(self) -> None:
+    def test_what_is_no_key_is_dropped_and_told(self) -> None:
         line = Line()
         for byte in (b"e", b"\xff", b"\n", b"\0", b"a"):
             line.asterisk.send(message(0x03, byte))
         line.asterisk.dtmf("1")
         line.turn(0.1)
         self.assertEqual(line.call.digits, ["1"])
-        self.assertEqual(len(self.logged), 5)
-        self.assertIn("'\\xff' was dropped: expected one of 0-9", self.logged[1])
-        self.assertTrue(all(one.isprintable() for one in self.logged))
+        self.assertEqual([kind for kind, _ in line.call.warnings], ["bad-digit"] * 5)
+        self.assertIn("'\\xff' was dropped: expected one of 0-9", line.call.warnings[1][1])
+        self.assertTrue(all(text.isprintable() for _, text in line.call.warnings))
 
 
 class RefusalTests(Case):
@@ -601,34 +621,24 @@ class RefusalTests(Case):
         self.assertEqual(list(place.exchange.calls), [str(asterisk.call_id)])
         self.assertEqual(asterisk.faults, [])
 
-    def test_a_second_uuid(self) -> None:
-        for other in (False, True):
-            with self.subTest(other=other):
-                self.events.clear()
-                place, dumb, first = Place(), Dumb(), uuid4()
-                place.connect(dumb)
-                dumb.transport.write(message(0x01, first.bytes))
-                place.turn(1.0)
-                dumb.transport.write(message(0x01, (uuid4() if other else first).bytes))
-                place.turn(5 * MS)
-                logged = self.check_refused(place, dumb, str(first))
-                self.assertIn("kind 0x01 is out of place", logged)
-                self.assertEqual(place.exchange.calls[str(first)].gone, 1)
-                self.check_gone(place)
-
-    def test_garbage_in_mid_call(self) -> None:
-        for garbage in (b"\x55", b"\x10\xff\xff", message(0xFF, b"\1"), b"\x01\x00\x01"):
-            with self.subTest(garbage=garbage):
+    def test_what_breaks_the_protocol_in_mid_call(self) -> None:
+        for fault, words in (
+            (b"\x10\xff\xff", "kind 0x10 with a length of 65535, expected up to 8000"),
+            (message(0xFF, b"\4"), "an error (kind 0xff), code 0x04"),
+            (message(0xFF, b"\4and more"), "an error (kind 0xff), code 0x04"),
+            (message(0xFF), "an error (kind 0xff), without a code"),
+        ):
+            with self.subTest(fault=fault):
                 self.events.clear()
                 place, dumb, call_id = Place(), Dumb(), uuid4()
                 place.connect(dumb)
                 frame = message(0x10, b"\1\1" * 160)
-                dumb.transport.write(message(0x01, call_id.bytes) + 3 * frame + garbage * 9)
+                dumb.transport.write(message(0x01, call_id.bytes) + 3 * frame + fault * 2)
                 place.turn(5 * MS)
-                self.check_refused(place, dumb, str(call_id))
+                self.assertIn(words, self.check_refused(place, dumb, str(call_id)))
                 call = place.exchange.calls[str(call_id)]
                 self.assertEqual(len(call.heard), 3)
-                self.assertEqual(call.gone, 1)
+                self.assertEqual(call.ends, [("fault", f"the phone broke the protocol: {words}")])
                 self.check_gone(place)
 
     def test_garbage_after_our_hangup_is_no_news(self) -> None:
@@ -642,6 +652,14 @@ class RefusalTests(Case):
             place.turn(10 * MS)
         self.assertEqual(self.logged, [])
         self.assertEqual(transport.writes.count(b"\0\0\0"), 1)
+
+    def test_nor_is_what_follows_a_hangup(self) -> None:
+        place, dumb, call_id = Place(), Dumb(), uuid4()
+        place.connect(dumb)
+        dumb.transport.write(message(0x01, call_id.bytes) + b"\0\0\0" + b"\x10\xff\xff")
+        place.turn(5 * MS)
+        self.assertEqual(self.logged, [])
+        self.assertEqual([how for how, _ in place.exchange.calls[str(call_id)].ends], ["hangup"])
 
     def test_a_call_that_the_exchange_refuses(self) -> None:
         place = Place()
@@ -666,32 +684,78 @@ class RefusalTests(Case):
         self.assertEqual(line.call.gone, 0)
 
 
+class UnknownTests(Case):
+    """Messages that are not AudioSocket's, or come out of turn, do no harm."""
+
+    UNKNOWN = (
+        message(0x02),
+        message(0x55, bytes(1000)),
+        message(0x04, b"1"),
+        message(0x03, b"1\0\0\xa0"),
+        message(0x03),
+        message(0x01, uuid4().bytes),
+        message(0x01, b"short"),
+    )
+
+    def test_they_are_skipped_and_counted_and_the_call_goes_on(self) -> None:
+        for segment in (None, 1, 7):
+            with self.subTest(segment=segment):
+                line = Line(segment=segment)
+                frame = message(0x10, b"\1\1" * 160)
+                for number, unknown in enumerate(self.UNKNOWN, 1):
+                    line.asterisk.send(unknown + frame)
+                    line.turn(len(unknown) * MS / (segment or 1e9) + 0.4)
+                    self.assertEqual(line.connection.stats.unknown_messages, number)
+                    self.assertEqual(line.connection.stats.frames_in, number)
+                line.asterisk.dtmf("5")
+                line.turn(20 * MS)
+                self.assertEqual(line.call.digits, ["5"])
+                self.assertEqual((line.call.ends, line.asterisk.faults), ([], []))
+                self.assertEqual(line.asterisk.gaps(), [])
+
+    def test_they_are_told(self) -> None:
+        line = Line()
+        line.asterisk.send(message(0x02))
+        line.turn(5 * MS)
+        line.asterisk.send(message(0x04, b"1") * 1000)
+        line.turn(5 * MS)
+        (first, second) = line.call.warnings
+        self.assertEqual((first[0], second[0]), ("unknown-message", "unknown-message"))
+        self.assertIn("kind 0x02 with a length of 0 was skipped", first[1])
+        self.assertIn("kind 0x04 with a length of 1 was skipped", second[1])
+        self.assertEqual(line.connection.stats.unknown_messages, 1001)
+
+
 class EndTests(Case):
     def test_the_caller_hangs_up_by_fin_or_rst(self) -> None:
-        for how in ("hangup", "reset"):
+        ends = {"hangup": "", "reset": "the phone's connection was reset"}
+        for how, reason in ends.items():
             with self.subTest(how=how):
                 line = Line()
                 line.asterisk.start_audio()
                 line.turn(1.0)
                 getattr(line.asterisk, how)()
                 line.turn(5 * MS)
-                self.assertEqual(line.call.gone, 1)
+                self.assertEqual(line.call.ends, [("hangup", reason)])
                 self.assertEqual(line.asterisk.faults, [])
                 line.connection.hang_up()  # the call's answer to it
                 self.check_gone(line)
 
     def test_a_peer_that_says_hangup(self) -> None:
-        place, dumb, call_id = Place(), Dumb(), uuid4()
-        place.connect(dumb)
-        frame = message(0x10, b"\1\1" * 160)
-        dumb.transport.write(message(0x01, call_id.bytes) + frame + message(0x00) + frame)
-        place.turn(5 * MS)
-        call = place.exchange.calls[str(call_id)]
-        self.assertEqual((call.gone, len(call.heard)), (1, 1))
-        self.assertTrue(dumb.lost)
-        self.assertEqual(dumb.received.replace(SILENCE, b""), b"\0\0\0")
-        self.assertEqual(self.logged, [])
-        self.check_gone(place)
+        for payload in (b"", b"\0", bytes(4000)):
+            with self.subTest(payload=payload):
+                place, dumb, call_id = Place(), Dumb(), uuid4()
+                place.connect(dumb)
+                hangup, frame = message(0x00, payload), message(0x10, b"\1\1" * 160)
+                dumb.transport.write(message(0x01, call_id.bytes) + frame + hangup + frame)
+                place.turn(5 * MS)
+                call = place.exchange.calls[str(call_id)]
+                self.assertEqual(call.ends, [("hangup", "the phone sent a hangup message")])
+                self.assertEqual(len(call.heard), 1)
+                self.assertTrue(dumb.lost)
+                self.assertEqual(dumb.received.replace(SILENCE, b""), b"\0\0\0")
+                self.assertEqual(self.logged, [])
+                self.check_gone(place)
 
     def test_a_connection_that_closes_before_it_said_anything(self) -> None:
         for abort in (False, True):
@@ -800,7 +864,7 @@ class EndTests(Case):
                 asterisk.hangup,
                 asterisk.reset,
                 connection.hang_up,
-                lambda asterisk=asterisk: asterisk.send(b"garbage"),
+                lambda asterisk=asterisk: asterisk.send(b"\x10\xff\xff"),
             )
             ends[number % len(ends)]()
             line.turn(5 * MS)
@@ -817,13 +881,14 @@ class NotReadingTests(Case):
         line.turn(1.0)
         line.asterisk.stop_reading()
         line.turn(1.0)
+        self.assertEqual(line.call.gone, 0)
         waiting, skipped = line.transport.waiting, line.connection.stats.frames_skipped
         self.assertLess(waiting, 4000 + 2 * 323)
-        line.turn(10.0)
+        line.turn(8.0)
         self.assertEqual(line.transport.waiting, waiting)
-        self.assertApproximates(line.connection.stats.frames_skipped - skipped, 500, 1)
+        self.assertApproximates(line.connection.stats.frames_skipped - skipped, 400, 1)
         self.assertEqual(line.call.gone, 0)
-        self.assertApproximates(line.call.seconds, 12.0, 0.1)  # nor is the caller's way held up
+        self.assertApproximates(line.call.seconds, 10.0, 0.1)  # nor is the caller's way held up
         line.asterisk.start_reading()
         line.turn(0.1)
         line.call.say(tone(440, 8000, 0.5))
@@ -843,6 +908,95 @@ class NotReadingTests(Case):
         line.call.say(tone(440, 8000, 2.0))
         line.turn(2.2)
         self.assertTrue(line.call.playout.empty)
+
+
+class StallTests(Case):
+    """A phone that takes nothing for ten seconds is gone; nothing else says so."""
+
+    def stalled(self, **options: float) -> Line:
+        line = Line(options, window=1000, buffer=3000)
+        line.asterisk.start_audio()
+        line.turn(1.0)
+        line.asterisk.stop_reading()
+        line.turn(0.5)  # what fits the buffers
+        return line
+
+    def test_it_ends_the_call_with_one_line(self) -> None:
+        line = self.stalled()
+        line.turn(9.4)
+        self.assertEqual(line.call.gone, 0)
+        line.turn(0.5)
+        self.assertEqual(line.call.ends, [("lost", "the phone took nothing for 10 s")])
+        (logged,) = self.logged
+        call_id = line.asterisk.call_id
+        self.assertEqual(
+            logged,
+            f"{call_id} connection from 127.0.0.1:40000 closed: the phone took nothing for 10 s",
+        )
+        self.assertTrue(line.transport.disconnected)
+        line.connection.hang_up()  # the call's answer to it
+        line.turn(1.0)
+        self.check_gone(line)
+
+    def test_after_as_long_as_is_said(self) -> None:
+        line = self.stalled(stall_timeout=3.0)
+        line.turn(2.4)
+        self.assertEqual(line.call.gone, 0)
+        line.turn(0.5)
+        self.assertEqual(line.call.ends, [("lost", "the phone took nothing for 3 s")])
+
+    def test_a_phone_that_takes_a_little_now_and_then_stays(self) -> None:
+        line = self.stalled()
+        for _ in range(5):
+            line.turn(8.0)
+            line.asterisk.start_reading()
+            line.turn(50 * MS)
+            line.asterisk.stop_reading()
+        self.assertEqual(line.call.gone, 0)
+
+    def test_a_caller_on_hold_stays(self) -> None:
+        line = Line()
+        line.asterisk.start_audio()
+        line.turn(1.0)
+        line.asterisk.hold()
+        line.turn(60.0)
+        self.assertEqual((line.call.gone, self.logged), (0, []))
+
+    def test_our_own_stall_is_not_the_phones(self) -> None:
+        line = self.stalled()
+        line.turn(5.0)
+        line.clock.advance(30.0)
+        line.turn(1.0)
+        self.assertEqual(line.call.gone, 0)
+        line.turn(5.0)
+        self.assertEqual(line.call.gone, 1)
+
+    def test_one_that_is_being_hung_up_is_not_told_of(self) -> None:
+        line = self.stalled(stall_timeout=1.0)
+        line.connection.hang_up()
+        line.turn(3.0)
+        self.assertEqual((self.logged, line.call.gone), ([], 1))
+        self.check_gone(line)
+
+    def test_before_the_uuid_it_ends_too(self) -> None:
+        place, dumb = Place(stall_timeout=1.0), Dumb()
+        place.connect(dumb, window=100, buffer=1000)
+        dumb.transport.pauseProducing()
+        place.turn(2.0)
+        (logged,) = self.logged
+        self.assertIn("- connection from 127.0.0.1:40000 closed: the phone took nothing", logged)
+        self.check_gone(place)
+
+    def test_a_reset_after_a_while_without_reading_is_a_loss(self) -> None:
+        for seconds, how in ((STALLED + 0.2, "lost"), (STALLED - 0.2, "hangup")):
+            with self.subTest(seconds=seconds):
+                line = self.stalled()
+                line.turn(seconds - 0.5 + 0.2)
+                line.asterisk.reset()
+                line.turn(5 * MS)
+                [(ended, reason)] = line.call.ends
+                self.assertEqual(ended, how)
+                self.assertIn("connection", reason)
 
 
 class NetworkTests(Case):

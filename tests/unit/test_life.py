@@ -7,6 +7,7 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.asterisk.interfaces import PhoneEnd
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import TRANSITIONS, Input, Outcome, State
 from pipecat_bridge.wire.commands import Hangup, Transfer
@@ -22,7 +23,7 @@ BOT_LOST        .               bot-hangup     .              .
 BOT_TO_REPLACE  .               RESUMING       .              .
 BOT_HANGS_UP    .               FINISHING      .              .
 BOT_TRANSFERS   .               FINISHING      .              .
-PHONE_GONE      caller-hangup   caller-hangup  caller-hangup  caller-hangup
+PHONE_GONE      phone-lost      phone-lost     phone-lost     phone-lost
 PLAYED_OUT      .               .              .              completed
 STOP            drained         drained        drained        drained
 """
@@ -35,7 +36,7 @@ APPLY: dict[Input, Callable[[Call, PhoneSide], None]] = {
     Input.BOT_TO_REPLACE: lambda call, _: call.bot_lost("connection", "reset"),
     Input.BOT_HANGS_UP: lambda call, _: call.bot_command(Hangup("done")),
     Input.BOT_TRANSFERS: lambda call, _: call.bot_command(Transfer("support")),
-    Input.PHONE_GONE: lambda call, _: call.phone_gone(),
+    Input.PHONE_GONE: lambda call, _: call.phone_gone("lost", "no reader"),
     Input.PLAYED_OUT: lambda _, phone: phone.play(1.0),
     Input.STOP: lambda call, _: call.stop(Outcome.DRAINED),
 }
@@ -126,6 +127,10 @@ class LifeTests(SynchronousTestCase):
         for outcome in (Outcome.STOPPED, Outcome.DRAINED):
             call, _, _ = exchange.talk()
             call.stop(outcome)
+        ends: tuple[PhoneEnd, ...] = ("hangup", "lost", "fault")
+        for how in ends:
+            call, _, _ = exchange.talk()
+            call.phone_gone(how, "")
         exchange.talk()
         exchange.clock.advance(5.0)
         exchange.calls.drain()

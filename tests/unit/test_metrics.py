@@ -56,6 +56,7 @@ class MetricsCase(SynchronousTestCase):
         phone.stats.odd_frames = 3 + number
         phone.stats.frames_out = 4 + number
         phone.stats.frames_skipped = 5 + number
+        phone.stats.unknown_messages = 15 + number
         bot.link.stats.frames_in = 6 + number
         bot.link.stats.bad_frames = 7 + number
         bot.link.stats.interruptions = 8 + number

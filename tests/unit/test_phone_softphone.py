@@ -155,7 +155,6 @@ class ReceivingTests(SynchronousTestCase):
             (encode(Kind.ERROR, b"\1"), "kind 0xff from a server"),
             (encode(0x10), "0 bytes of audio"),
             (encode(0x10, b"abc"), "3 bytes of audio"),
-            (encode(0x42, b"ab"), "kind 0x42 is not one"),
         ]
         for data, words in cases:
             with self.subTest(words=words):
@@ -167,6 +166,15 @@ class ReceivingTests(SynchronousTestCase):
                 ending = line.ending()
                 self.assertEqual(ending.how, How.FAULT)
                 self.assertIn(words, ending.detail)
+
+    def test_so_does_what_is_no_message_of_audiosockets(self) -> None:
+        line = Line()
+        line.phone.dataReceived(encode(0x10, b"\1\0") + encode(0x42, b"ab"))
+        self.assertEqual(len(line.heard), 1)
+        self.assertTrue(line.transport.disconnecting)
+        ending = line.ending()
+        self.assertEqual(ending.how, How.FAULT)
+        self.assertEqual(ending.detail, "kind 0x42 with a length of 2 ends a call in Asterisk")
 
 
 class EndingTests(SynchronousTestCase):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from contextlib import closing
 from typing import Any
 from uuid import UUID
 
@@ -23,23 +22,15 @@ CALL_ID = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
 MESSAGE = encode(Kind.UUID, UUID(CALL_ID).bytes)
 AUDIO = encode(0x10, bytes(320))
 V1 = b"PROXY TCP4 10.0.0.7 10.0.0.1 4711 9092\r\n"
-V2 = b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c" + bytes(12)
+V2 = bytes.fromhex("0d0a0d0a000d0a515549540a 2111 000c 0a000007 0a000001 1267 2384")
 
 
 class CallIdTests(SynchronousTestCase):
-    def byte_by_byte(self, header: bytes, proxied: bool) -> None:
-        data = header + MESSAGE
-        for end in range(len(data)):
-            self.assertIsNone(call_id_in(data[:end], proxied), data[:end])
+    def test_a_message_byte_by_byte(self) -> None:
+        for end in range(len(MESSAGE)):
+            self.assertIsNone(call_id_in(MESSAGE[:end]), MESSAGE[:end])
         for rest in (b"", b"\x10", AUDIO):
-            self.assertEqual(call_id_in(data + rest, proxied), CALL_ID)
-
-    def test_a_message(self) -> None:
-        self.byte_by_byte(b"", proxied=False)
-
-    def test_after_a_proxy_header(self) -> None:
-        for header in (V1, b"PROXY UNKNOWN\r\n", V2):
-            self.byte_by_byte(header, proxied=True)
+            self.assertEqual(call_id_in(MESSAGE + rest), CALL_ID)
 
     def test_what_is_none(self) -> None:
         for data in (
@@ -52,12 +43,7 @@ class CallIdTests(SynchronousTestCase):
             V1 + MESSAGE,
         ):
             with self.assertRaises(ValueError, msg=data):
-                call_id_in(data, proxied=False)
-
-    def test_what_is_none_behind_a_proxy(self) -> None:
-        for data in (MESSAGE, AUDIO, V1 + AUDIO, V2 + AUDIO, b"\r\n\r\nX"):
-            with self.assertRaises(ValueError, msg=data):
-                call_id_in(data, proxied=True)
+                call_id_in(data)
 
 
 class Full:
@@ -122,15 +108,21 @@ class AcceptorTests(SynchronousTestCase):
         self.assertEqual((self.reactor.getReaders(), self.reactor.getDelayedCalls()), ([], []))
 
 
-class ArrivalTests(SynchronousTestCase):
+class ArrivalCase(SynchronousTestCase):
+    proxied = False
+
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
         self.heard: list[str] = []
+        self.allowed = {"192.0.2.1"}
         self.phone, ours = socket.socketpair()
         self.addCleanup(self.phone.close)
         ours.setblocking(False)
-        self.arrival = Arrival(self.reactor, ours, "10.0.0.7:4711", 5.0, False, self)
+        self.arrival = Arrival(self.reactor, ours, "192.0.2.1", 4711, 5.0, self.proxied, self)
         self.arrival.read()
+
+    def allows(self, host: str) -> bool:
+        return host in self.allowed
 
     def known(self, arrival: Arrival) -> None:
         self.heard.append(f"known {arrival.call_id}".strip())
@@ -145,6 +137,8 @@ class ArrivalTests(SynchronousTestCase):
         self.phone.send(data)
         self.arrival.doRead()
 
+
+class ArrivalTests(ArrivalCase):
     def test_it_is_read_until_it_is_known(self) -> None:
         self.arrival.doRead()
         self.say(MESSAGE[:10])
@@ -186,11 +180,52 @@ class ArrivalTests(SynchronousTestCase):
         self.arrival.connectionLost(Failure(ConnectionLost()))
         self.assertEqual((self.heard, self.arrival.open), (["gone"], False))
 
-    def test_what_goes_on_without_end(self) -> None:
-        with closing(self.phone):
-            self.arrival._proxied = True
-            self.say(b"PROXY " + b"x" * 4000)
-            self.assertEqual(self.heard, [])
-            self.say(b"x" * 4000)
+
+class ProxiedArrivalTests(ArrivalCase):
+    proxied = True
+
+    def test_the_address_that_the_proxy_tells_counts(self) -> None:
+        self.allowed = {"10.0.0.7"}
+        for header in (V1, V2):
+            with self.subTest(header=header):
+                self.setUp()
+                self.allowed = {"10.0.0.7"}
+                for byte in header + MESSAGE:
+                    self.assertEqual(self.heard, [])
+                    self.say(bytes((byte,)))
+                self.assertEqual(self.heard, [f"known {CALL_ID}"])
+                self.assertEqual((self.arrival.host, self.arrival.port), ("10.0.0.7", 4711))
+                self.assertEqual(self.arrival.data, header + MESSAGE)
+                self.arrival.close()
+
+    def test_its_own_address_counts_where_it_tells_none(self) -> None:
+        self.say(b"PROXY UNKNOWN\r\n" + MESSAGE)
+        self.assertEqual(self.heard, [f"known {CALL_ID}"])
+        self.assertEqual(self.arrival.host, "192.0.2.1")
+        self.arrival.close()
+
+    def test_a_client_that_is_not_allowed_is_known_at_once_and_by_no_uuid(self) -> None:
+        for header in (V1, V2):
+            with self.subTest(header=header):
+                self.setUp()
+                self.say(header)
+                self.assertEqual((self.heard, self.reactor.getReaders()), (["known"], []))
+                self.arrival.close()
+        self.setUp()
+        self.say(V1 + MESSAGE)
+        self.assertEqual(self.heard, ["known"])
+        self.arrival.close()
+
+    def test_what_is_no_header_is_known_as_that(self) -> None:
+        for data in (MESSAGE, AUDIO, b"\r\n\r\nX", b"PROXY " + b"x" * 200):
+            with self.subTest(data=data):
+                self.setUp()
+                self.say(data)
+                self.assertEqual(self.heard, ["known"])
+                self.arrival.close()
+
+    def test_what_is_no_uuid_after_it(self) -> None:
+        self.allowed = {"10.0.0.7"}
+        self.say(V1 + AUDIO)
         self.assertEqual(self.heard, ["known"])
         self.arrival.close()
