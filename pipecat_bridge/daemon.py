@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 STOP_GRACE = 2.0
@@ -27,6 +28,7 @@ class Daemon(MultiService):
         super().__init__()
         self.reactor = reactor
         self._ending = False
+        self._lingering: Deferred[None] | None = None
 
     def privilegedStartService(self) -> None:
         with ports_that_are_free():
@@ -57,6 +59,8 @@ class Daemon(MultiService):
         if self._ending:
             self._log.info("{name} again: the calls are ended now", name=name)
             self.end_calls()
+            if self._lingering is not None:
+                self._lingering.cancel()
         elif self.running:
             self._ending = True
             self._log.info("{name}: ending", name=name)
@@ -64,6 +68,17 @@ class Daemon(MultiService):
 
     def _ignore_hup(self) -> None:
         self._log.info("SIGHUP ignored: the configuration is read at the start only")
+
+    def linger(self, last_end: float | None, seconds: float) -> Deferred[None]:
+        """Fires `seconds` after the last call's end: its dialplan may still ask the API.
+
+        `last_end` is on the reactor's clock, None when there was no call. A second signal ends it.
+        """
+        left = 0.0 if last_end is None else last_end + seconds - self.reactor.seconds()
+        if left <= 0:
+            return succeed(None)
+        self._lingering = deferLater(self.reactor, left)
+        return self._lingering.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     def within(self, seconds: float, waiting: Deferred[Any]) -> Deferred[Any]:
         """Fires with `waiting`, but after `seconds` at the latest; it never fails."""

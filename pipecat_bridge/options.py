@@ -134,6 +134,7 @@ class ApiOptions(Struct, frozen=True):
     """`[api]`: HTTP API and metrics."""
 
     listen: str = "tcp:8080:interface=127.0.0.1"
+    linger: Seconds = 3.0
 
 
 class ServiceOptions(Struct, frozen=True):

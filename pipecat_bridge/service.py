@@ -182,9 +182,9 @@ class Bridge(Daemon):
     def stopService(self) -> Any:
         """Drain: no new calls, those that run may end within the deadline, then the rest.
 
-        The port is closed last. A phone that connects meanwhile is told to hang up: Asterisk 22.10
-        closes the socket of a refused connection twice (res_audiosocket.c), and the second close
-        can hit another call's.
+        The ports are closed last: dialplans of the last calls ask the API how they ended, and a
+        phone that connects meanwhile is told to hang up. Asterisk 22.10 closes the socket of a
+        refused connection twice (res_audiosocket.c), and the second close can hit another call's.
         """
         self.calls.drain()
         timeout = self.options.calls.drain_timeout
@@ -203,6 +203,7 @@ class Bridge(Daemon):
                 [self.runner.bots.stopping.idle(), self.phones.open.idle()], consumeErrors=True
             ),
         )
+        yield self.linger(self.calls.last_end, self.options.api.linger)
         yield super().stopService()
 
 

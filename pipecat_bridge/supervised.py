@@ -115,6 +115,11 @@ class Supervised:
             tell()
         return self._stopped
 
+    def close_stdin(self) -> None:
+        """Close the pipe to the process, which ends it where it watches that."""
+        if self._process is not None:
+            self._process.close_stdin()
+
     def ends(self) -> None:
         """It was seen to end: SIGKILL if it has not within `stop_timeout`."""
         if self._stopped is None and self._process is not None:
@@ -193,6 +198,11 @@ class _Process(ProcessProtocol):
             if stripped := rest.strip():
                 self._take(child_fd, stripped)
         self._ended("exit status 0" if reason.check(ProcessDone) else reason.getErrorMessage())
+
+    def close_stdin(self) -> None:
+        """Close the pipe to its standard input, unless it has gone already."""
+        if self.transport is not None:
+            self.transport.closeStdin()
 
     def signal(self, name: str) -> None:
         """Send a signal, unless the process has gone already."""

@@ -84,7 +84,9 @@ class EagerTransport:
             sent = self._socket.send(data)
         except OSError as error:
             if error.errno not in _FULL and self.error is None:
-                self.error = error  # Twisted will find the connection closed when it reads
+                # Twisted will find the connection closed when it reads. Without its traceback:
+                # that would keep all who were sending.
+                self.error = error.with_traceback(None)
             return False
         if sent < len(data):
             self._queue(data[sent:])

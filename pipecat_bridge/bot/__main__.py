@@ -24,8 +24,10 @@ _QUIETER: dict[str | None, str] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT, or until the parent is gone; returns the exit status."""
+    """Serve until SIGTERM or SIGINT, or for a parent until that is gone; the exit status."""
     options = _options(arguments)
+    if options.exit_with_parent:
+        _ignore_signals()
     _log_to_stderr(options.log_level.upper())
     return asyncio.run(_serve(options))
 
@@ -41,7 +43,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--log-level", choices=_LEVELS, default="info", help="of this runner's own log lines"
     )
     parser.add_argument(
-        "--exit-with-parent", action="store_true", help="exit when standard input ends"
+        "--exit-with-parent",
+        action="store_true",
+        help="exit when standard input ends, and by no signal",
     )
     return parser.parse_args(arguments)
 
@@ -53,10 +57,11 @@ async def _serve(options: argparse.Namespace) -> int:
     load_local()
     calls = Calls()
     ended = asyncio.Event()
-    _end_on_signals(ended.set)
     try:
         if options.exit_with_parent:
             _end_with_parent(ended.set)
+        else:
+            _end_on_signals(ended.set)
         await _listen(options, calls, ended)
     except OSError as error:
         logger.error(f"cannot listen on {options.host}:{options.port}: {error.strerror or error}")
@@ -82,6 +87,13 @@ async def _listen(options: argparse.Namespace, calls: Calls, ended: asyncio.Even
         await calls.close()
     finally:
         await runner.cleanup()
+
+
+def _ignore_signals() -> None:
+    """Those of a terminal or a service manager go to the parent as well, which may still have calls
+    that need this runner."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_on_signals(end: Callable[[], None]) -> None:

@@ -76,6 +76,7 @@ class Calls:
         self.draining = False
         self.elsewhere = 0  # calls in other processes, which count for the limit
         self.outcomes: Counter[str] = Counter()
+        self.last_end: float | None = None  # of a call, on the registry's clock
         self._runner = runner
         self._clock = clock
         self._options = options
@@ -166,6 +167,7 @@ class Calls:
     def _call_ended(self, call: Call) -> None:
         """Keep the books of a call that has ended; a listener that fails does not disturb them."""
         del self._running[call.call_id]
+        self.last_end = self._clock.seconds()
         assert call.outcome is not None
         self.outcomes[call.outcome.value] += 1
         self._ended[call.call_id] = record(call)

@@ -190,6 +190,7 @@ def daemon(
         "runner.mode=dialback",
         f"runner.url={runner}",
         "calls.drain_timeout=0",
+        "api.linger=0",
         *settings,
     ]
     program = start or [sys.executable, "-c", _TWISTD]

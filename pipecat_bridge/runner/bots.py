@@ -98,6 +98,7 @@ class Bot:
         self._early = Early(bots.audio.keep_before_ready)
         self._start: Start | None = None
         self._searching: Deferred[None] | None = None
+        self._told: set[tuple[str, str]] = set()
         self._stopped = False
 
     @property
@@ -182,7 +183,7 @@ class Bot:
                 await_others = self._replaces or bots.pool.could_try(tried)
                 if self._is_over(deadline, failure) or not await_others:
                     break
-                self._listener.bot_attempt_failed(lease.upstream.name, str(failure))
+                self._tell(lease.upstream.name, str(failure))
             elif self._replaces and bots.reactor.seconds() + pause < deadline:
                 await deferLater(bots.reactor, pause)
                 pause, tried = min(pause * 2, LONGEST_PAUSE), []
@@ -190,6 +191,12 @@ class Bot:
                 break
         cause: FailureCause = "bridge" if isinstance(failure, BridgeError) else "runner"
         self._listener.bot_failed(str(failure or bots.pool.why_none()), cause)
+
+    def _tell(self, runner: str, reason: str) -> None:
+        """Tell of a failed attempt; what repeats itself in a long search is told once."""
+        if (runner, reason) not in self._told:
+            self._told.add((runner, reason))
+            self._listener.bot_attempt_failed(runner, reason)
 
     def _is_over(self, deadline: float, failure: RunnerError) -> bool:
         return self._bots.reactor.seconds() >= deadline or isinstance(failure, BridgeError)

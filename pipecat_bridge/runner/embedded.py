@@ -74,8 +74,19 @@ class EmbeddedRunner:
         self._process.start()
 
     def stop(self) -> Deferred[None]:
-        """End the process: SIGTERM, and SIGKILL after `stop_timeout`; fires when it is gone."""
-        return self._process.stop()
+        """End the process, by SIGKILL after `stop_timeout`; fires when it is gone.
+
+        It ends when its standard input is closed, and by no signal: those of terminals and service
+        managers go to whole groups of processes, and it has to outlive the calls that drain. While
+        it starts it does not look at its input yet.
+        """
+        return self._process.stop(self._end)
+
+    def _end(self) -> None:
+        if self.base:
+            self._process.close_stdin()
+        else:
+            self._process.kill()
 
     # From the process
 

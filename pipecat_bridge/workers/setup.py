@@ -39,7 +39,7 @@ def worker_options(options: Options, number: int, port: int) -> Options:
         service=replace(options.service, workers=1),
         calls=replace(options.calls, drain_timeout=0.0),  # the supervisor waits
         audiosocket=replace(options.audiosocket, listen=NOWHERE),
-        api=replace(options.api, listen=NOWHERE),
+        api=replace(options.api, listen=NOWHERE, linger=0.0),
         runner=replace(
             _shared(runner, options.service.workers),
             mode="dialback" if embedded else runner.mode,

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
-from pipecat_bridge.daemon import Daemon
+from pipecat_bridge.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.listener import Listener, Reserved
 from pipecat_bridge.options import Options
 from pipecat_bridge.ports import DIALLED_BACK, shifted
@@ -125,6 +125,9 @@ class Supervisor(Daemon):
                 timeout=timeout,
             )
         yield self.within(timeout, self.switchboard.on_phones.idle())
+        self.switchboard.end_calls()
+        yield self.within(STOP_GRACE, self.switchboard.on_phones.idle())
+        yield self.linger(self.switchboard.last_end, self.options.api.linger)
         self.switchboard.end()
         yield gatherResults([worker.stop() for worker in self.switchboard.workers])
         if self.embedded is not None:

@@ -39,6 +39,8 @@ class Switchboard:
         self.calls_lost = 0
         self.phones_refused = 0
         self.draining = False
+        self.last_end: float | None = None  # of a call, on the clock
+        self._clock = clock
         self._limited = options.calls.max_calls > 0
         self._handshake_timeout = options.audiosocket.handshake_timeout
         self._prepare = prepare
@@ -154,6 +156,7 @@ class Switchboard:
         """The call of a phone is over, or it was refused."""
         worker = self.places.leave(phone)
         if worker is not None:
+            self.last_end = self._clock.seconds()
             self.on_phones.leave()
             self._tell_elsewhere(worker)
 

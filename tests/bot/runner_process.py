@@ -11,16 +11,22 @@ import aiohttp
 
 
 class RunnerProcess:
-    """`python -m pipecat_bridge.bot --port 0`, with its HTTP interface."""
+    """`python -m pipecat_bridge.bot --port 0`, with its HTTP interface.
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
-        self._arguments = arguments
+    `alone`: it is nobody's child, and ends by signals.
+    """
+
+    def __init__(
+        self, *arguments: str, env: dict[str, str] | None = None, alone: bool = False
+    ) -> None:
+        own = () if alone else ("--exit-with-parent",)
+        self._arguments = ("-m", "pipecat_bridge.bot", "--port", "0", *own, *arguments)
         self._env = env
         self.log: list[str] = []
 
     async def __aenter__(self) -> RunnerProcess:
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "pipecat_bridge.bot", "--port", "0", "--exit-with-parent"),
+            sys.executable,
             *self._arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -43,7 +49,8 @@ class RunnerProcess:
     ) -> None:
         await self._http.close()
         if self.process.returncode is None:
-            self.process.terminate()
+            assert self.process.stdin is not None
+            self.process.stdin.close()
         await asyncio.wait_for(self.process.wait(), 10)
         await self._reader
         if error is not None:

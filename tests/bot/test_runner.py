@@ -154,7 +154,7 @@ def test_the_end_of_standard_input_does_the_same() -> None:
 
 
 async def _ended_by(number: signal.Signals | None) -> None:
-    async with RunnerProcess() as runner, FakeBridge() as bridge:
+    async with RunnerProcess(alone=number is not None) as runner, FakeBridge() as bridge:
         calls = [bridge.expect(name) for name in ("c1", "c2")]
         for name in bridge.calls:
             await runner.post("/run", json={"id": name, "ws_url": f"{bridge.url}/{name}/ws"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,21 +32,21 @@ def sleep(seconds: float) -> Deferred[None]:
 
 
 class Line(Watched):
-    """The daemon and its runner; places calls. `told` are the events of all calls."""
+    """The daemon and its runner; places calls."""
 
     def __init__(self, bridge: Bridge, runner: RunnerDouble) -> None:
         self.bridge = bridge
         self.runner = runner
-        self.told: list[CallEvent] = []
+        self._kinds = defaultdict[str, list[str]](list)
         bridge.events.subscribe(self._note)
 
     def _note(self, event: CallEvent) -> None:
-        self.told.append(event)
+        self._kinds[event.call_id].append(event.kind)
         self.changed()
 
     def kinds(self, phone: StrictAsterisk) -> list[str]:
         """The kinds of the events of one call."""
-        return [event.kind for event in self.told if event.call_id == str(phone.call_id)]
+        return self._kinds[str(phone.call_id)]
 
     async def dial(self, **options: Any) -> StrictAsterisk:
         """A call from a strict Asterisk; its audio is not started yet."""
@@ -94,6 +95,7 @@ async def line(
         f"runner.url={url}",
         "runner.health_interval=0",
         "calls.drain_timeout=0",
+        "api.linger=0",
         *settings,
     ]
     bridge = Bridge(config.load(overrides=overrides), reactor)

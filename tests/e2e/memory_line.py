@@ -20,11 +20,13 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pipecat_bridge import config
+from pipecat_bridge.call.events import CallEvent
 from pipecat_bridge.service import Bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.bot import BotDouble
 from tests.doubles.link import join
 from tests.doubles.runner import RunnerDouble
+from tests.doubles.watch import Watched
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 LOWEST_PORT = 20000
@@ -123,6 +125,18 @@ class _Connector:
         """The link's transport does that."""
 
 
+class _Told(Watched):
+    """The ids of calls whose bots are ready, as the daemon tells."""
+
+    def __init__(self) -> None:
+        self.ready: set[str] = set()
+
+    def hear(self, event: CallEvent) -> None:
+        if event.kind == "ready":
+            self.ready.add(event.call_id)
+            self.changed()
+
+
 class MemoryLine:
     """The daemon and its runner on one turned clock; places calls."""
 
@@ -136,9 +150,12 @@ class MemoryLine:
             "runner.mode=dialback",
             f"runner.url={self.clock.wait(self.runner.listen())}",
             "calls.drain_timeout=0",
+            "api.linger=0",
             *settings,
         ]
         self.bridge = Bridge(config.load(overrides=overrides), self.clock, self.clock.seconds)
+        self.told = _Told()
+        self.bridge.events.subscribe(self.told.hear)
         self.bridge.startService()
 
     def talk(self, **options: Any) -> tuple[StrictAsterisk, BotDouble]:
@@ -146,10 +163,8 @@ class MemoryLine:
         port: Any = self.bridge.phone_listener.port
         phone = self.clock.wait(connect_asterisk(self.clock, port.getHost().port, **options))
         call_id = str(phone.call_id)
-        self.clock.wait(self.runner.until(lambda: call_id in self.runner.bots))
-        bot = self.runner.bots[call_id]
-        self.clock.wait(bot.until(lambda: bot.ready_sent))
-        return phone, bot
+        self.clock.wait(self.told.until(lambda: call_id in self.told.ready))
+        return phone, self.runner.bots[call_id]
 
     def record(self, phone: StrictAsterisk) -> dict[str, Any]:
         """The call's record."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,13 +16,13 @@ import pytest
 import treq
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as _reactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ConnectError
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
-from tests.doubles.asterisk import connect_asterisk
+from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.runner import RunnerDouble
 from tests.doubles.watch import Watched
 from tests.e2e.memory_line import LOOPBACK, memory_line
@@ -214,6 +215,102 @@ async def test_sigterm_in_a_call_lets_it_go_on_and_a_second_one_does_not() -> No
             assert len(runner.asked("/stop")) == 1
     finally:
         await runner.shut()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@ensureDeferred
+async def test_the_dialplans_of_the_last_calls_are_answered(workers: int) -> None:
+    """Each asks as soon as its call is over, when the daemon has nothing else to do any more."""
+    runner = RunnerDouble(reactor)
+    url = f"runner.url={await runner.listen()}"
+    settings = (url, "calls.drain_timeout=3600", "api.linger=1", f"service.workers={workers}")
+    try:
+        async with daemon(*settings) as it:
+            if workers > 1:
+                await it.until(lambda: it.text.count("is ready, process") == workers)
+            phones = [await connect_asterisk(reactor, it.phones) for _ in range(20)]
+            for phone in phones:
+                await it.until(lambda phone=phone: f"{phone.call_id} initialized" in it.text)
+            it.process.signalProcess("TERM")
+            await it.until(lambda: "draining: 20 calls" in it.text)
+            for bot in runner.bots.values():
+                bot.rtvi("server-message", {"type": "transfer", "target": "support"})
+            asking = [Deferred.fromCoroutine(transfer(it, phone)) for phone in phones]
+            assert await gatherResults(asking, consumeErrors=True) == [(200, "support")] * 20
+            await it.ended
+            assert (it.status, it.signal) == (0, None), it.text
+    finally:
+        await runner.shut()
+
+
+async def transfer(it: Daemon, phone: StrictAsterisk) -> tuple[int, str]:
+    """What the API answers to a dialplan that goes on."""
+    await phone.until(lambda: phone.hangup_received)
+    url = f"{it.api}/v1/calls/{phone.call_id}/transfer"
+    response = await treq.get(url, agent=Agent(reactor), persistent=False)
+    return response.code, await response.text()
+
+
+@ensureDeferred
+async def test_a_second_signal_does_not_wait_for_dialplans() -> None:
+    runner = RunnerDouble(reactor)
+    try:
+        async with daemon(f"runner.url={await runner.listen()}", "api.linger=3600") as it:
+            phone = await connect_asterisk(reactor, it.phones)
+            await it.until(lambda: f"{phone.call_id} initialized" in it.text)
+            phone.hangup()
+            await it.until(lambda: f"{phone.call_id} terminated" in it.text)
+            it.process.signalProcess("TERM")
+            await it.until(lambda: "SIGTERM: ending" in it.text)
+            it.process.signalProcess("TERM")
+            await it.ended
+            assert (it.status, it.signal) == (0, None), it.text
+    finally:
+        await runner.shut()
+
+
+def test_the_api_answers_for_a_while_after_the_last_call_only() -> None:
+    with memory_line("api.linger=3") as it:
+        phone, _ = it.talk()
+        phone.hangup()
+        it.clock.turn(1.0)
+        stopped = it.bridge.stopService()
+        it.clock.turn(1.9)
+        assert not stopped.called
+        it.clock.turn(0.2)
+        assert stopped.called
+
+
+@pytest.mark.pipecat
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@ensureDeferred
+async def test_a_signal_to_all_processes_leaves_calls_their_runner(
+    number: int, workers: int
+) -> None:
+    """As of a terminal, and of a service manager that signals every process."""
+    own_group = ["setsid", *TWISTD]
+    settings = (*PORTS, "calls.drain_timeout=3600", "api.linger=0", f"service.workers={workers}")
+    it = Daemon(*settings, command=own_group)
+    try:
+        await it.started()
+        await it.until(lambda: "embedded runner listens on" in it.text)
+        phone = await connect_asterisk(reactor, it.phones)
+        await it.until(lambda: f"{phone.call_id} initialized" in it.text)
+        os.killpg(it.process.pid, number)
+        await it.until(lambda: "draining: 1 calls" in it.text)
+        await phone.until(lambda: any(any(frame.payload) for frame in phone.frames))
+        count = len(phone.frames)
+        await phone.until(lambda: len(phone.frames) > count + 50)
+        phone.hangup()
+        await it.ended
+        assert (it.status, it.signal) == (0, None), it.text
+        assert "outcome=caller-hangup" in it.text
+        assert "starts again in" not in it.text
+    finally:
+        if it.status is None and it.signal is None:
+            it.process.signalProcess("KILL")
+            await it.ended
 
 
 @pytest.fixture

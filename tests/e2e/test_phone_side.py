@@ -225,7 +225,8 @@ async def test_a_peer_outside_the_allowed_networks_is_closed(logged: Any):
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"), [("hangup", ""), ("reset", "the phone's connection was reset")]
+    ("how", "reason"),
+    [("hangup", "the caller hung up"), ("reset", "the phone's connection was reset")],
 )
 @ensureDeferred
 async def test_the_caller_ends_the_call(how: str, reason: str):
@@ -266,10 +267,10 @@ async def test_messages_that_are_not_audiosockets():
                 await bot.until(lambda heard=heard: len(bot.audio) > heard + 5)
         said = [formatEvent(event) for event in captured]
         [one] = [text for text in said if "was skipped" in text]
-        assert one.startswith(f"{phone.call_id} a message of kind 0x")
+        assert one.startswith(f"{phone.call_id} unknown-message: a message of kind 0x")
         phone.hangup()
         record = await it.ended(phone)
-        assert (record["outcome"], record["reason"]) == ("caller-hangup", "")
+        assert (record["outcome"], record["reason"]) == ("caller-hangup", "the caller hung up")
         assert record["stats"]["phone_unknown_messages"] == 12
         assert record["stats"]["caller_frames"] > 15
 

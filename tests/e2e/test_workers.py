@@ -56,6 +56,7 @@ async def test_calls_are_spread_and_the_api_sees_and_steers_them_all(command: li
             assert (status, record["outcome"]) == (200, "stopped")
             await phone.lost
             assert (phone.ended, phone.faults) == ("hangup received", [])
+        calls[2][1].burst(bytes(range(1, 201)) * 16, 16000)
         calls[2][1].close()
         phones[3].hangup()
         await it.until_calls(0)
@@ -174,7 +175,7 @@ async def test_metrics_add_up() -> None:
             metric = f"pipecat_bridge_{name}_total"
             assert after[metric] == sum(record[name] for record in records), name
         assert after['pipecat_bridge_calls_ended_total{outcome="caller-hangup"}'] == 2
-        starts = f'runner_starts_total{{result="connected",runner="{it.runner.url}"}}'
+        starts = f'runner_starts_total{{result="ready",runner="{it.runner.url}"}}'
         assert after[f"pipecat_bridge_{starts}"] == 2
         assert after["pipecat_bridge_loop_lag_seconds_count"] > 0
         response = await it.request(

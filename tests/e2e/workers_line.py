@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,6 +25,9 @@ from tests.e2e.test_drain import SETTINGS, Daemon
 
 reactor: Any = _reactor
 
+READY = r"(\S+) initialized"
+"""What a daemon logs of a call whose bot is ready."""
+
 
 class WorkersLine:
     """The daemon and its runner; places calls, asks the API."""
@@ -38,9 +42,15 @@ class WorkersLine:
 
     async def talk(self, **options: Any) -> tuple[StrictAsterisk, BotDouble]:
         """A call whose bot is there and ready."""
+        ready = Counter(re.findall(READY, self.daemon.text))  # a UUID may come again
         phone = await self.dial(**options)
         call_id, bots = str(phone.call_id), self.runner.bots
-        await soon(lambda: phone.ended or (call_id in bots and bots[call_id].ready_sent))
+        await self.daemon.until(
+            lambda: (
+                phone.ended
+                or Counter(re.findall(READY, self.daemon.text))[call_id] > ready[call_id]
+            )
+        )
         assert phone.ended is None, self.daemon.text
         return phone, bots[call_id]
 
@@ -135,7 +145,7 @@ async def workers_line(
     """A daemon with two workers that are ready; it has ended when the test has."""
     runner = runner or RunnerDouble(reactor)
     url = await runner.listen()
-    mode = ("service.workers=2", f"runner.url={url}", "calls.drain_timeout=0")
+    mode = ("service.workers=2", f"runner.url={url}", "calls.drain_timeout=0", "api.linger=0")
     daemon = Daemon(*SETTINGS, *mode, *settings, **options)
     it = WorkersLine(daemon, runner)
     try:

@@ -111,6 +111,7 @@ async def daemon(mode: str, url: str, *settings: str) -> AsyncIterator[BridgeLin
         f"runner.url={url}",
         "runner.health_interval=0",
         "calls.drain_timeout=0",
+        "api.linger=0",
         *settings,
     ]
     bridge = Bridge(config.load(overrides=overrides), reactor)

@@ -31,6 +31,9 @@ class Process:
         self.signals: list[str] = []
         protocol.makeConnection(self)
 
+    def closeStdin(self) -> None:
+        self.signals.append("EOF")
+
     def signalProcess(self, name: str) -> None:
         assert self.pid, "signalled after its end"
         self.signals.append(name)
@@ -180,22 +183,30 @@ class RestartTests(EmbeddedCase):
 
 
 class StopTests(EmbeddedCase):
-    def test_sigterm_and_that_is_all(self) -> None:
+    def test_its_input_is_closed_and_that_is_all(self) -> None:
+        self.machine.last.say(LISTENS)
         stopping = self.runner.stop()
-        self.assertEqual(self.machine.last.signals, ["TERM"])
+        self.assertEqual(self.machine.last.signals, ["EOF"])
         self.assertNoResult(stopping)
-        self.machine.last.end(15)
+        self.machine.last.end(0)
         self.successResultOf(stopping)
         self.machine.advance(100)
         self.assertEqual((len(self.machine.processes), self.machine.getDelayedCalls()), (1, []))
 
+    def test_one_that_does_not_listen_yet_is_killed(self) -> None:
+        stopping = self.runner.stop()
+        self.assertEqual(self.machine.last.signals, ["KILL"])
+        self.machine.last.end(9)
+        self.successResultOf(stopping)
+
     def test_sigkill_for_one_that_does_not_obey(self) -> None:
+        self.machine.last.say(LISTENS)
         stopping = self.runner.stop()
         self.assertIs(self.runner.stop(), stopping)
         self.machine.advance(7.9)
-        self.assertEqual(self.machine.last.signals, ["TERM"])
+        self.assertEqual(self.machine.last.signals, ["EOF"])
         self.machine.advance(0.2)
-        self.assertEqual(self.machine.last.signals, ["TERM", "KILL"])
+        self.assertEqual(self.machine.last.signals, ["EOF", "KILL"])
         self.machine.last.end(9)
         self.successResultOf(stopping)
 
