@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +13,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.process import reapProcessHandlers
 from twisted.logger import globalLogBeginner
+from twisted.python.failure import Failure
 
 reactor: Any = _reactor
 
@@ -20,10 +22,35 @@ reactor: Any = _reactor
 _SETTLE_TURNS = 200
 _TURN = 0.005
 
+_LONGEST = 180.0
+"""Seconds that one test may take; what waits longer waits for what does not come."""
+
 
 def pytest_sessionstart() -> None:
     """Until logging is begun Twisted keeps the last 65536 events, and with them who logged them."""
     globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """A test that hangs fails, and shows where it waited."""
+    test = pyfuncitem.obj
+
+    @functools.wraps(test)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        result = test(*args, **kwargs)
+        if isinstance(result, Deferred):
+            result.addTimeout(_LONGEST, reactor, _hung)
+        return result
+
+    pyfuncitem.obj = bounded
+
+
+def _hung(result: Any, timeout: float) -> Any:
+    if isinstance(result, Failure):
+        where = result.getTraceback()
+        pytest.fail(f"not over after {timeout:.0f} s; it waited here:\n{where}", pytrace=False)
+    return result
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -27,8 +27,8 @@ class BotDouble(WebSocketBot):
     `ready_after`: seconds from RTVI `client-ready` to its `bot-ready`; None: it knows no RTVI.
     `dies_before`: audio that comes before it has sent `bot-ready`, or within that many seconds of
     the connection, ends its session as it does in Pipecat; None: it takes audio at any time. A bot
-    without RTVI has nothing to send, so for it "bot-ready" means 0.3 s. Further options are those
-    of WebSocketBot.
+    without RTVI has nothing to send, so for it "bot-ready" means 0.3 s. `on_ready` is called with
+    the bot after its `bot-ready`. Further options are those of WebSocketBot.
 
     What it received is in `audio`, `messages` (RTVI), `texts`, `others`; what it had to complain
     about in `faults`; how its sockets ended in `closes`.
@@ -42,9 +42,11 @@ class BotDouble(WebSocketBot):
         dies_before: Literal["bot-ready"] | float | None = "bot-ready",
         expected_rate: int = 16000,
         wav_header: bool = False,
+        on_ready: Callable[[BotDouble], object] | None = None,
         **socket_options: Any,
     ) -> None:
         super().__init__(reactor, **socket_options)
+        self.on_ready = on_ready
         self.ready_after = ready_after
         if dies_before == "bot-ready" and ready_after is None:
             dies_before = START_FRAME
@@ -241,6 +243,8 @@ class BotDouble(WebSocketBot):
         ready_id, self._ready_id = self._ready_id, None
         self.ready_sent = True
         self.send(protobuf.encode_rtvi("bot-ready", about, ready_id))
+        if self.on_ready is not None:
+            self.on_ready(self)
         self.changed()
 
 

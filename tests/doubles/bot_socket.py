@@ -129,7 +129,7 @@ class WebSocketBot(Watched):
     `read_rate`: bytes a second that it reads at most. `receive_buffer`: of its socket, in bytes.
     `leaves_after`: seconds from being asked to end until it closes by itself; None: it does not.
     `drops_tcp`: where the bridge dialled, it closes the TCP connection after the closing handshake,
-    as servers do.
+    as servers do. `on_open` is called with the bot once its first socket is open.
 
     What it had to complain about is in `faults`; how its sockets ended in `closes`.
     """
@@ -145,6 +145,7 @@ class WebSocketBot(Watched):
         receive_buffer: int = 0,
         leaves_after: float | None = None,
         drops_tcp: bool = True,
+        on_open: Callable[[Any], object] | None = None,
     ) -> None:
         self.clock = reactor
         self.echo = echo
@@ -154,6 +155,7 @@ class WebSocketBot(Watched):
         self.receive_buffer = receive_buffer
         self.leaves_after = leaves_after
         self.drops_tcp = drops_tcp
+        self.on_open = on_open
         self.sockets: dict[Direction, Any] = {}
         self.faults: list[str] = []
         self.audio: list[BotAudio] = []
@@ -212,6 +214,9 @@ class WebSocketBot(Watched):
     def socket_opened(self, opened: Any) -> None:
         """Called by the socket."""
         self.sockets[opened.direction] = opened
+        act, self.on_open = self.on_open, None
+        if act is not None:
+            self.later(0.0, lambda: act(self))
         self.changed()
 
     def socket_closed(self, closed: Any, how: BotClose) -> None:
