@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -39,6 +39,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     @functools.wraps(test)
     def bounded(*args: Any, **kwargs: Any) -> Any:
         result = test(*args, **kwargs)
+        if isinstance(result, Coroutine):
+            result = Deferred.fromCoroutine(result)
         if isinstance(result, Deferred):
             result.addTimeout(_LONGEST, reactor, _hung)
         return result

@@ -8,6 +8,7 @@ from pytest_twisted import ensureDeferred
 from tests.asterisk.pbx import PROJECT
 from tests.pipecat.harness import FRAME, PhoneCall, daemon, loud
 from tests.pipecat.releases import Release, until
+from tests.unit.signals import chunks, multitone, seconds, to_pcm
 from tests.unit.test_tones import Detector
 
 LINE_BOT = "examples/phone_bot.py"
@@ -109,9 +110,12 @@ async def test_a_bot_for_twilio(
     release: Release, key: str, outcome: str, transfer: str | None
 ) -> None:
     runner = await release.runner(TWILIO_BOT)
+    words = chunks(to_pcm(multitone((1004.0,), seconds(8000, 8000))), 320)
     async with daemon("twilio", f"ws://127.0.0.1:{runner.port}/ws") as line:
-        call = await line.call(prepared={"metadata": METADATA})
+        call = await line.call(words, prepared={"metadata": METADATA})
         await until(lambda: "a call from +4930123456" in runner.log, "the caller's number")
+        # A bot that ends a call without having said anything has not completed it.
+        await until(lambda: loud(call.phone.frames), "the echo")
         call.phone.dtmf(key)
         record = await call.ended()
     assert (record["outcome"], record["transfer"]) == (outcome, transfer)
