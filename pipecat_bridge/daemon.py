@@ -28,6 +28,7 @@ class Daemon(MultiService):
         super().__init__()
         self.reactor = reactor
         self._ending = False
+        self._hurried = False
         self._lingering: Deferred[None] | None = None
 
     def privilegedStartService(self) -> None:
@@ -58,6 +59,7 @@ class Daemon(MultiService):
     def _terminate(self, name: str) -> None:
         if self._ending:
             self._log.info("{name} again: the calls are ended now", name=name)
+            self._hurried = True
             self.end_calls()
             if self._lingering is not None:
                 self._lingering.cancel()
@@ -72,10 +74,11 @@ class Daemon(MultiService):
     def linger(self, last_end: float | None, seconds: float) -> Deferred[None]:
         """Fires `seconds` after the last call's end: its dialplan may still ask the API.
 
-        `last_end` is on the reactor's clock, None when there was no call. A second signal ends it.
+        `last_end` is on the reactor's clock, None when there was no call. After a second signal
+        nobody is waited for.
         """
         left = 0.0 if last_end is None else last_end + seconds - self.reactor.seconds()
-        if left <= 0:
+        if self._hurried or left <= 0:
             return succeed(None)
         self._lingering = deferLater(self.reactor, left)
         return self._lingering.addErrback(lambda failure: failure.trap(CancelledError) and None)

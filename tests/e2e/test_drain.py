@@ -281,6 +281,18 @@ def test_the_api_answers_for_a_while_after_the_last_call_only() -> None:
         assert stopped.called
 
 
+def test_a_second_signal_counts_before_the_dialplans_are_waited_for() -> None:
+    with memory_line("calls.drain_timeout=3600", "api.linger=3600") as it:
+        phone, _ = it.talk()
+        it.bridge._terminate("SIGTERM")
+        stopped = it.bridge.stopService()
+        it.bridge._terminate("SIGTERM")
+        assert it.bridge._lingering is None, "its bot is let go first"
+        it.clock.turn(2.5)
+        assert phone.ended == "hangup received"
+        assert stopped.called
+
+
 @pytest.mark.pipecat
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
