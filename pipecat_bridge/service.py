@@ -24,6 +24,7 @@ from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call.events import EventLog, Events
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.daemon import STOP_GRACE, Daemon
+from pipecat_bridge.descriptors import EXHAUSTED_HELP, Descriptors, limit, raise_limit
 from pipecat_bridge.listener import Listener
 from pipecat_bridge.options import Options as BridgeOptions
 from pipecat_bridge.ports import filled
@@ -84,7 +85,9 @@ class Bridge(Daemon):
         self.events = Events()
         self.events.subscribe(EventLog())
         self.clock = FrameClock(reactor, now)
-        self.runner = RunnerSide(reactor, options, self._dialback_url, now)
+        self.descriptors = Descriptors(reactor)
+        self.descriptors.setServiceParent(self)
+        self.runner = RunnerSide(reactor, options, self._dialback_url, self.descriptors, now)
         self.calls = Calls(self.runner.bots, self.events, reactor, options.calls, options.bot_audio)
         self.health = Health(reactor)
         self.health.setServiceParent(self)
@@ -128,6 +131,10 @@ class Bridge(Daemon):
                 "AudioSocket connections from networks that are not allowed",
                 lambda: self.phones.refused,
             ),
+            "descriptors_exhausted": (
+                EXHAUSTED_HELP,
+                lambda: self.descriptors.exhausted,
+            ),
             "bot_sockets_refused": (
                 "WebSockets that were refused",
                 lambda: self.runner.door.refused,
@@ -143,7 +150,10 @@ class Bridge(Daemon):
         metrics.register(RunnerCollector(self.runner.pool.upstreams))
         metrics.register(self.health)
         return api_site(
-            self.calls, lambda: Deferred.fromCoroutine(self.runner.reachable()), metrics
+            self.calls,
+            lambda: Deferred.fromCoroutine(self.runner.reachable()),
+            self.descriptors,
+            metrics,
         )
 
     def startService(self) -> None:
@@ -159,6 +169,9 @@ class Bridge(Daemon):
             phones=self.phone_listener.place,
             api=self.api_listener.place,
             mode=runner.mode,
+        )
+        self._log.info(
+            "this process may have {limit} file descriptors, and a call takes three", limit=limit()
         )
         self.warn_of_far_runners()
 
@@ -244,6 +257,7 @@ def makeService(usage: Options, reactor: Any = None) -> Daemon:
     options: BridgeOptions = usage["options"]
     if options.runner.mode == "embedded" and (missing := missing_extra()):
         sys.exit(missing)
+    raise_limit()
     keep_time(reactor)
     poll_in_batches(reactor, options.service.poll_interval)
     reactor.callWhenRunning(tune_collector)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import resource
 import signal
 import sys
 import time
@@ -14,6 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Final, Generic, TypeVar
 
+from pipecat_bridge.descriptors import raise_limit
 from pipecat_bridge.load.loop import Loop
 
 ANSWER_SECONDS: Final = 60.0
@@ -68,8 +68,7 @@ def _main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if cpu is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cpu})
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    raise_limit()
     # Nothing here lives in cycles that matter, and a pause of ours would count as the bridge's.
     gc.disable()
     try:

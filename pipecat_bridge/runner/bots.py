@@ -12,6 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.descriptors import Descriptors
 from pipecat_bridge.options import CallerAudioOptions, RunnerOptions
 from pipecat_bridge.runner.caller_queue import QueueStats
 from pipecat_bridge.runner.client import BridgeError, RunnerError
@@ -44,6 +45,7 @@ class Bots:
         pool: Pool,
         options: RunnerOptions,
         audio: CallerAudioOptions,
+        descriptors: Descriptors,
         now: Callable[[], float],
     ) -> None:
         self.reactor = reactor
@@ -52,6 +54,7 @@ class Bots:
         self.options = options
         self.stopping = Tally()
         self.audio = audio
+        self.descriptors = descriptors
         self.now = now
 
     def bot(

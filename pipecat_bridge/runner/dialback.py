@@ -14,6 +14,7 @@ from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.address import RunnerAddress
 from pipecat_bridge.runner.client import (
     Answer,
+    BridgeError,
     RunnerClient,
     RunnerError,
     RunnerRefusedError,
@@ -145,6 +146,9 @@ class DialBackAttempt:
             self._asked = base
             try:
                 return await self._runner.client.request("POST", f"{base}/run", body, None, redact)
+            except BridgeError:
+                self._asked = ""  # it was never sent
+                raise
             except RunnerRefusedError:
                 self._asked = ""
                 if not self._address.refused(base):

@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from pipecat_bridge.options import Mode, RunnerOptions
 from pipecat_bridge.runner.breaker import jitter
-from pipecat_bridge.runner.client import BUSY, RunnerClient, RunnerError
+from pipecat_bridge.runner.client import BUSY, BridgeError, RunnerClient, RunnerError
 from pipecat_bridge.runner.upstream import Upstream
 from pipecat_bridge.tally import Tally
 
@@ -139,6 +139,8 @@ class HealthChecks:
         attempt, what = upstream.begin_check(), f"GET {urlsplit(url).path}"
         try:
             answer = await self._client.request("GET", url, timeout=CHECK_TIMEOUT)
+        except BridgeError:
+            pass  # it says nothing about the runner
         except RunnerError as error:
             if self._running:  # else given up: some requests end that with an error of their own
                 upstream.silent(attempt, f"{what}: {error}")

@@ -10,6 +10,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.web.client import Agent
 
+from pipecat_bridge.descriptors import Descriptors
 from pipecat_bridge.options import Options
 from pipecat_bridge.ports import DIALLED_BACK
 from pipecat_bridge.runner.address import FixedAddress, without_secrets
@@ -39,6 +40,7 @@ class RunnerSide(Service):
         reactor: Any,
         options: Options,
         dialback_url: Callable[[], str],
+        descriptors: Descriptors,
         now: Callable[[], float],
     ) -> None:
         self._reactor = reactor
@@ -50,11 +52,13 @@ class RunnerSide(Service):
         self.embedded: EmbeddedRunner | None = None
         self.pool = Pool(self._upstreams(), reactor, runner, random.Random())
         self.connections = connection_pool(reactor, runner, len(self.pool.upstreams))
-        self._endpoints = Endpoints(reactor, trust_root(runner.ca_file), runner.request_timeout)
+        self._endpoints = Endpoints(
+            reactor, descriptors, trust_root(runner.ca_file), runner.request_timeout
+        )
         self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self.connections)
         self.client = self._client()
         mode = self._mode(dialback_url)
-        self.bots = Bots(reactor, mode, self.pool, runner, options.caller_audio, now)
+        self.bots = Bots(reactor, mode, self.pool, runner, options.caller_audio, descriptors, now)
         # With a client of their own: starts at a runner that hangs must not hold up its checks.
         self._health = HealthChecks(
             self.pool.upstreams, self._client(), reactor, runner, random.Random()

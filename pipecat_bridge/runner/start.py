@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.descriptors import NONE_LEFT
 from pipecat_bridge.runner.address import RunnerAddress
 from pipecat_bridge.runner.client import (
     BridgeError,
@@ -108,7 +109,11 @@ class Start:
     def _not_connected(self, seconds: float) -> None:
         self._timer = None
         text = f"{self._attempt.unconnected} within {round(seconds, 2):g} s"
-        self.link.fail(RunnerError(text))
+        if self._bots.descriptors.none_left:
+            # A bot that dials back, and whose connection was not accepted.
+            self.link.fail(BridgeError(f"{text}: {NONE_LEFT}"))
+        else:
+            self.link.fail(RunnerError(text))
 
     def _not_asked(self, failure: Failure) -> None:
         """The runner refuses, or the fault is ours.

@@ -25,6 +25,7 @@ from pipecat_bridge.call.registry import (
     NoRoomError,
     UnknownCallError,
 )
+from pipecat_bridge.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.web.preparation import read_preparation
 from pipecat_bridge.web.problem import ProblemError
 
@@ -233,12 +234,15 @@ def _body(request: Request) -> bytes:
     return body
 
 
-def readiness(calls: Calls, reachable: Callable[[], Deferred[bool]]) -> JSONResource:
+def readiness(
+    calls: Calls, reachable: Callable[[], Deferred[bool]], descriptors: Descriptors
+) -> JSONResource:
     """`/readyz`: 200 when a call that comes now would get a bot."""
 
     def answer(reached: bool) -> Answer:
         checks = {
             "the runner does not answer": not reached,
+            NONE_LEFT: descriptors.none_left,
             "the limit of [calls] max_calls is reached": calls.full,
             "the daemon is being stopped": calls.draining,
         }
@@ -269,12 +273,15 @@ class ApiSite(Site):
 
 
 def api_site(
-    calls: Calls, reachable: Callable[[], Deferred[bool]], metrics: CollectorRegistry
+    calls: Calls,
+    reachable: Callable[[], Deferred[bool]],
+    descriptors: Descriptors,
+    metrics: CollectorRegistry,
 ) -> Site:
     """The site that serves all of it."""
     root, v1 = NotFound(), NotFound()
     root.putChild(b"healthz", JSONResource(GET=lambda request: (200, {"status": "ok"})))
-    root.putChild(b"readyz", readiness(calls, reachable))
+    root.putChild(b"readyz", readiness(calls, reachable, descriptors))
     root.putChild(b"metrics", metrics_page(metrics))
     root.putChild(b"v1", v1)
     v1.putChild(b"calls", CallsResource(calls))

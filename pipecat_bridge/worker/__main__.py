@@ -9,7 +9,6 @@ standard output. It ends when its supervisor says so or has ended; signals are t
 from __future__ import annotations
 
 import os
-import resource
 import select
 import signal
 import socket
@@ -22,6 +21,7 @@ from typing import Any, Final
 import msgspec
 from twisted.logger import globalLogBeginner
 
+from pipecat_bridge.descriptors import raise_limit
 from pipecat_bridge.reactor import keep_time, poll_in_batches
 from pipecat_bridge.service import tune_collector
 from pipecat_bridge.worker.bridge import WorkerBridge
@@ -39,19 +39,13 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     setup = msgspec.json.decode(sys.stdin.buffer.read(), type=Setup)
-    _raise_descriptor_limit()
+    raise_limit()
     globalLogBeginner.beginLoggingTo([LineWriter(sys.stdout)], redirectStandardIO=False)
     end_with_peer(commands.CONTROL_FD, LAST_SECONDS)
     import_module(setup.reactor).install()
     from twisted.internet import reactor
 
     run(reactor, setup)
-
-
-def _raise_descriptor_limit() -> None:
-    """A call has three sockets; one that cannot be received would cost the worker its control."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def end_with_peer(descriptor: int, seconds: float) -> None:

@@ -12,11 +12,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pipecat_bridge.descriptors import EXHAUSTED, Descriptors
+
 PAUSE: Final = 0.5
 """Seconds without accepting, when descriptors or memory have run out."""
 
 _ACCEPTED_AT_ONCE: Final = 100
-_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_NO_MEMORY: Final = (errno.ENOBUFS, errno.ENOMEM)
 
 
 @implementer(IReadDescriptor)
@@ -26,9 +28,14 @@ class Acceptor:
     _log = Logger(namespace="pipecat_bridge.workers")
 
     def __init__(
-        self, reactor: Any, descriptor: int, accepted: Callable[[socket.socket, Any], None]
+        self,
+        reactor: Any,
+        descriptor: int,
+        descriptors: Descriptors,
+        accepted: Callable[[socket.socket, Any], None],
     ) -> None:
         self._reactor = reactor
+        self._descriptors = descriptors
         self._socket = socket.socket(fileno=descriptor)
         self._accepted = accepted
         self._pause: IDelayedCall | None = None
@@ -58,18 +65,24 @@ class Acceptor:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._wait(error)
+                if error.errno in EXHAUSTED:
+                    self._descriptors.wanted()
+                    self._wait()
+                    return
+                if error.errno in _NO_MEMORY:
+                    self._log.error(
+                        "no phone can connect for {pause:g} s: {error}",
+                        pause=PAUSE,
+                        error=error.strerror,
+                    )
+                    self._wait()
                     return
                 continue  # that one has gone already
             sock.setblocking(False)
             self._accepted(sock, address)
 
-    def _wait(self, error: OSError) -> None:
+    def _wait(self) -> None:
         """Without a pause the reactor would do nothing but try again."""
-        self._log.error(
-            "no phone can connect for {pause:g} s: {error}", pause=PAUSE, error=error.strerror
-        )
         self._reactor.removeReader(self)
         self._pause = self._reactor.callLater(PAUSE, self.start)
 

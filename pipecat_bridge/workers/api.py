@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from pipecat_bridge.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.options import Options
 from pipecat_bridge.web.api import MAX_BODY, ApiSite
 from pipecat_bridge.workers.client import Answer, Header, WorkerError, ask, passed_on
@@ -48,9 +49,15 @@ class WorkersApi(Resource):
     _log = Logger(namespace="pipecat_bridge.workers")
 
     def __init__(
-        self, reactor: Any, switchboard: Switchboard, options: Options, own: CollectorRegistry
+        self,
+        reactor: Any,
+        switchboard: Switchboard,
+        descriptors: Descriptors,
+        options: Options,
+        own: CollectorRegistry,
     ) -> None:
         super().__init__()
+        self._descriptors = descriptors
         self._reactor = reactor
         self._switchboard = switchboard
         self._keep_ended = options.calls.keep_ended
@@ -150,6 +157,7 @@ class WorkersApi(Resource):
     async def _readyz(self, asked: Request) -> Answer:
         """Ready when each worker that runs is: any of them may get the next call."""
         reasons: list[str] = [] if self._switchboard.ready else [NO_WORKER]
+        reasons += [NONE_LEFT] if self._descriptors.none_left else []
         for answer in (await self._all(asked)).values():
             reasons += msgspec.json.decode(answer.body)["reasons"]
         reasons = list(dict.fromkeys(reasons))

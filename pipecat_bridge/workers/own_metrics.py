@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipecat_bridge.descriptors import EXHAUSTED_HELP, Descriptors
 from pipecat_bridge.runner.embedded import EmbeddedRunner
 from pipecat_bridge.workers.switchboard import Switchboard
 
@@ -19,8 +20,14 @@ SUPERVISOR: Final = "supervisor"
 class OwnMetrics(Collector):
     """Its workers, and what it does with phones."""
 
-    def __init__(self, switchboard: Switchboard, embedded: EmbeddedRunner | None) -> None:
+    def __init__(
+        self,
+        switchboard: Switchboard,
+        descriptors: Descriptors,
+        embedded: EmbeddedRunner | None,
+    ) -> None:
         self._switchboard = switchboard
+        self._descriptors = descriptors
         self._embedded = embedded
 
     def collect(self) -> Iterator[Metric]:
@@ -47,6 +54,11 @@ class OwnMetrics(Collector):
             "Phones that no worker was given",
             board.phones_refused,
         )
+        yield CounterMetricFamily(
+            "pipecat_bridge_descriptors_exhausted",
+            EXHAUSTED_HELP,
+            self._descriptors.exhausted,
+        )
         if self._embedded is not None:
             yield CounterMetricFamily(
                 "pipecat_bridge_runner_restarts",
@@ -55,10 +67,12 @@ class OwnMetrics(Collector):
             )
 
 
-def own_registry(switchboard: Switchboard, embedded: EmbeddedRunner | None) -> CollectorRegistry:
+def own_registry(
+    switchboard: Switchboard, descriptors: Descriptors, embedded: EmbeddedRunner | None
+) -> CollectorRegistry:
     """These, with Python's and the process's metrics."""
     own = CollectorRegistry()
-    own.register(OwnMetrics(switchboard, embedded))
+    own.register(OwnMetrics(switchboard, descriptors, embedded))
     ProcessCollector(registry=own)
     PlatformCollector(registry=own)
     GCCollector(registry=own)

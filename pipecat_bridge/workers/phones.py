@@ -9,6 +9,7 @@ from typing import Any
 from twisted.application.service import MultiService
 
 from pipecat_bridge.asterisk.networks import Networks
+from pipecat_bridge.descriptors import Descriptors
 from pipecat_bridge.listener import Reserved
 from pipecat_bridge.options import AudioSocketOptions
 from pipecat_bridge.proxied import PREFIX
@@ -20,11 +21,18 @@ from pipecat_bridge.workers.switchboard import Switchboard
 class PhonePort(MultiService):
     """Accepts phones and passes them on to the switchboard once their UUID is known."""
 
-    def __init__(self, reactor: Any, options: AudioSocketOptions, switchboard: Switchboard) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        options: AudioSocketOptions,
+        switchboard: Switchboard,
+        descriptors: Descriptors,
+    ) -> None:
         super().__init__()
         self._reactor = reactor
         self._options = options
         self._switchboard = switchboard
+        self._descriptors = descriptors
         self._networks = Networks(options.allow)
         self._proxied = options.listen.startswith(PREFIX)
         self._arrivals: set[Arrival] = set()
@@ -35,7 +43,7 @@ class PhonePort(MultiService):
     def startService(self) -> None:
         super().startService()
         descriptor = os.dup(self.listener.fileno())
-        self._acceptor = Acceptor(self._reactor, descriptor, self._accepted)
+        self._acceptor = Acceptor(self._reactor, descriptor, self._descriptors, self._accepted)
         self._acceptor.start()
 
     def stopService(self) -> Any:

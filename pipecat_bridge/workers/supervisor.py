@@ -8,6 +8,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
 from pipecat_bridge.daemon import STOP_GRACE, Daemon
+from pipecat_bridge.descriptors import Descriptors, limit
 from pipecat_bridge.listener import Listener, Reserved
 from pipecat_bridge.options import Options
 from pipecat_bridge.ports import DIALLED_BACK, shifted
@@ -34,7 +35,9 @@ class Supervisor(Daemon):
         super().__init__(reactor)
         self.options = options
         self.switchboard = Switchboard(reactor, options, self._prepare)
-        self.phones = PhonePort(reactor, options.audiosocket, self.switchboard)
+        self.descriptors = Descriptors(reactor)
+        self.descriptors.setServiceParent(self)
+        self.phones = PhonePort(reactor, options.audiosocket, self.switchboard, self.descriptors)
         self.bot_ports: list[Reserved] = []
         if options.runner.mode in DIALLED_BACK:
             listen, workers = options.runner.listen, range(options.service.workers)
@@ -43,8 +46,8 @@ class Supervisor(Daemon):
         if options.runner.mode == "embedded":
             self.embedded = EmbeddedRunner(reactor, options.embedded)
             self.embedded.on_change = self._runner_is
-        own = own_registry(self.switchboard, self.embedded)
-        self._api = WorkersApi(reactor, self.switchboard, options, own)
+        own = own_registry(self.switchboard, self.descriptors, self.embedded)
+        self._api = WorkersApi(reactor, self.switchboard, self.descriptors, options, own)
         self.api_listener = Listener(reactor, options.api.listen, workers_site(self._api))
         services: list[Service] = [*self.bot_ports, self.api_listener, self.phones]
         for service in services:
@@ -65,6 +68,9 @@ class Supervisor(Daemon):
             api=self.api_listener.place,
             mode=self.options.runner.mode,
             workers=self.options.service.workers,
+        )
+        self._log.info(
+            "each process may have {limit} file descriptors, and a call takes three", limit=limit()
         )
 
     def _worker(self, number: int) -> Worker:

@@ -17,6 +17,7 @@ from pipecat_bridge.call.life import Outcome, State
 from pipecat_bridge.call.record import record
 from pipecat_bridge.call.registry import NoRoomError
 from pipecat_bridge.call.variables import MAX_BYTES
+from pipecat_bridge.descriptors import Descriptors
 from pipecat_bridge.web.api import MAX_BODY, OUTCOME, ApiSite, api_site
 from pipecat_bridge.web.metrics import CallCollector, registry
 from pipecat_bridge.web.preparation import RUNNER_PARAMETERS
@@ -56,8 +57,9 @@ class ApiCase(SynchronousTestCase):
         self.exchange = Exchange(**options)
         self.calls = self.exchange.calls
         self.reachable: Deferred[bool] = succeed(True)
+        self.descriptors = Descriptors(self.exchange.clock)
         metrics = registry(CallCollector(self.calls))
-        site = api_site(self.calls, lambda: self.reachable, metrics)
+        site = api_site(self.calls, lambda: self.reachable, self.descriptors, metrics)
         self.assertIsInstance(site, ApiSite)
         self.treq = StubTreq(site.resource)
 
@@ -513,7 +515,9 @@ class ReadyTests(ApiCase):
         self.assertEqual(self.ask("GET", "/readyz"), (503, {"ready": False, "reasons": [limit]}))
         self.calls.drain()
         self.reachable = succeed(False)
-        reasons = ["the runner does not answer", limit, "the daemon is being stopped"]
+        self.descriptors.wanted()
+        reasons = ["the runner does not answer", "no file descriptors are left"]
+        reasons += [limit, "the daemon is being stopped"]
         self.assertEqual(self.ask("GET", "/readyz"), (503, {"ready": False, "reasons": reasons}))
 
     def test_an_answer_that_comes_later(self) -> None:

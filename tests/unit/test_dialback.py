@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.descriptors import Descriptors
 from pipecat_bridge.options import CallerAudioOptions, RunnerOptions, WebSocketOptions
 from pipecat_bridge.runner.address import FixedAddress
 from pipecat_bridge.runner.announced import AnnouncedAddress
@@ -62,7 +63,13 @@ class DialBackCase(ClientCase):
         upstreams = [Upstream(f"runner {n}", each) for n, each in enumerate(addresses, 1)]
         self.pool = Pool(upstreams, self.reactor, runner, random.Random(1))
         self.runner = Bots(
-            self.reactor, mode, self.pool, runner, CallerAudioOptions(), self.reactor.seconds
+            self.reactor,
+            mode,
+            self.pool,
+            runner,
+            CallerAudioOptions(),
+            Descriptors(self.reactor),
+            self.reactor.seconds,
         )
         self.heard = Heard()
         self.taken = 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
+from twisted.internet.error import ConnectBindError
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactorClock
@@ -12,13 +14,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import URI
 from twisted.web.error import SchemeNotSupported
 
+from pipecat_bridge.descriptors import Descriptors
+from pipecat_bridge.runner.client import BridgeError
 from pipecat_bridge.runner.endpoints import ATTEMPT_DELAY, Endpoints
 
 
 class EndpointTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
-        self.endpoints = Endpoints(self.reactor, timeout=7.0)
+        self.descriptors = Descriptors(self.reactor)
+        self.endpoints = Endpoints(self.reactor, self.descriptors, timeout=7.0)
 
     def refuse(self, address: str, port: int) -> None:
         [(host, to, factory, timeout, _)] = self.reactor.tcpClients
@@ -41,6 +46,14 @@ class EndpointTests(SynchronousTestCase):
         self.refuse(address, 80)
         self.reactor.advance(ATTEMPT_DELAY)
         self.failureResultOf(connecting, Refused)
+
+    def test_want_of_descriptors_is_not_the_hosts_fault(self) -> None:
+        connecting = self.endpoints.connect("192.0.2.7", 80, False).connect(Factory())
+        [(_, _, factory, _, _)] = self.reactor.tcpClients
+        factory.clientConnectionFailed(None, Failure(ConnectBindError(errno.EMFILE, "")))
+        failure = self.failureResultOf(connecting, BridgeError)
+        self.assertEqual(str(failure.value), "no file descriptors are left")
+        self.assertEqual(self.descriptors.exhausted, 1)
 
     def test_with_tls(self) -> None:
         for host in ("bots.example", "192.0.2.7", "2001:db8::7"):

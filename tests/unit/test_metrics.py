@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
+from pipecat_bridge.descriptors import Descriptors
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.address import FixedAddress
 from pipecat_bridge.runner.pool import Lease, Pool, Upstream
@@ -190,7 +191,8 @@ class RunnerTests(SynchronousTestCase):
 class PageTests(MetricsCase):
     def test_over_http(self) -> None:
         self.busy_call(1)
-        site = api_site(self.exchange.calls, lambda: succeed(True), self.registry)
+        descriptors = Descriptors(Clock())
+        site = api_site(self.exchange.calls, lambda: succeed(True), descriptors, self.registry)
         treq = StubTreq(site.resource)
         response = self.successResultOf(treq.get("http://bridge/metrics"))
         self.assertEqual(response.code, 200)
@@ -205,7 +207,13 @@ class PageTests(MetricsCase):
 
     def test_the_page_in_docs_names_all_of_them_and_no_other(self) -> None:
         own = {sample.name for sample in self.samples() if "pipecat_bridge" in sample.name}
-        service = {"ticks_skipped", "phones_refused", "bot_sockets_refused", "runner_restarts"}
+        service = {
+            "ticks_skipped",
+            "phones_refused",
+            "descriptors_exhausted",
+            "bot_sockets_refused",
+            "runner_restarts",
+        }
         own |= {f"pipecat_bridge_{name}_total" for name in service}
         health = [sample for family in Health(Clock()).collect() for sample in family.samples]
         own |= {sample.name for sample in health}

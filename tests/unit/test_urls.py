@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
 from pipecat_bridge import checks
+from pipecat_bridge.descriptors import Descriptors
 from pipecat_bridge.options import Options, RunnerOptions, WebSocketOptions
 from pipecat_bridge.runner.client import RunnerClient
 from pipecat_bridge.runner.dial import Dial
@@ -65,7 +66,8 @@ class TakenTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
-        self.endpoints = Endpoints(self.reactor, trustRootFromCertificates([]))
+        trusted = trustRootFromCertificates([])
+        self.endpoints = Endpoints(self.reactor, Descriptors(self.reactor), trusted)
 
     def connected(self, secure: bool) -> bytes:
         """What goes out on the connection that was asked for; with TLS that is not to be read."""

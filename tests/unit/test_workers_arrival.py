@@ -14,6 +14,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.descriptors import Descriptors
 from pipecat_bridge.wire.audiosocket import Kind, encode
 from pipecat_bridge.workers.acceptor import PAUSE, Acceptor
 from pipecat_bridge.workers.arrival import Arrival, call_id_in
@@ -71,7 +72,8 @@ class AcceptorTests(SynchronousTestCase):
         self.listening.setblocking(False)
         self.addCleanup(self.listening.close)
         descriptor = os.dup(self.listening.fileno())
-        self.acceptor: Any = Acceptor(self.reactor, descriptor, self.accept)
+        self.descriptors = Descriptors(self.reactor)
+        self.acceptor: Any = Acceptor(self.reactor, descriptor, self.descriptors, self.accept)
         self.acceptor.start()
 
     def accept(self, sock: socket.socket, address: Any) -> None:
@@ -90,7 +92,8 @@ class AcceptorTests(SynchronousTestCase):
         with capturedLogs() as captured:
             self.acceptor.doRead()
         [event] = captured
-        self.assertIn("no phone can connect for 0.5 s: Too many open files", formatEvent(event))
+        self.assertIn("no file descriptors are left of ", formatEvent(event))
+        self.assertEqual(self.descriptors.exhausted, 1)
         self.assertEqual(self.reactor.getReaders(), [])
         self.acceptor._socket = real
         self.reactor.advance(PAUSE)
