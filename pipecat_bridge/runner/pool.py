@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Collection, Sequence
+from itertools import count
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -22,8 +23,9 @@ NAMED: Final = 3
 class Pool:
     """Chooses runners, and keeps count of what they have.
 
-    The least loaded one of the best rank gets a call. Ties are left to chance: bridges that share
-    runners and begin together would go round in step.
+    The least loaded one of the best rank gets a call; among equals the one that has waited longest
+    for one. The order in which that begins is left to chance: bridges that share runners and begin
+    together would go round in step.
 
     When no runner is left a call fails at once, so that the dialplan has its fallback soon. But
     doubled delays are for pools with another choice: with none, the first delay (about a second) is
@@ -40,13 +42,14 @@ class Pool:
         chance: random.Random,
     ) -> None:
         self.upstreams = list(upstreams)
-        self._chance = chance
+        self._turns = count(1)
         seen: Counter[str] = Counter()
         for upstream in self.upstreams:
             seen[upstream.name] += 1
             if seen[upstream.name] > 1:  # URLs that differ in their query; metrics need names apart
                 upstream.name += f"#{seen[upstream.name]}"
             upstream.clock = clock
+            upstream.turn = chance.random()
             upstream.breaker = Breaker(
                 clock,
                 chance,
@@ -68,10 +71,11 @@ class Pool:
     def take(self, tried: Collection[Upstream] = ()) -> Lease | None:
         """A place at the best runner that is not among `tried`; None when there is none."""
         choices = [each for each in self.upstreams if each.available and each not in tried]
-        return min(choices, key=self._order).lease() if choices else None
-
-    def _order(self, upstream: Upstream) -> tuple[int, int, float]:
-        return upstream.rank or 0, upstream.load, self._chance.random()
+        if not choices:
+            return None
+        best = min(choices, key=lambda each: (each.rank or 0, each.load, each.turn))
+        best.turn = next(self._turns)
+        return best.lease()
 
     def could_try(self, tried: Collection[Upstream] = ()) -> bool:
         """Whether `take` would give one."""

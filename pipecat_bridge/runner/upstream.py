@@ -33,17 +33,18 @@ SOON: Final = 5.0
 
 
 class Upstream:
-    """One runner of a pool; of use once the pool has given it its `breaker`.
+    """One runner of a pool; of use once the pool has given it `breaker`, `clock` and `turn`.
 
-    `name` is for logs and metrics: its URL without secrets. `calls` are the bots that start or run
-    there, `starting` those of them that start; `starts` counts what became of starts, `lost` the
-    bots that were lost soon after they were ready. `health` is what its checks say, where it is
-    checked.
+    `name` is for logs and metrics: its URL without secrets. `turn` says when it was last given a
+    call: the larger, the later. `calls` are the bots that start or run there, `starting` those of
+    them that start; `starts` counts what became of starts, `lost` the bots that were lost soon
+    after they were ready. `health` is what its checks say, where it is checked.
     """
 
     _log = Logger()
     breaker: Breaker
     clock: IReactorTime
+    turn: float
 
     def __init__(self, name: str, address: RunnerAddress) -> None:
         self.name = name

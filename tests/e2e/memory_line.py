@@ -6,7 +6,7 @@ what is sent arrives in the same instant.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ import txaio
 from twisted.internet import error
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IConnector, IListeningPort
+from twisted.internet.interfaces import IConnector, IDelayedCall, IListeningPort
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -52,9 +52,9 @@ class MemoryNetwork(MemoryReactorClock):
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> IConnector:
-        connector = _Connector(IPv4Address("TCP", host, port))
+        connector = _Connector(IPv4Address("TCP", host, port), factory)
         factory.startedConnecting(connector)
-        self.callLater(0, self._connect, connector, factory)
+        connector.connecting = self.callLater(0, self._connect, connector, factory)
         return connector
 
     def _connect(self, connector: _Connector, factory: Any) -> None:
@@ -109,8 +109,11 @@ class _Port:
 
 @implementer(IConnector)
 class _Connector:
-    def __init__(self, destination: IPv4Address) -> None:
+    connecting: IDelayedCall
+
+    def __init__(self, destination: IPv4Address, factory: Any) -> None:
         self._destination = destination
+        self._factory = factory
 
     def getDestination(self) -> IPv4Address:
         return self._destination
@@ -119,7 +122,8 @@ class _Connector:
         """It connects by itself."""
 
     def stopConnecting(self) -> None:
-        """Too late: connections are made in the next turn."""
+        self.connecting.cancel()
+        self._factory.clientConnectionFailed(self, Failure(error.UserError()))
 
     def disconnect(self) -> None:
         """The link's transport does that."""
@@ -138,16 +142,21 @@ class _Told(Watched):
 
 
 class MemoryLine:
-    """The daemon and its runner on one turned clock; places calls."""
+    """The daemon and its runner on one turned clock; places calls.
 
-    def __init__(self, *settings: str, **runner_options: Any) -> None:
+    `make` makes the runner, or a pool of them, for that clock; else it is a RunnerDouble.
+    """
+
+    def __init__(
+        self, *settings: str, make: Callable[[Any], Any] | None = None, **runner_options: Any
+    ) -> None:
         self.clock = MemoryNetwork()
-        self.runner = RunnerDouble(self.clock, **runner_options)
+        self.runner = make(self.clock) if make else RunnerDouble(self.clock, **runner_options)
         overrides = [
             f"audiosocket.listen={LOOPBACK}",
             f"runner.listen={LOOPBACK}",
             f"api.listen={LOOPBACK}",
-            "runner.mode=dialback",
+            f"runner.mode={self.runner.mode}",
             f"runner.url={self.clock.wait(self.runner.listen())}",
             "calls.drain_timeout=0",
             "api.linger=0",
@@ -158,10 +167,14 @@ class MemoryLine:
         self.bridge.events.subscribe(self.told.hear)
         self.bridge.startService()
 
+    def dial(self, **options: Any) -> StrictAsterisk:
+        """A call; its audio is not started yet."""
+        port: Any = self.bridge.phone_listener.port
+        return self.clock.wait(connect_asterisk(self.clock, port.getHost().port, **options))
+
     def talk(self, **options: Any) -> tuple[StrictAsterisk, BotDouble]:
         """A call whose bot is ready, in the very instant in which it was placed."""
-        port: Any = self.bridge.phone_listener.port
-        phone = self.clock.wait(connect_asterisk(self.clock, port.getHost().port, **options))
+        phone = self.dial(**options)
         call_id = str(phone.call_id)
         self.clock.wait(self.told.until(lambda: call_id in self.told.ready))
         return phone, self.runner.bots[call_id]

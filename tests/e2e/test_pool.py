@@ -62,11 +62,11 @@ class Runners(Watched):
         return {call_id: bot for call_id, bot in pairs if bot.sockets}
 
 
-def make(mode: str, **options: Any) -> RunnerDouble:
+def make(mode: str, clock: Any = reactor, **options: Any) -> RunnerDouble:
     """A runner for dialling back or for being dialled."""
     if mode == "dialback":
-        return RunnerDouble(reactor, **options)
-    return StartRunner(reactor, mode=mode, **options)  # type: ignore[arg-type]
+        return RunnerDouble(clock, **options)
+    return StartRunner(clock, mode=mode, **options)  # type: ignore[arg-type]
 
 
 def pool(*runners: RunnerDouble, settings: tuple[str, ...] = ()) -> Any:

@@ -139,15 +139,19 @@ class ChoiceTests(PoolCase):
         self.assertNotIn(third, [self.take().upstream for _ in range(2)])
         self.assertIs(self.take().upstream, third)
 
-    def test_ties_are_left_to_chance(self) -> None:
-        chosen: Counter[str] = Counter()
-        self.make(3, random.Random(7))
-        for _ in range(900):
-            lease = self.take()
-            chosen[lease.upstream.name] += 1
-            lease.give_back()
-        self.assertEqual(len(chosen), 3)
-        self.assertGreater(min(chosen.values()), 230)
+    def test_equals_take_turns_in_an_order_that_is_left_to_chance(self) -> None:
+        orders: set[tuple[str, ...]] = set()
+        for seed in range(30):
+            self.make(3, random.Random(seed))
+            taken = []
+            for _ in range(6):
+                lease = self.take()
+                taken.append(lease.upstream.name)
+                lease.give_back()
+            self.assertEqual(taken[:3], taken[3:])
+            self.assertEqual(len(set(taken)), 3)
+            orders.add(tuple(taken[:3]))
+        self.assertEqual(len(orders), 6)
 
     def test_none_that_was_tried(self) -> None:
         first, second, third = self.upstreams
