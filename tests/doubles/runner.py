@@ -51,7 +51,8 @@ class RunnerDouble(Resource, Watched):
     `answers` are given to `/run` one after the other, the last of them for ever. After `ok` and
     `slow` a bot dials back: `sockets` "both" (one each way) or None (one), after `dial_delay`
     seconds, or never with None; `dial_first`: before `/run` is answered. Further options are
-    BotDouble's. `/stop` knows the calls that run, and answers 404 for others.
+    BotDouble's. `/stop` knows the calls that run, and answers 404 for others; it takes `stop_after`
+    seconds, and ends whatever bot the call has then.
 
     `tls`: Twisted's CertificateOptions.
 
@@ -75,6 +76,7 @@ class RunnerDouble(Resource, Watched):
         slow: float = 1.0,
         retry_after: int | None = None,
         stop_status: int | None = None,
+        stop_after: float = 0.0,
         health_status: int = 200,
         tls: Any = None,
         **bot_options: Any,
@@ -90,6 +92,7 @@ class RunnerDouble(Resource, Watched):
         self.slow = slow
         self.retry_after = retry_after
         self.stop_status = stop_status
+        self.stop_after = stop_after
         self.health_status = health_status
         self.tls = tls
         self.bot_options = bot_options
@@ -218,8 +221,20 @@ class RunnerDouble(Resource, Watched):
         dialled.addErrback(lambda failure: self.dial_failures.append(failure.value))
         return dialled.addBoth(lambda _: self.changed())
 
-    def _stop(self, request: Request, received: Received) -> bytes:
+    def _stop(self, request: Request, received: Received) -> bytes | int:
         call_id = received.args.get("id", "")
+        if not self.stop_after:
+            return self._stopped(request, call_id)
+
+        def stopped() -> None:
+            request.write(self._stopped(request, call_id))
+            request.finish()
+
+        timer = self.clock.callLater(self.stop_after, stopped)
+        request.notifyFinish().addErrback(lambda _: timer.active() and timer.cancel())
+        return NOT_DONE_YET
+
+    def _stopped(self, request: Request, call_id: str) -> bytes:
         known = call_id in self._running
         self._running.discard(call_id)
         if known and call_id in self.bots:

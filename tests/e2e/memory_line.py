@@ -66,6 +66,11 @@ class MemoryNetwork(MemoryReactorClock):
         server = listening.factory.buildProtocol(address)
         join(self, factory.buildProtocol(address), server)
 
+    def refuse(self, port: int, seconds: float) -> None:
+        """Connections to a port are refused for so long; those that are open go on."""
+        listening = self._listening.pop(port)
+        self.callLater(seconds, self._listening.__setitem__, port, listening)
+
     def turn(self, seconds: float) -> None:
         """Let time pass from timer to timer, each at its own instant."""
         end = self.seconds() + seconds

@@ -116,3 +116,26 @@ def test_it_costs_no_call_and_comes_back(
         shares = Counter(load.served.values())
         mean = sum(shares[each.url] for each in well) / len(well)
         assert all(abs(shares[each.url] - mean) <= 0.1 * mean for each in well), shares
+
+
+def test_bots_that_die_as_soon_as_they_are_ready() -> None:
+    """Their calls go on with another bot, and the runner is left alone as well."""
+
+    def runners(clock: Any) -> Runners:
+        return Runners(*(make("dialback", clock, sockets=None) for _ in range(3)))
+
+    settings = ("calls.on_bot_lost=restart", "runner.health_interval=0")
+    with memory_line(*settings, make=runners) as it:
+        ill = it.runner.each[0]
+        [upstream] = [each for each in it.bridge.runner.pool.upstreams if each.name == ill.url]
+        ill.bot_options["on_ready"] = lambda bot: bot.later(0.02, bot.die)
+        load = Load(it, upstream)
+        load.place(10.0)
+        # Three until it is left alone, then one each time that it is tried.
+        assert LEFT_ALONE_AFTER <= upstream.lost <= LEFT_ALONE_AFTER + 3
+        assert upstream.state == "open"
+        it.clock.turn(LASTS)
+        assert it.bridge.calls.outcomes == {"caller-hangup": len(load.placed)}
+        assert {load.served[call] for call in load.placed[-5:]} <= {
+            each.url for each in it.runner.each[1:]
+        }

@@ -352,3 +352,51 @@ class BusyTests(BreakerCase):
         self.assertEqual(self.breaker.state, "closed")
         self.failures(1)
         self.assertEqual(self.breaker.state, "open")
+
+
+class LostTests(BreakerCase):
+    """Bots that were ready, and are lost soon."""
+
+    def ready(self) -> Attempt:
+        attempt = self.breaker.begin()
+        self.breaker.succeeded(attempt)
+        return attempt
+
+    def lose(self, times: int) -> list[bool]:
+        return [self.breaker.lost(self.ready()) for _ in range(times)]
+
+    def test_as_many_in_a_row_as_failures_open_it(self) -> None:
+        self.assertEqual(self.lose(3), [False, False, True])
+        self.assertEqual(self.breaker.state, "open")
+
+    def test_one_that_stays_ends_the_row(self) -> None:
+        self.lose(2)
+        self.breaker.kept()
+        self.assertEqual(self.lose(2), [False, False])
+
+    def test_those_that_do_not_become_ready_are_another_row(self) -> None:
+        self.lose(2)
+        self.failures(2)
+        self.assertEqual(self.breaker.state, "closed")
+
+    def test_afterwards_one_is_enough_and_the_delay_doubles_until_one_stays(self) -> None:
+        self.lose(3)
+        first = self.breaker.left
+        self.wait()
+        self.assertEqual(self.lose(1), [True])
+        self.assertAlmostEqual(self.breaker.left, first * 2)
+        self.wait()
+        self.ready()
+        self.breaker.kept()
+        self.assertEqual(self.lose(3), [False, False, True])
+
+    def test_one_that_was_ready_before_it_opened_tells_nothing_new(self) -> None:
+        early = self.ready()
+        self.open()
+        left = self.breaker.left
+        self.assertFalse(self.breaker.lost(early))
+        self.wait()
+        self.ready()
+        self.assertFalse(self.breaker.lost(early))
+        self.assertEqual((self.breaker.state, self.breaker.left), ("closed", 0.0))
+        self.assertGreater(left, 0)

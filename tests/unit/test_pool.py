@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.address import FixedAddress
 from pipecat_bridge.runner.pool import Lease, Pool, Upstream
-from pipecat_bridge.runner.upstream import STARTING
+from pipecat_bridge.runner.upstream import RECENT, SOON, STARTING
 from tests.unit.chance import Middle
 
 
@@ -138,6 +138,34 @@ class ChoiceTests(PoolCase):
         self.take_at(third)
         self.assertNotIn(third, [self.take().upstream for _ in range(2)])
         self.assertIs(self.take().upstream, third)
+
+    def test_bots_that_are_gone_weigh_for_a_while(self) -> None:
+        """One whose bots fail or are lost at once must not look idle."""
+        first, second, third = self.upstreams
+        for other in (second, third):
+            self.take_at(other).ready()
+        self.take_at(first).failed("x")
+        lost = self.take_at(first)
+        lost.ready()
+        lost.lost("reset", busy=False)
+        self.assertEqual((first.calls, first.load), (0, 2))
+        self.assertNotIn(first, [self.take().upstream for _ in range(2)])
+        self.clock.advance(RECENT)
+        self.assertEqual(first.load, 0)
+
+    def test_a_busy_one_is_not_remembered(self) -> None:
+        first = self.upstreams[0]
+        self.take_at(first).busy(None)
+        self.assertEqual(first.load, 0)
+
+    def test_what_is_lost_late_is_no_trouble_of_its_runner(self) -> None:
+        first = self.upstreams[0]
+        for _ in range(9):
+            lease = self.take_at(first)
+            lease.ready()
+            self.clock.advance(SOON)
+            lease.lost("reset", busy=False)
+        self.assertEqual((first.lost, first.state), (0, "closed"))
 
     def test_equals_take_turns_in_an_order_that_is_left_to_chance(self) -> None:
         orders: set[tuple[str, ...]] = set()

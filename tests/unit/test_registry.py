@@ -124,6 +124,16 @@ class RefusalTests(SynchronousTestCase):
         self.assertFalse(exchange.calls.full)
         exchange.call()
 
+    def test_what_is_said_of_a_call_that_was_refused(self) -> None:
+        exchange = Exchange(max_calls=1)
+        exchange.calls.prepare(UUID, {}, {})
+        exchange.call()
+        reason = self.refused(exchange, UUID)
+        record = exchange.calls.record(UUID)
+        self.assertEqual((record["state"], record["outcome"]), ("ended", "rejected"))
+        self.assertEqual(record["reason"], reason)
+        self.assertIsNone(exchange.calls.prepared(UUID))
+
     def test_draining(self) -> None:
         exchange = Exchange()
         call, phone, _ = exchange.talk()
@@ -193,6 +203,19 @@ class EndTests(SynchronousTestCase):
         second.stop()
         self.successResultOf(idle)
         self.assertEqual(len(self.calls.ended), 2)
+
+    def test_a_listener_that_fails_does_not_keep_a_call(self) -> None:
+        def fails(_: object) -> None:
+            raise ValueError("told to")
+
+        self.exchange.calls.events.subscribe(fails)
+        self.calls.on_ended(fails)
+        call = self.exchange.talk()[0]
+        idle = self.calls.idle()
+        call.stop()
+        self.successResultOf(idle)
+        self.assertEqual((self.calls.running, len(self.calls.ended)), ([], 1))
+        self.assertTrue(self.flushLoggedErrors(ValueError))
 
     def test_stop_all(self) -> None:
         phones = [self.exchange.talk()[1] for _ in range(3)]
