@@ -103,16 +103,21 @@ class BotStream:
     def _take_text(self, text: str) -> None:
         if text == frames.FLUSH_MEDIA:
             self._interrupt("text")
-        elif command := commands.from_text(text):
+            return
+        data = commands.json_of(text)
+        if command := commands.parse(data):
             self._listener.bot_command(command)
         else:
             self._listener.bot_event(rtvi.BotOutput(text))
+            self._tell_near_miss(data)
 
     def _take_message(self, data: str) -> None:
         """RTVI, or a command from a bot that does not speak it."""
-        if command := commands.from_text(data):
+        value = commands.json_of(data)
+        if command := commands.parse(value):
             self._listener.bot_command(command)
         else:
+            self._tell_near_miss(value)
             self._take_rtvi(rtvi.parse(data))
 
     def _take_rtvi(self, event: rtvi.Event) -> None:
@@ -123,11 +128,17 @@ class BotStream:
             self._check_late()
         elif isinstance(event, rtvi.BotError):
             self._take_error(event)
-        command = commands.parse(event.data) if isinstance(event, rtvi.ServerMessage) else None
+        data = event.data if isinstance(event, rtvi.ServerMessage) else None
+        command = commands.parse(data)
         if not self._closed:
             self._listener.bot_event(event)
         if command is not None and not self._closed:
             self._listener.bot_command(command)
+        self._tell_near_miss(data)
+
+    def _tell_near_miss(self, data: object) -> None:
+        if miss := commands.near_miss(data):
+            self.warn("bad-command", miss)
 
     def _check_late(self) -> None:
         since, self.late_since = self.late_since, None

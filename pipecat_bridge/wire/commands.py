@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, Final, TypeGuard
 
 import msgspec
@@ -34,6 +35,12 @@ DIGITS: Final = "0123456789ABCD*#"
 
 PAUSES: Final = ",wW"
 """Half a second, half a second, a second: `w` and `W` as in Asterisk's SendDTMF."""
+
+MAX_TYPE: Final = 20
+"""Characters up to which a `type` may be a misspelt one."""
+
+CLOSE: Final = 0.8
+"""How alike, by difflib's ratio, a misspelt `type` is to the right one; "reset" is 0.75 of "set"."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
@@ -78,6 +85,23 @@ _SHAPES: Final = {
     "play_dtmf": '{"type": "play_dtmf", "digits": "..."}',
 }
 
+_SPELT: Final = {"hangup": "hangup", "transfer": "transfer", "set": "set", "playdtmf": "play_dtmf"}
+"""Letters of a `type` -> how it is written."""
+
+_LONG: Final = ("hangup", "transfer", "playdtmf")
+"""Those of which something alike is no other word."""
+
+_ALIASES: Final = {
+    **{word: word for word in _SPELT},
+    "endcall": "hangup",
+    "setvariable": "set",
+    "setvariables": "set",
+    "dtmf": "playdtmf",
+    "senddtmf": "playdtmf",
+    "playdigits": "playdtmf",
+}
+_NO_LETTER = re.compile("[^a-z]+")
+
 _TYPES: Final[dict[type, str]] = {
     dict: "an object",
     list: "an array",
@@ -97,11 +121,15 @@ def from_text(text: str) -> Command | None:
 
     Raises CommandError when it is one and wrong.
     """
+    return parse(json_of(text))
+
+
+def json_of(text: str) -> object:
+    """What `text` is as JSON; None when it is not JSON."""
     try:
-        data = _read_json(text)
+        return _read_json(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return None
-    return parse(data)
 
 
 def parse(data: object) -> Command | None:
@@ -116,6 +144,21 @@ def is_command(data: object) -> TypeGuard[dict[str, Any]]:
     """True when `data` means to be a command, right or wrong."""
     kind = data.get("type") if isinstance(data, dict) else None
     return isinstance(kind, str) and kind in _READERS
+
+
+def near_miss(data: object) -> str:
+    """A sentence for what looks like a command whose `type` is misspelt, else "".
+
+    Bots have messages of their own, so it is no error.
+    """
+    kind = data.get("type") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or kind in _READERS or len(kind) > MAX_TYPE:
+        return ""
+    word = _NO_LETTER.sub("", kind.lower())
+    meant = _ALIASES.get(word) or next(iter(get_close_matches(word, _LONG, 1, CLOSE)), "")
+    if not meant:
+        return ""
+    return f"a message of type {_quoted(kind)} is no command: expected {_SHAPES[_SPELT[meant]]}"
 
 
 def _hangup(data: dict[str, Any]) -> Hangup:

@@ -142,6 +142,30 @@ class CommandTests(SynchronousTestCase):
                 self.assertTrue(str(error).isprintable(), name)
             self.assertTrue(commands.is_command(data))
 
+    def test_misspelt_types_are_told(self) -> None:
+        for kind, meant in (
+            ("hangupp", "hangup"),
+            ("hang_up", "hangup"),
+            ("HANGUP", "hangup"),
+            ("end_call", "hangup"),
+            ("transfert", "transfer"),
+            ("setVariables", "set"),
+            ("playDTMF", "play_dtmf"),
+            ("dtmf", "play_dtmf"),
+        ):
+            data = {"type": kind}
+            self.assertIsNone(commands.parse(data))
+            sentence = commands.near_miss(data)
+            self.assertIn(f'of type "{kind}" is no command', sentence)
+            self.assertIn(f'{{"type": "{meant}"', sentence)
+
+    def test_what_is_another_word_is_not(self) -> None:
+        others = ("reset", "test", "sent", "hand", "call", "transcript", "x", "", "hangup" * 9)
+        for data in (*({"type": kind} for kind in others), {}, [], "hangupp", None, {"type": 1}):
+            self.assertEqual(commands.near_miss(data), "")
+        for kind in ("hangup", "transfer", "set", "play_dtmf"):
+            self.assertEqual(commands.near_miss({"type": kind}), "", "right or wrong, it is one")
+
     def test_a_command_names_its_type_when_it_is_written(self) -> None:
         for command in COMMANDS.values():
             written = msgspec.json.encode(command).decode()

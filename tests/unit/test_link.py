@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations, product
 from typing import Any
 
@@ -207,6 +208,18 @@ class FromBotTests(BotSideCase):
             (self.side.link.from_bot.stats.frames_in, self.side.link.from_bot.stats.bad_frames),
             (2, 0),
         )
+
+    def test_misspelt_commands_are_told_however_they_come(self) -> None:
+        bot, heard = self.talk(), self.side.heard
+        wrong = {"type": "hangupp"}
+        bot.rtvi("server-message", wrong)
+        bot.send(protobuf.encode("text", text=json.dumps(wrong)))
+        bot.send(protobuf.encode("message", data=json.dumps(wrong)))
+        self.side.turn()
+        told = [text for kind, text in heard.warnings if kind == "bad-command"]
+        self.assertEqual(len(told), 3)
+        self.assertEqual({'of type "hangupp" is no command' in each for each in told}, {True})
+        self.assertIn(rtvi.ServerMessage(wrong), heard.events)
 
     def test_every_shape_of_audio_arrives_whole(self) -> None:
         speech = b"".join(numbered(number, 8000) for number in range(100))
