@@ -40,7 +40,7 @@ MAX_TYPE: Final = 20
 """Characters up to which a `type` may be a misspelt one."""
 
 CLOSE: Final = 0.8
-"""How alike, by difflib's ratio, a misspelt `type` is to the right one; "reset" is 0.75 of "set"."""
+"""How alike, by the ratio of difflib, a misspelt `type` is to the right one."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
