@@ -46,7 +46,7 @@ from pipecat_bridge.wire.websocket import mask, server_frame
 
 CALL_ID = "00000000-0000-4000-8000-000000000001"
 CALLER_FRAME = encode(0x10, bytes(range(256)) + bytes(64))
-BOT_FRAME = protobuf.audio_frame(bytes(640), 16000)
+BOT_FRAME = protobuf.audio_frame(bytes(range(160)) * 4, 16000)
 TWILIO_FRAME = b'{"event": "media", "streamSid": "MZ", "media": {"payload": "%s"}}' % (
     base64.b64encode(bytes(range(160)))
 )
@@ -97,7 +97,7 @@ class Path:
         if dialled:
             self._socket = _dialled(clock, link)
             self._frame = server_frame(bot_frame, opcode)
-            self._socket.dataReceived(server_frame(_BOT_READY))
+            self._socket.dataReceived(server_frame(_BOT_READY) if dialect.binary else self._frame)
         else:
             self._socket = _dialled_back(clock, link)
             self._frame = websocket.masked(bot_frame, opcode)
