@@ -236,7 +236,7 @@ async def test_a_name_is_taken_whole_or_not_at_all(
     api = f"PIPECAT_API=http://127.0.0.1:{port.getHost().port}"
     caller = await call(pbx, DRIVERS["application"], quiet, 8000, api)
     bot = await bot_of(runner, await caller.variable("PIPECAT_CALL"))
-    bot.close()
+    bot.rtvi("server-message", {"type": "hangup"})
     await caller.application("Queue")
     assert FALLBACK in _contexts(caller)
     assert "pipecat-transfer" not in _contexts(caller)
