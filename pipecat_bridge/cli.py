@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from pipecat_bridge import config
 
     try:
-        config.load(arguments.config)
+        config.load(arguments.config, os.environ)
     except config.ConfigError as problem:
         print(problem, file=sys.stderr)
         return 1
@@ -166,7 +167,7 @@ COMMANDS = (
     Command("call", "place a call with a WAV file as the caller", _call_arguments, _call),
     Command("demo", "start a bridge and carry one spoken call", _demo_arguments, _demo),
     Command("load", "put many calls on a bridge and measure it", _load_arguments, _load),
-    Command("check", "say whether a configuration is good", _check_arguments, _check),
+    Command("check", "say whether file and environment are good", _check_arguments, _check),
     Command("version", "print the version", _no_arguments, _version),
 )
 

@@ -15,7 +15,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.python.usage import Options as UsageOptions
 
-from pipecat_bridge import config
+from pipecat_bridge import __version__, config
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.connection import AudioSocketConnection
 from pipecat_bridge.asterisk.interfaces import LineOptions
@@ -57,6 +57,11 @@ class Options(UsageOptions):
         self["set"].append(text)
 
     opt_s = opt_set
+
+    def opt_version(self) -> None:
+        """Print the version of pipecat-bridge and end"""
+        print(f"pipecat-bridge {__version__}")
+        sys.exit(0)
 
     def postOptions(self) -> None:
         try:
