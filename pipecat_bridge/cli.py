@@ -16,6 +16,12 @@ from pipecat_bridge.wire.audiosocket import AUDIO_KINDS
 DEFAULT_ADDRESS = ("127.0.0.1", 9092)
 
 
+CALL_STATUSES = """\
+exit status: 0 when the bot was heard; 1 when it was not, when the call was refused or broke, and
+when a file cannot be used, which is found out before the call; 2 for wrong arguments; 130 when
+interrupted. Heard is sound of 50 ms or more above -42 dB, the level of speech."""
+
+
 class Command(NamedTuple):
     """A subcommand: what it is called, what it does, its arguments, and its body.
 
@@ -42,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = CALL_STATUSES
     parser.add_argument(
         "address",
         nargs="?",

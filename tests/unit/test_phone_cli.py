@@ -43,6 +43,11 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(status, 2)
         self.assertIn("COMMAND", err)
 
+    def test_help_of_call_tells_the_statuses(self) -> None:
+        status, out, _ = run("call", "--help")
+        self.assertEqual(status, 0)
+        self.assertIn("exit status: 0 when the bot was heard; 1 when", " ".join(out.split()))
+
     def test_call_passes_everything_on(self) -> None:
         taken: list[call.CallOptions] = []
         identity = "00112233-4455-6677-8899-aabbccddeeff"
