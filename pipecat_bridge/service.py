@@ -24,6 +24,7 @@ from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call.events import EventLog, Events
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.daemon import STOP_GRACE, Daemon
+from pipecat_bridge.json_log import write_json
 from pipecat_bridge.listener import Listener
 from pipecat_bridge.options import Options as BridgeOptions
 from pipecat_bridge.ports import filled
@@ -252,6 +253,8 @@ def makeService(usage: Options, reactor: Any = None) -> Daemon:
     keep_time(reactor)
     poll_in_batches(reactor, options.service.poll_interval)
     reactor.callWhenRunning(tune_collector)
-    if options.service.workers > 1:
-        return Supervisor(options, reactor)
-    return Bridge(options, reactor)
+    several = options.service.workers > 1
+    daemon = Supervisor(options, reactor) if several else Bridge(options, reactor)
+    if options.service.log_format == "json":
+        write_json(daemon, usage.parent)
+    return daemon
