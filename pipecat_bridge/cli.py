@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,12 @@ from pipecat_bridge import __version__
 from pipecat_bridge.wire.audiosocket import AUDIO_KINDS
 
 DEFAULT_ADDRESS = ("127.0.0.1", 9092)
+
+
+CALL_STATUSES = """\
+exit status: 0 when the bot was heard; 1 when it was not, when the call was refused or broke, and
+when a file cannot be used, which is found out before the call; 2 for wrong arguments; 130 when
+interrupted. Heard is sound of 50 ms or more above -42 dB, the level of speech."""
 
 
 class Command(NamedTuple):
@@ -41,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = CALL_STATUSES
     parser.add_argument(
         "address",
         nargs="?",
@@ -128,7 +136,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from pipecat_bridge import config
 
     try:
-        config.load(arguments.config)
+        config.load(arguments.config, os.environ)
     except config.ConfigError as problem:
         print(problem, file=sys.stderr)
         return 1
@@ -166,7 +174,7 @@ COMMANDS = (
     Command("call", "place a call with a WAV file as the caller", _call_arguments, _call),
     Command("demo", "start a bridge and carry one spoken call", _demo_arguments, _demo),
     Command("load", "put many calls on a bridge and measure it", _load_arguments, _load),
-    Command("check", "say whether a configuration is good", _check_arguments, _check),
+    Command("check", "say whether file and environment are good", _check_arguments, _check),
     Command("version", "print the version", _no_arguments, _version),
 )
 

@@ -18,6 +18,11 @@ from pipecat_bridge.options import Options
 
 PREFIX = "PIPECAT_BRIDGE_"
 
+_KUBERNETES: Final = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)"
+)
+"""What Kubernetes sets in every container for a service whose name begins with pipecat-bridge."""
+
 _SECRET: Final = ("parameters", "headers", "start_body")
 """Keys whose values are not shown: those of services and runners may be among them."""
 
@@ -37,7 +42,7 @@ def load(
     (`PIPECAT_BRIDGE_SECTION__KEY`) is read as TOML where the key is no string.
     """
     problems: list[str] = []
-    settings = [*_from_file(path, problems), *_from_environment(environment or {})]
+    settings = [*_from_file(path, problems), *_from_environment(environment or {}, problems)]
     settings += _from_overrides(overrides, problems)
     values: dict[str, dict[str, Any]] = {}
     sources: dict[str, str] = {}
@@ -129,13 +134,31 @@ def _from_file(path: str | Path | None, problems: list[str]) -> list[_Setting]:
     return settings
 
 
-def _from_environment(environment: Mapping[str, str]) -> list[_Setting]:
+def _from_environment(environment: Mapping[str, str], problems: list[str]) -> list[_Setting]:
     settings = []
     for name, value in sorted(environment.items()):
-        section, separator, key = name.removeprefix(PREFIX).lower().partition("__")
-        if name.startswith(PREFIX) and separator:
+        if not name.startswith(PREFIX):
+            continue
+        rest = name.removeprefix(PREFIX)
+        section, separator, key = rest.lower().partition("__")
+        if separator:
             settings.append(_Setting(f"environment {name}", section, key, value, True))
+        elif not _KUBERNETES.fullmatch(rest):
+            problems.append(f"environment {name}: {_meant_variable(rest)}")
     return settings
+
+
+def _meant_variable(rest: str) -> str:
+    """What is expected in place of a variable that has the prefix and no `__`."""
+    known = [
+        f"{section}__{key}"
+        for section, shape in get_type_hints(Options).items()
+        for key in get_type_hints(shape)
+    ]
+    close = difflib.get_close_matches(rest.lower(), known, 1, cutoff=0.8)
+    if close:
+        return f"unknown variable (did you mean {PREFIX}{close[0].upper()}?)"
+    return f"unknown variable, expected {PREFIX}SECTION__KEY, such as {PREFIX}RUNNER__URL"
 
 
 def _from_overrides(overrides: Sequence[str], problems: list[str]) -> list[_Setting]:

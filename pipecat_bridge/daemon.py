@@ -13,23 +13,32 @@ from twisted.application.service import MultiService
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import deferLater
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 
 STOP_GRACE = 2.0
 """Seconds that hangups, closing handshakes and /stop have to go out when the daemon ends."""
 
 
 class Daemon(MultiService):
-    """Services that start together, and end on SIGTERM or SIGINT with exit status 0."""
+    """Services that start together, and end on SIGTERM or SIGINT with exit status 0.
+
+    `observer` writes the log when the daemon runs under twistd; None: twistd's own does.
+    """
 
     _log = Logger(namespace="pipecat_bridge")
 
     def __init__(self, reactor: Any) -> None:
         super().__init__()
         self.reactor = reactor
+        self.observer: ILogObserver | None = None
         self._ending = False
         self._hurried = False
         self._lingering: Deferred[None] | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        if self.observer is not None:
+            parent.setComponent(ILogObserver, self.observer)  # twistd asks for it after this
 
     def privilegedStartService(self) -> None:
         with ports_that_are_free():

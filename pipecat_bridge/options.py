@@ -142,6 +142,7 @@ class ServiceOptions(Struct, frozen=True):
 
     workers: AtLeastOne = 1
     poll_interval: PollInterval = 0.0005
+    log_format: Literal["text", "json"] = "text"
 
 
 class Options(Struct, frozen=True):

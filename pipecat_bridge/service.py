@@ -15,7 +15,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.python.usage import Options as UsageOptions
 
-from pipecat_bridge import config
+from pipecat_bridge import __version__, config
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.connection import AudioSocketConnection
 from pipecat_bridge.asterisk.interfaces import LineOptions
@@ -25,6 +25,7 @@ from pipecat_bridge.call.events import EventLog, Events
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.descriptors import EXHAUSTED_HELP, Descriptors, limit, raise_limit
+from pipecat_bridge.json_log import write_json
 from pipecat_bridge.listener import Listener
 from pipecat_bridge.options import Options as BridgeOptions
 from pipecat_bridge.ports import filled
@@ -58,6 +59,11 @@ class Options(UsageOptions):
         self["set"].append(text)
 
     opt_s = opt_set
+
+    def opt_version(self) -> None:
+        """Print the version of pipecat-bridge and end"""
+        print(f"pipecat-bridge {__version__}")
+        sys.exit(0)
 
     def postOptions(self) -> None:
         try:
@@ -261,6 +267,8 @@ def makeService(usage: Options, reactor: Any = None) -> Daemon:
     keep_time(reactor)
     poll_in_batches(reactor, options.service.poll_interval)
     reactor.callWhenRunning(tune_collector)
-    if options.service.workers > 1:
-        return Supervisor(options, reactor)
-    return Bridge(options, reactor)
+    several = options.service.workers > 1
+    daemon = Supervisor(options, reactor) if several else Bridge(options, reactor)
+    if options.service.log_format == "json":
+        write_json(daemon, usage.parent)
+    return daemon

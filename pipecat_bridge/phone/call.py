@@ -1,4 +1,4 @@
-"""``pipecat-bridge call``: one call with a WAV file as the caller."""
+"""``pipecat-bridge call``: one call with a WAV file as the caller, and whether a bot was heard."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CallOptions(NamedTuple):
 
 
 class CallError(Exception):
-    """The call did not go through; the text says why in one sentence."""
+    """No bot was heard, or the call broke; the text says why in one sentence."""
 
 
 async def dial(reactor: Any, host: str, port: int, phone: SoftPhone) -> Ending:
@@ -62,7 +62,10 @@ async def dial(reactor: Any, host: str, port: int, phone: SoftPhone) -> Ending:
 
 
 async def place_call(reactor: Any, options: CallOptions) -> str:
-    """Place the call and write the recording; one sentence that sums it up."""
+    """Place the call and write the recording; one sentence that sums it up.
+
+    Raises `CallError` when the bot was not heard, before the call for files that cannot be used.
+    """
     microphone, seconds = _prepared(options)
     recording = Recording(options.rate)
     phone = SoftPhone(
@@ -85,8 +88,8 @@ def run(options: CallOptions) -> int:
 def run_under_reactor(task: Callable[[Any], Any]) -> int:
     """Run a coroutine function and print the sentence that it returns; the exit status.
 
-    It is 1 when the function raised a `CallError`, whose sentence goes to standard error, and 130
-    when the reactor was stopped before the function had done its work.
+    It is 130 when the reactor was stopped before the function had done its work, and else 1 when
+    the function raised a `CallError`, whose sentence goes to standard error in either case.
     """
     status = 130
 
@@ -105,7 +108,7 @@ def run_under_reactor(task: Callable[[Any], Any]) -> int:
             status = 130 if stopped else 0
         except CallError as problem:
             print(problem, file=sys.stderr)
-            status = 1
+            status = 130 if stopped else 1
         running = False
 
     def start(reactor: Any) -> Deferred[None]:
@@ -118,7 +121,15 @@ def run_under_reactor(task: Callable[[Any], Any]) -> int:
 
 
 def _prepared(options: CallOptions) -> tuple[Microphone, float]:
-    """The microphone with the WAV file in it, and how long the call may last."""
+    """The microphone with the WAV file in it, and how long the call may last.
+
+    Raises `CallError` when that file or the one for the recording cannot be used.
+    """
+    if options.out is not None:
+        try:
+            _check_writable(options.out)
+        except OSError as problem:
+            raise CallError(f"no call: {_not_written(options.out, problem)}") from problem
     microphone = Microphone()
     seconds = 2 * LINGER_SECONDS
     if options.wav is not None:
@@ -132,28 +143,46 @@ def _prepared(options: CallOptions) -> tuple[Microphone, float]:
     return microphone, seconds if options.seconds is None else options.seconds
 
 
+def _check_writable(path: Path) -> None:
+    """Raise OSError when a file cannot be written; it is left as it was."""
+    new = not path.exists()
+    with path.open("ab"):
+        pass
+    if new:
+        path.unlink()
+
+
+def _not_written(path: Path, problem: OSError) -> str:
+    return f"the recording cannot be written to {path}: {problem.strerror}"
+
+
 def _outcome(options: CallOptions, recording: Recording, ending: Ending) -> str:
     timeline = recording.timeline()
     if options.out is not None:
         try:
             write_wav(options.out, [timeline.caller, timeline.bot], options.rate)
         except OSError as problem:
-            text = f"the recording cannot be written to {options.out}: {problem.strerror}"
-            raise CallError(text) from problem
-    if ending.how is How.FAULT:
-        text = f"the call was ended as Asterisk would after {ending.at:.1f} s: {ending.detail}"
-        raise CallError(text)
-    if not recording.chunks:
-        text = f"the call was accepted, but no audio came back in {ending.at:.1f} s"
-        raise CallError(f"{text} ({ending.how.value})")
-    if ending.how is How.LOST:
-        raise CallError(f"the connection was lost after {ending.at:.1f} s: {ending.detail}")
-    pace = pace_of(recording, timeline)
+            raise CallError(_not_written(options.out, problem)) from problem
     spoken = sum(one.seconds for one in spans(timeline.bot, timeline.rate))
-    heard = f"{spoken:.1f} s of sound" if spoken else "only silence"
+    if fault := _fault(ending, "only silence" if recording.chunks else "no audio", bool(spoken)):
+        raise CallError(fault)
+    pace = pace_of(recording, timeline)
     kept = f"; the recording is in {options.out}" if options.out else ""
     return (
-        f"The call went through: {ending.at:.1f} s, {heard} heard, {pace.messages} messages, "
-        f"{pace.missing} missing, at most {pace.latest * 1000:.1f} ms late "
+        f"The call went through: {ending.at:.1f} s, {spoken:.1f} s of sound heard, "
+        f"{pace.messages} messages, {pace.missing} missing, "
+        f"at most {pace.latest * 1000:.1f} ms late "
         f"(the phone itself {own_lateness(recording) * 1000:.1f} ms), {ending.how.value}{kept}."
     )
+
+
+def _fault(ending: Ending, quiet: str, heard: bool) -> str:
+    """What was wrong with a call, "" when a bot was heard; `quiet` is what came in place of it."""
+    if ending.how is How.FAULT:
+        return f"the call was ended as Asterisk would after {ending.at:.1f} s: {ending.detail}"
+    if heard:
+        lost = f"the connection was lost after {ending.at:.1f} s: {ending.detail}"
+        return lost if ending.how is How.LOST else ""
+    if ending.how is How.WE_HUNG_UP:
+        return f"the bot was not heard: {quiet} came back in {ending.at:.1f} s"
+    return f"the call was refused: {ending.how.value} after {ending.at:.1f} s, before any sound"

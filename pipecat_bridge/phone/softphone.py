@@ -147,6 +147,8 @@ class SoftPhone(Protocol):
     def _received(self, message: Message, at: float) -> None:
         if message.kind == Kind.HANGUP:
             self._end(How.PEER_HUNG_UP)
+        elif message.kind == Kind.ERROR:
+            self._end(How.FAULT, "an AudioSocket error (kind 0xff)")
         elif message.kind not in AUDIO_RATES:
             self._end(How.FAULT, f"kind 0x{message.kind:02x} from a server ends a call in Asterisk")
         elif not message.payload or len(message.payload) % 2:

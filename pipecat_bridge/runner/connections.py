@@ -72,8 +72,10 @@ class _Watched:
         self.connected = False
 
     def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """Connect."""
+        """Connect, without a line in the log for each connection's start and end."""
         self.connected = True
+        made_for_this: Any = factory  # Twisted's pool makes one for each connection
+        made_for_this.noisy = False
         return self._endpoint.connect(factory)
 
     def __repr__(self) -> str:

@@ -6,9 +6,10 @@ from typing import Any, Final, TextIO
 
 import msgspec
 from msgspec import Struct, field
-from twisted.logger import ILogObserver, Logger, LogLevel, eventAsText
+from twisted.logger import ILogObserver, Logger, LogLevel
 from zope.interface import implementer
 
+from pipecat_bridge.json_log import Simple, fields_of, message_of
 from pipecat_bridge.supervised import LONGEST_LINE
 
 SHORTENED: Final = 2000
@@ -22,6 +23,8 @@ class Line(Struct, frozen=True):
     namespace: str
     text: str
     call_id: str = ""
+    traceback: str = ""
+    fields: dict[str, Simple] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -33,19 +36,30 @@ class LineWriter:
         self._out = out
 
     def __call__(self, event: dict[str, Any]) -> None:
-        text = eventAsText(event, includeTimestamp=False, includeSystem=False)
+        text, traceback = message_of(event)
         line = Line(
             event["log_level"].name,
             str(event.get("log_namespace", "-")),
             text,
             str(event.get("call_id", "")),
+            traceback,
+            fields_of(event),
         )
         encoded = _encoded(line, event.get("data"))
         if len(encoded) > LONGEST_LINE:
-            shortened = text[:SHORTENED] + ".."
-            encoded = _encoded(msgspec.structs.replace(line, text=shortened), None)
+            encoded = _encoded(_shortened(line), None)
         self._out.write(encoded.decode() + "\n")
         self._out.flush()
+
+
+def _shortened(line: Line) -> Line:
+    """Without what is too long; the end of a traceback says the most."""
+    text, traceback = line.text, line.traceback
+    if len(text) > SHORTENED:
+        text = text[:SHORTENED] + ".."
+    if len(traceback) > SHORTENED:
+        traceback = ".." + traceback[-SHORTENED:]
+    return msgspec.structs.replace(line, text=text, traceback=traceback, fields={})
 
 
 def _encoded(line: Line, data: object) -> bytes:
@@ -65,9 +79,14 @@ def relay(worker: int, written: bytes) -> None:
     except Exception:  # noqa: BLE001 - it comes from another process
         line = Line("warn", "pipecat_bridge.workers", written.decode("utf-8", "replace"))
         level = LogLevel.warn
-    more: dict[str, Any] = {"data": line.data} if line.data else {}
+    more: dict[str, Any] = fields_of(line.fields)
+    if line.data:
+        more["data"] = line.data
     if line.call_id:
         more["call_id"] = line.call_id
-    Logger(namespace=line.namespace).emit(
-        level, "worker {worker}: {text}", worker=worker, text=line.text, **more
-    )
+    said = "worker {worker}: {log_line}"  # its own "text" is among the fields
+    if line.traceback:
+        more["traceback"] = line.traceback
+        said += "\n{traceback}"
+    more |= {"worker": worker, "log_line": line.text}
+    Logger(namespace=line.namespace).emit(level, said, **more)

@@ -29,7 +29,15 @@ from pipecat_bridge.phone.recording import Recording
 from pipecat_bridge.phone.softphone import How, SoftPhone
 from pipecat_bridge.phone.speech import trimmed
 from pipecat_bridge.phone.wav import at_rate, read_wav, write_wav
-from pipecat_bridge.wire.audiosocket import AUDIO_KINDS, HANGUP, Decoder, Kind, Message, encode
+from pipecat_bridge.wire.audiosocket import (
+    AUDIO_KINDS,
+    ERROR,
+    HANGUP,
+    Decoder,
+    Kind,
+    Message,
+    encode,
+)
 
 
 class Echo(Protocol):
@@ -42,7 +50,9 @@ class Echo(Protocol):
         self._decoder = Decoder()
 
     def connectionMade(self) -> None:
-        if self._factory.first is not None:
+        if self._factory.first is None:
+            self.transport.loseConnection()
+        else:
             self.transport.write(self._factory.first)
 
     def dataReceived(self, data: bytes) -> None:
@@ -58,7 +68,7 @@ class Echo(Protocol):
 
 
 class EchoServer(Factory):
-    """Listens on a free port; `first` is what it sends on accept."""
+    """Listens on a free port; `first` is what it sends on accept, None for a close."""
 
     def __init__(self, first: bytes | None = encode(0x10, bytes(320)), echoes: bool = True) -> None:
         self.first = first
@@ -140,37 +150,114 @@ async def test_a_wav_file_is_called_and_the_recording_written(tmp_path: Path):
     assert mixed.size >= 5600
 
 
+SOUND = encode(0x10, (np.sin(np.arange(800)) * 9000).astype("<i2").tobytes())
+SILENCE = encode(0x10, bytes(320))
+
+
+@pytest.mark.parametrize(
+    ("first", "sentence"),
+    [
+        (b"", r"the bot was not heard: no audio came back in 0.1 s"),
+        (SILENCE, r"the bot was not heard: only silence came back in 0.1 s"),
+        (HANGUP, r"the call was refused: hung up by the peer after 0.0 s, before any sound"),
+        (SILENCE + HANGUP, r"the call was refused: hung up by the peer after 0.0 s, before any"),
+        (
+            None,
+            r"the call was refused: (closed by the peer without .*|connection lost) after 0.0 s",
+        ),
+        (ERROR, r"the call was ended as Asterisk would after 0.0 s: an AudioSocket error"),
+        (SOUND + ERROR, r"the call was ended as Asterisk would after 0.0 s: an AudioSocket error"),
+        (
+            encode(Kind.UUID, bytes(16)),
+            r"the call was ended as Asterisk .*: kind 0x01 from a server",
+        ),
+    ],
+)
 @ensureDeferred
-async def test_calls_that_do_not_go_through_end_in_one_sentence():
-    silent = EchoServer(first=None, echoes=False)
-    rude = EchoServer(first=encode(Kind.UUID, bytes(16)))
-    for server, words in (
-        (silent, r"the call was accepted, but no audio came back in 0.1 s \(hung up by the caller"),
-        (rude, r"the call was ended as Asterisk would after 0.0 s: kind 0x01 from a server"),
-    ):
-        port = await listening(server)
-        options = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
-        with pytest.raises(CallError, match=words):
-            await place_call(reactor, options)
-        await server.lines[0].lost
-        await port.stopListening()
+async def test_calls_without_a_bot_end_in_one_sentence(first: bytes | None, sentence: str):
+    server = EchoServer(first=first, echoes=False)
+    port = await listening(server)
+    options = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
+    with pytest.raises(CallError, match=sentence):
+        await place_call(reactor, options)
+    await server.lines[0].lost
+    await port.stopListening()
+
+
+@ensureDeferred
+async def test_a_bot_that_hangs_up_after_it_was_heard():
+    server = EchoServer(first=SOUND + HANGUP)
+    port = await listening(server)
+    options = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=5.0)
+    sentence = await place_call(reactor, options)
+    await server.lines[0].lost
+    await port.stopListening()
+    assert "0.1 s of sound heard" in sentence
+    assert sentence.endswith("hung up by the peer.")
+
+
+@ensureDeferred
+async def test_nothing_listens():
+    port = await listening(server := EchoServer())
+    await port.stopListening()
     gone = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
     with pytest.raises(CallError, match=r"nothing listens on 127\.0\.0\.1:.*connection refused"):
         await place_call(reactor, gone)
 
 
 @ensureDeferred
-async def test_the_command_tells_by_its_exit_status():
-    server = EchoServer()
+async def test_files_are_checked_before_the_call(tmp_path: Path):
+    server = EchoServer(first=SOUND)
     port = await listening(server)
-    good = await deferToThread(_command, server.port)
-    await server.lines[0].lost
+    no_wav = tmp_path / "text"
+    no_wav.write_text("no sound")
+    call = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
+    for options, sentence in (
+        (call._replace(out=tmp_path), "the recording cannot be written to .*: Is a directory"),
+        (call._replace(out=tmp_path / "no" / "x.wav"), "cannot be written to .*: No such file or"),
+        (call._replace(out=no_wav / "x.wav"), "cannot be written to .*: Not a directory"),
+        (call._replace(wav=tmp_path / "no.wav"), "no.wav cannot be read: No such file or"),
+        (call._replace(wav=no_wav), "text is not a PCM WAV file: "),
+        (call._replace(wav=no_wav, out=tmp_path / "out.wav"), "text is not a PCM WAV file: "),
+    ):
+        with pytest.raises(CallError, match=f"^no call: .*{sentence}"):
+            await place_call(reactor, options)
     await port.stopListening()
-    bad = await deferToThread(_command, server.port)
-    assert (good.returncode, bad.returncode) == (0, 1), good.stderr + bad.stderr
-    assert good.stdout.startswith("The call went through: 0.2 s, only silence heard")
-    assert "connection refused" in bad.stderr
-    assert "Traceback" not in bad.stdout + bad.stderr
+    assert server.lines == []
+    assert list(tmp_path.iterdir()) == [no_wav]
+
+
+@ensureDeferred
+async def test_a_recording_is_not_touched_when_no_call_is_placed(tmp_path: Path):
+    out = tmp_path / "out.wav"
+    out.write_bytes(b"of another call")
+    port = await listening(server := EchoServer())
+    await port.stopListening()
+    gone = CallOptions("127.0.0.1", server.port, uuid4(), 8000, out=out, seconds=0.1)
+    with pytest.raises(CallError, match="connection refused"):
+        await place_call(reactor, gone)
+    assert out.read_bytes() == b"of another call"
+
+
+@ensureDeferred
+async def test_the_command_tells_by_its_exit_status():
+    heard, silent = EchoServer(first=SOUND), EchoServer(first=SILENCE)
+    results = []
+    for server in (heard, silent):
+        port = await listening(server)
+        results.append(await deferToThread(_command, server.port))
+        await server.lines[0].lost
+        await port.stopListening()
+    results.append(await deferToThread(_command, silent.port))
+    assert [one.returncode for one in results] == [0, 1, 1], results
+    good, quiet, gone = results
+    assert good.stdout.startswith("The call went through: 0.2 s, 0.1 s of sound heard")
+    assert (quiet.stdout, quiet.stderr) == (
+        "",
+        "the bot was not heard: only silence came back in 0.2 s\n",
+    )
+    assert "connection refused" in gone.stderr
+    assert "Traceback" not in "".join(one.stdout + one.stderr for one in results)
 
 
 def _command(port: int) -> subprocess.CompletedProcess[str]:

@@ -97,12 +97,27 @@ class LayerTests(ConfigCase):
 
     def test_other_variables_are_left_alone(self) -> None:
         environment = {
-            "PIPECAT_BRIDGE_PORT_9092_TCP_ADDR": "10.0.0.1",  # Kubernetes, of a service so named
-            "PIPECAT_BRIDGE_RUNNER_URL": "x",
             "RUNNER__URL": "x",
+            "RUNNER_URL": "x",
             "MY_PIPECAT_BRIDGE_RUNNER__URL": "x",
+            "MY_PIPECAT_BRIDGE_RUNNER_URL": "x",
+            "PIPECAT_BRIDGE": "x",
         }
         self.assertEqual(config.load(environment=environment), Options())
+
+    def test_variables_of_kubernetes_are_left_alone(self) -> None:
+        for service in ("PIPECAT_BRIDGE", "PIPECAT_BRIDGE_API"):  # as services may be named
+            environment = {
+                f"{service}_SERVICE_HOST": "10.0.0.1",
+                f"{service}_SERVICE_PORT": "9092",
+                f"{service}_SERVICE_PORT_AUDIOSOCKET": "9092",
+                f"{service}_PORT": "tcp://10.0.0.1:9092",
+                f"{service}_PORT_9092_TCP": "tcp://10.0.0.1:9092",
+                f"{service}_PORT_9092_TCP_ADDR": "10.0.0.1",
+                f"{service}_PORT_9092_TCP_PORT": "9092",
+                f"{service}_PORT_9092_TCP_PROTO": "tcp",
+            }
+            self.assertEqual(config.load(environment=environment), Options())
 
 
 class FaultTests(ConfigCase):
@@ -208,6 +223,27 @@ class FaultTests(ConfigCase):
         ):
             [fault] = self.faults(text)
             self.assertTrue(fault.startswith(f"FILE: {expected}"), fault)
+
+    def test_variables_with_one_underscore(self) -> None:
+        for section, keys in defaults().items():
+            for key in keys:
+                wrong = f"PIPECAT_BRIDGE_{section}_{key}".upper()
+                right = f"PIPECAT_BRIDGE_{section}__{key}".upper()
+                self.assertEqual(
+                    self.faults("", {wrong: "x"}),
+                    [f"environment {wrong}: unknown variable (did you mean {right}?)"],
+                )
+
+    def test_variables_that_are_no_option(self) -> None:
+        for name, expected in (
+            ("RUNER_MODE", " (did you mean PIPECAT_BRIDGE_RUNNER__MODE?)"),
+            ("API.LISTEN", " (did you mean PIPECAT_BRIDGE_API__LISTEN?)"),
+            ("DEBUG", ", expected PIPECAT_BRIDGE_SECTION__KEY, such as PIPECAT_BRIDGE_RUNNER__URL"),
+            ("", ", expected PIPECAT_BRIDGE_SECTION__KEY, such as PIPECAT_BRIDGE_RUNNER__URL"),
+        ):
+            name = f"PIPECAT_BRIDGE_{name}"
+            [fault] = self.faults("", {name: "sk-secret"})
+            self.assertEqual(fault, f"environment {name}: unknown variable{expected}")
 
     def test_outside_of_a_section(self) -> None:
         self.assertEqual(

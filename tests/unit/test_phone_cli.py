@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
@@ -42,6 +43,11 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(status, 2)
         self.assertIn("COMMAND", err)
 
+    def test_help_of_call_tells_the_statuses(self) -> None:
+        status, out, _ = run("call", "--help")
+        self.assertEqual(status, 0)
+        self.assertIn("exit status: 0 when the bot was heard; 1 when", " ".join(out.split()))
+
     def test_call_passes_everything_on(self) -> None:
         taken: list[call.CallOptions] = []
         identity = "00112233-4455-6677-8899-aabbccddeeff"
@@ -78,6 +84,17 @@ class CommandTests(SynchronousTestCase):
         status, out, err = run("check", str(bad))
         self.assertEqual((status, out), (1, ""))
         self.assertIn("mode", err)
+
+    def test_check_reads_the_environment_as_the_daemon_does(self) -> None:
+        path = scratch(self)
+        path.write_text('[runner]\nurl = "nonsense"\n', "utf-8")
+        with patch.dict(os.environ, PIPECAT_BRIDGE_RUNNER__URL="http://127.0.0.1:1"):
+            self.assertEqual(run("check", str(path))[0], 0)
+        path.write_text("", "utf-8")
+        with patch.dict(os.environ, PIPECAT_BRIDGE_RUNNER_URL="http://127.0.0.1:1"):
+            status, _, err = run("check", str(path))
+        self.assertEqual(status, 1)
+        self.assertIn("did you mean PIPECAT_BRIDGE_RUNNER__URL?", err)
 
 
 class PortsTests(SynchronousTestCase):

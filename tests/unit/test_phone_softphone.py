@@ -152,7 +152,7 @@ class ReceivingTests(SynchronousTestCase):
         cases = [
             (encode(Kind.UUID, CALL_ID.bytes), "kind 0x01 from a server"),
             (encode(Kind.DTMF, b"1"), "kind 0x03 from a server"),
-            (encode(Kind.ERROR, b"\1"), "kind 0xff from a server"),
+            (encode(Kind.ERROR, b"\1"), "an AudioSocket error (kind 0xff)"),
             (encode(0x10), "0 bytes of audio"),
             (encode(0x10, b"abc"), "3 bytes of audio"),
         ]

@@ -18,7 +18,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge import config, service
+from pipecat_bridge import __version__, config, service
 from pipecat_bridge.options import Options as BridgeOptions
 from pipecat_bridge.service import Bridge, Options, makeService
 from tests.doubles.link import turn
@@ -68,6 +68,9 @@ class CommandLineTests(SynchronousTestCase):
         path = self.file("[calls]\nmax_calls = 1")
         self.assertEqual(self.ends("--config", path, "--check"), (0, f"{path}: good\n"))
         self.assertEqual(self.ends("--check"), (0, "configuration: good\n"))
+
+    def test_version(self) -> None:
+        self.assertEqual(self.ends("--version"), (0, f"pipecat-bridge {__version__}\n"))
 
     def test_faults(self) -> None:
         path = self.file("[calls]\nmax_call = 1\n[runner]\nmode = 'x'")
