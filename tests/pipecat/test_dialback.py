@@ -38,15 +38,14 @@ async def test_a_call_is_served(release: Release, slow: str, long: str) -> None:
         call.phone.hangup()
         record = await call.ended()
         await runner.saw("over", call.id)
-    assert ready["by"] == ("timeout" if long == "2.5" else "bot-ready")
+    assert ready["by"] == "bot-ready"
     assert (record["outcome"], call.phone.faults) == ("caller-hangup", [])
     assert not [fault for fault in FAULTS if fault in runner.log[printed:]]
 
 
 @pytest.mark.parametrize("release", [OLDEST], indirect=True)
-@pytest.mark.parametrize(("slow", "long"), [("no", "0"), ("setup", "2.5")])
 @ensureDeferred
-async def test_the_oldest_dials_twice_and_is_mute(release: Release, slow: str, long: str) -> None:
+async def test_the_oldest_dials_twice_and_is_mute(release: Release) -> None:
     """Its transports share a client, and each dials when the other has not got through yet.
 
     In the newest a lock is between them. A service that takes its time at the start helps as well.
@@ -54,8 +53,7 @@ async def test_the_oldest_dials_twice_and_is_mute(release: Release, slow: str, l
     runner = await release.runner(BOT)
     printed = len(runner.log)
     async with daemon("dialback", runner.url) as line:
-        what = {"metadata": {"slow": slow, "seconds": long}}
-        call = await line.call(chunks(WORDS, 320), prepared=what)
+        call = await line.call(chunks(WORDS, 320), prepared={"metadata": {}})
         await call.until("ready")
         at = len(call.phone.frames)
         await until(lambda: len(call.phone.frames) > at + 1 / FRAME, "a second")
