@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 Pcm = bytes | bytearray | memoryview
 
 SAMPLE = np.dtype("<i2")
+
+AUDIBLE: Final = 20
+"""Samples up to here are silence, as for Pipecat: a resampler's dither makes -8 of 0 in mu-law."""
 
 
 class Wave(NamedTuple):
@@ -61,6 +64,13 @@ def check_channels(pcm: Pcm, channels: int) -> None:
 def silence(rate: int, seconds: float) -> bytes:
     """Return silence, to the nearest sample."""
     return bytes(2 * round(rate * seconds))
+
+
+def is_silent(audio: bytes) -> bool:
+    """Whether nothing can be heard in a frame, with or without a RIFF header."""
+    pcm = strip_riff(audio).audio
+    samples = np.frombuffer(pcm, SAMPLE, len(pcm) // 2)
+    return not samples.size or (samples.max() <= AUDIBLE and samples.min() >= -AUDIBLE)
 
 
 class SampleCarry:

@@ -8,6 +8,7 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from pipecat_bridge.audio.pcm import is_silent
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.runner.barge_in import BargeIns, Signal
 from pipecat_bridge.runner.caller_stream import CallerStream
@@ -64,7 +65,7 @@ class BotStream:
             stats, playout = self.stats, self._playout
             stats.frames_in += 1
             if not stats.spoke:
-                stats.spoke = any(frame.audio)
+                stats.spoke = not is_silent(frame.audio)
             playout.write(frame.audio, frame.rate, frame.channels, self._now())
             if playout.full and self._room_timer is None and not self.ending:
                 self._pause()

@@ -123,6 +123,8 @@ class BotLink:
 
     def _start_error(self, how: SocketClose) -> RunnerError:
         text = f"the bot was lost before it was ready: {how.reason}"
+        if not self._beginning.frames:
+            text += "; it had sent nothing"
         if self._beginning.error:
             text += f"; its last error: {self._beginning.error}"
         return RunnerBusyError(text) if how.busy else RunnerError(text)

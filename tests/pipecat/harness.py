@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -102,13 +103,14 @@ class BridgeLine:
 
 
 @asynccontextmanager
-async def daemon(mode: str, url: str, *settings: str) -> AsyncIterator[BridgeLine]:
+async def daemon(mode: str, url: str | list[str], *settings: str) -> AsyncIterator[BridgeLine]:
     """A daemon in `mode` in front of `url`, with `settings` (section.key=value)."""
     overrides = [
         f"audiosocket.listen={LOOPBACK}",
         f"api.listen={LOOPBACK}",
         f"runner.mode={mode}",
-        f"runner.url={url}",
+        f"runner.url={url if isinstance(url, str) else json.dumps(url)}",
+        f"runner.listen={LOOPBACK}",
         "runner.health_interval=0",
         "calls.drain_timeout=0",
         "api.linger=0",

@@ -35,6 +35,7 @@ class Release:
         self.python = ENVIRONMENTS / name / "bin" / "python"
         if not self.python.exists():
             raise RunnerError(f"{self.python} is not there: run make test-pipecat")
+        self._others: list[DevelopmentRunner] = []
         self._runners: dict[tuple[str, ...], DevelopmentRunner] = {}
 
     def run(self, *arguments: str) -> Program:
@@ -51,17 +52,29 @@ class Release:
             self._runners[key] = runner
         return self._runners[key]
 
+    async def new_runner(self, bot: str, *arguments: str, port: int = 0) -> DevelopmentRunner:
+        """A runner that a test has for itself, and may end."""
+        runner = DevelopmentRunner(self, PROJECT / bot, arguments, port)
+        self._others.append(runner)
+        await runner.listening()
+        return runner
+
     async def stop(self) -> None:
         """End its runners."""
-        for runner in self._runners.values():
+        for runner in (*self._runners.values(), *self._others):
             await runner.process.stop()
 
 
 class DevelopmentRunner:
-    """`python bot.py --port N`: Pipecat's own runner, with whatever the bot prints."""
+    """`python bot.py --port N`: Pipecat's own runner, with whatever the bot prints.
 
-    def __init__(self, release: Release, bot: Path, arguments: tuple[str, ...]) -> None:
-        self.port = free_port()
+    Or a server of the bot's own that takes the same arguments.
+    """
+
+    def __init__(
+        self, release: Release, bot: Path, arguments: tuple[str, ...], port: int = 0
+    ) -> None:
+        self.port = port or free_port()
         where = ["--host", "localhost", "--port", str(self.port)]
         self.process = release.run(str(bot), *where, *arguments)
         self._agent = Agent(reactor)
@@ -78,7 +91,7 @@ class DevelopmentRunner:
             if not self.process.running:
                 break
             try:
-                await self.request("GET", "/status")
+                await treq.get(f"{self.url}/status", agent=self._agent, timeout=10)
             except ConnectError:
                 await deferLater(reactor, STEP)
             else:

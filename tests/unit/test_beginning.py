@@ -10,10 +10,10 @@ from pipecat_bridge.runner.client import RunnerBusyError
 from pipecat_bridge.runner.early import Digit
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Hangup, SetVariables
-from tests.doubles.bot import BotDouble
+from tests.doubles.bot import BotDouble, riff_header
 from tests.unit.bot_side import BotSideCase, numbered, numbers
 
-SOUND = numbered(7, 8000)
+SOUND = numbered(700, 8000)
 
 
 class ReadyByTests(BotSideCase):
@@ -30,11 +30,16 @@ class ReadyByTests(BotSideCase):
         self.assertEqual(self.side.played(), SOUND)
 
     def test_silence_is_audio_too(self) -> None:
-        bot = self.silent_bot()
-        bot.burst(bytes(320), 8000)
-        self.side.turn()
-        self.assertEqual(self.side.heard.ready_by, ["audio"])
-        self.assertFalse(self.side.link.from_bot.stats.spoke)
+        """As Pipecat sends it at the end: with a WAV header, or with the dither of mu-law."""
+        for quiet in (bytes(320), riff_header(320, 8000, 1) + bytes(320), b"\xf8\xff\0\0" * 80):
+            bot = self.silent_bot()
+            bot.send_audio(quiet, 8000)
+            self.side.turn()
+            self.assertEqual(self.side.heard.ready_by, ["audio"])
+            self.assertFalse(self.side.link.from_bot.stats.spoke)
+            bot.send_audio(b"\x15\0", 8000)
+            self.side.turn()
+            self.assertTrue(self.side.link.from_bot.stats.spoke)
 
     def test_no_audio_is_none(self) -> None:
         bot = self.silent_bot()

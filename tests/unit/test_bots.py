@@ -68,7 +68,7 @@ class NextRunnerTests(PoolCase):
         for way in ("input", "output"):
             self.dial(ws_url, way)
             self.assertIsNone(self.dial_error)
-        self.reactor.advance(1.1)
+        self.reactor.advance(5.1)
         self.assertEqual((self.heard.names, self.heard.ready_by), (["ready"], ["timeout"]))
 
     def test_half_a_bot_is_let_go(self) -> None:

@@ -183,7 +183,7 @@ class RunTests(DialBackCase):
                 for way in ways:
                     self.dial(ws_url, way)
                     self.assertIsNone(self.dial_error)
-                self.reactor.advance(1.1)
+                self.reactor.advance(5.1)
                 self.assertEqual(self.heard.names, ["ready"])
 
     def test_a_bot_may_dial_before_run_is_answered(self) -> None:

@@ -509,7 +509,7 @@ class EndTests(DialCase):
         self.dial()
         self.turn(0.02)
         bot = self.server.bot
-        bot.burst(*((constant(7),) if twilio_bot else (constant(7), 16000)))
+        bot.burst(*((constant(70),) if twilio_bot else (constant(70), 16000)))
         self.turn()
         self.assertEqual(self.heard.names, ["connected", "ready"])
         self.playout.flush()

@@ -525,7 +525,7 @@ class EndTests(BotSideCase):
         ):
             with self.subTest(sockets=sockets, code=code):
                 bot = self.make().bot(sockets)
-                bot.burst(numbered(1, 8000), 8000)
+                bot.burst(numbered(100, 8000), 8000)
                 bot.close(code, "good bye")
                 self.assertEqual(self.end(), [end])
                 if end == "lost":
@@ -554,7 +554,7 @@ class EndTests(BotSideCase):
         for direction in ("input", "output"):
             with self.subTest(direction=direction):
                 bot = self.make().bot(2)
-                bot.burst(numbered(3, 8000), 8000)
+                bot.burst(numbered(300, 8000), 8000)
                 self.side.turn()
                 self.side.played()
                 bot.sockets["output"]._tcp().pauseProducing()  # it reads our close late

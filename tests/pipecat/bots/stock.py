@@ -80,7 +80,10 @@ class Echo(FrameProcessor):
             await self.pipeline_worker.queue_frame(EndFrame())
 
 
-async def bot(runner_args: WebSocketRunnerArguments) -> None:
+async def connect(
+    runner_args: WebSocketRunnerArguments,
+) -> tuple[FastAPIWebsocketTransport, str | None]:
+    """The transport of a call, and what Twilio calls its stream."""
     stream_sid = None
     params = FastAPIWebsocketParams(audio_in_enabled=True, audio_out_enabled=True)
     if runner_args.transport_type == "websocket":
@@ -95,7 +98,11 @@ async def bot(runner_args: WebSocketRunnerArguments) -> None:
             call["call_id"],
             params=TwilioFrameSerializer.InputParams(auto_hang_up=False),
         )
-    transport = FastAPIWebsocketTransport(runner_args.websocket, params)
+    return FastAPIWebsocketTransport(runner_args.websocket, params), stream_sid
+
+
+async def bot(runner_args: WebSocketRunnerArguments) -> None:
+    transport, stream_sid = await connect(runner_args)
     worker = PipelineWorker(Pipeline([transport.input(), Echo(stream_sid), transport.output()]))
 
     @worker.rtvi.event_handler("on_client_message")
