@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from pytest_twisted import ensureDeferred
+from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 
-from tests.pipecat.harness import daemon
+from tests.pipecat.harness import daemon, reactor
 from tests.pipecat.releases import OLDEST, Release
 from tests.pipecat.test_failures import WORDS, hang_up, hears, talk
 from tests.unit.signals import chunks
@@ -22,6 +25,29 @@ async def test_a_second_call_finds_another_server(release: Release) -> None:
         for call in calls:
             await hears(call)
             await hang_up(call)
+
+
+@ensureDeferred
+async def test_a_server_that_has_somebody_elses_client(release: Release) -> None:
+    if release.name == OLDEST:
+        pytest.skip("in 1.3 the newcomer takes over")
+    taken, free = await release.new_runner(SERVER), await release.new_runner(SERVER)
+    urls = [f"ws://localhost:{each.port}" for each in (taken, free)]
+    other = WebSocketClientProtocol()
+    other.factory = WebSocketClientFactory(urls[0])
+    await connectProtocol(HostnameEndpoint(reactor, "localhost", taken.port), other)
+    await other.is_open
+    async with daemon("direct", urls) as line:
+        for upstream in line.bridge.runner.pool.upstreams:
+            upstream.turn = float(upstream.name != urls[0])  # the next call is tried there first
+        call = await talk(line)
+        [failed] = call.told("attempt-failed")
+        assert failed["runner"] == urls[0]
+        assert "Server already has a connected client (1013)" in failed["reason"]
+        assert call.told("ready")[0]["runner"] == urls[1]
+        await hang_up(call)
+    other.sendClose()
+    await other.is_closed
 
 
 @ensureDeferred

@@ -116,7 +116,7 @@ class LostBeforeReadyTests(BotSideCase):
             bot = self.bot()
             bot.close(code, "no")
             lost = f"the bot was lost before it was ready: its WebSocket closed: no ({code})"
-            self.assertEqual(self.failed(bot), lost)
+            self.assertEqual(self.failed(bot), f"{lost}; it had sent nothing")
             self.assertNotIsInstance(self.side.heard.errors[0], RunnerBusyError)
 
     def test_a_reset(self) -> None:

@@ -578,7 +578,7 @@ class EndTests(BotSideCase):
             self.assertEqual(self.side.heard.names, ["failed"])
             [error] = self.side.heard.errors
             lost = "the bot was lost before it was ready: its WebSocket closed: good bye"
-            self.assertEqual(str(error), f"{lost} ({code})")
+            self.assertEqual(str(error), f"{lost} ({code}); it had sent nothing")
 
     def test_half_open(self) -> None:
         """Nothing comes back, not even pongs: dropped `ping_timeout` after the first ping."""
