@@ -155,6 +155,7 @@ async def test_a_door_that_accepts_and_then_closes() -> None:
         record = await settled(it, phone)
         assert record["outcome"] == "runner-failed"
         lost = "the bot was lost before it was ready: its WebSocket closed: not you (4003)"
+        lost += "; it had sent nothing"
         assert record["reason"] == lost
         await it.runner.until(lambda: it.runner.open_connections == 0)
 
