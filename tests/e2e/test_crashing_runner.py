@@ -21,7 +21,7 @@ from tests.e2e.test_pool import Runners, asked, make
 EVERY = 0.2
 """Seconds between two calls."""
 
-LASTS = 2.0
+LASTS = 1.6
 """Seconds of a call."""
 
 FAULTY = 30.0
@@ -78,11 +78,15 @@ class Load:
 
 
 @pytest.mark.parametrize(
-    ("mode", "sockets", "crash"),
-    [("dialback", "both", dies), ("dialback", None, closes), ("dial", None, dies)],
-    ids=["between-two-sockets", "closes", "is-reset"],
+    ("size", "mode", "sockets", "crash"),
+    [
+        pytest.param(2, "dialback", "both", dies, id="2-between-two-sockets"),
+        pytest.param(2, "dial", None, dies, id="2-reset"),
+        pytest.param(3, "dialback", None, closes, id="3-closes"),
+        pytest.param(3, "dialback", "both", dies, id="3-between-two-sockets"),
+        pytest.param(10, "dial", None, closes, id="10-closes"),
+    ],
 )
-@pytest.mark.parametrize("size", [2, 3, 10])
 def test_it_costs_no_call_and_comes_back(
     size: int, mode: str, sockets: Any, crash: Callable[[Any], None]
 ) -> None:
