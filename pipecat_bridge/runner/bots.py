@@ -183,8 +183,8 @@ class Bot:
                 failure = await self._try(lease, self._seconds(deadline, tried))
                 if failure is None:
                     return
-                await_others = self._replaces or bots.pool.could_try(tried)
-                if self._is_over(deadline, failure) or not await_others:
+                goes_on = self._replaces or bots.pool.could_try(tried)
+                if self._is_over(deadline, failure) or not goes_on:
                     break
                 self._tell(lease.upstream.name, str(failure))
                 if self._stopped:  # by one who was told
