@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -109,9 +109,11 @@ class Call:
         """The bot that the call has now."""
         return self.bots.bot
 
-    def start(self) -> None:
-        """Join both sides and ask for the bot."""
+    def start(self, doubts: Iterable[tuple[str, str]] = ()) -> None:
+        """Join both sides and ask for the bot; `doubts` are warnings that it begins with."""
         self._tell("created", {"peer": self.phone.peer})
+        for kind, text in doubts:  # before the bot is asked for: that may end the call at once
+            self.warn(kind, text)
         longest = self._options.max_duration
         if longest:
             reason = f"longer than [calls] max_duration, {longest:g} s"

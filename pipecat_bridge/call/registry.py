@@ -107,9 +107,7 @@ class Calls:
         call = self._call(prepared.request if prepared else BotRequest(call_id, {}, {}), phone)
         self._running[call_id] = call
         self._tally.enter()
-        call.start()
-        for kind, text in self._doubts(call_id, prepared):
-            call.warn(kind, text)
+        call.start(self._doubts(call_id, prepared))
         return call
 
     def _call(self, request: BotRequest, phone: Phone) -> Call:

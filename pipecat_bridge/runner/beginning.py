@@ -12,7 +12,7 @@ MAX_HELD: Final = 1 << 21
 the most that a bot would send ahead. Its socket is not read above that."""
 
 _PER_FRAME: Final = 64
-"""Bytes that a message is counted for besides its audio, so that empty ones have a bound too."""
+"""Bytes that a message is counted for besides its own, so that empty ones have a bound too."""
 
 
 class Beginning:
@@ -34,18 +34,16 @@ class Beginning:
         """True when no more should be read from the bot."""
         return self._bytes > MAX_HELD
 
-    def add(self, frame: frames.BotFrame) -> None:
-        """Hold one frame. Raises ValueError for a message that cannot be read."""
+    def add(self, frame: frames.BotFrame, size: int) -> None:
+        """Hold one frame, which came in `size` bytes. Raises ValueError for a message that cannot
+        be read."""
         if isinstance(frame, frames.Message):
             self._look_at_message(frame.data)
-            self._bytes += len(frame.data)
         elif isinstance(frame, frames.Text):
             self._look_at_command(commands.from_text(frame.text))
-            self._bytes += len(frame.text)
         elif isinstance(frame, frames.Audio) and frame.audio:
             self._ready("audio")
-            self._bytes += len(frame.audio)
-        self._bytes += _PER_FRAME
+        self._bytes += size + _PER_FRAME
         self.frames.append(frame)
 
     def _look_at_message(self, data: str) -> None:

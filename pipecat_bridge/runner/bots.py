@@ -183,10 +183,12 @@ class Bot:
                 failure = await self._try(lease, self._seconds(deadline, tried))
                 if failure is None:
                     return
-                await_others = self._replaces or bots.pool.could_try(tried)
-                if self._is_over(deadline, failure) or not await_others:
+                goes_on = self._replaces or bots.pool.could_try(tried)
+                if self._is_over(deadline, failure) or not goes_on:
                     break
                 self._tell(lease.upstream.name, str(failure))
+                if self._stopped:  # by one who was told
+                    return
             elif self._replaces and bots.reactor.seconds() + pause < deadline:
                 await deferLater(bots.reactor, pause)
                 pause, tried = min(pause * 2, LONGEST_PAUSE), []
@@ -227,6 +229,7 @@ class Bot:
         failure = await start.begin(seconds)
         if failure is not None:
             self._let_go()
+            self.link = None  # it takes nothing any more: what comes until the next one is kept
         return failure
 
     def _not_searched(self, failure: Failure) -> None:

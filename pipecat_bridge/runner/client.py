@@ -50,7 +50,8 @@ class RunnerRefusedError(RunnerError):
 
 
 class RunnerBusyError(RunnerError):
-    """The runner takes no bot now: it is full, or being stopped (HTTP 429, 503).
+    """The runner takes no bot now: it is full, or being stopped (HTTP 429, 503; close codes 1012
+    and 1013).
 
     `seconds`: how long it asked to be left alone, None when it did not say.
     """

@@ -105,11 +105,7 @@ class DialBack:
 
 
 class DialBackAttempt:
-    """One `/run`, and the `/stop` that follows it, once.
-
-    A runner that answers `/run` late or wrongly although its bot is there already (some answer only
-    when the call is over) has started it all the same.
-    """
+    """One `/run`, and the `/stop` that follows it, once."""
 
     def __init__(
         self, runner: DialBack, request: BotRequest, link: BotLink, address: RunnerAddress

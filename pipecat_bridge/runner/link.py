@@ -250,7 +250,7 @@ class BotLink:
             if self.ready:
                 self.from_bot.take(frame)
             else:
-                self._take_early(frame)
+                self._take_early(frame, len(payload))
         except ValueError as error:
             self._refuse(error)
 
@@ -263,9 +263,9 @@ class BotLink:
         except ValueError as error:
             self._refuse(error)
 
-    def _take_early(self, frame: frames.BotFrame) -> None:
+    def _take_early(self, frame: frames.BotFrame, size: int) -> None:
         beginning = self._beginning
-        beginning.add(frame)
+        beginning.add(frame, size)
         if beginning.fatal:
             self.fail(RunnerError(f"the bot reported a fatal error: {beginning.fatal}"))
         elif beginning.ready_by is not None and self.connected:

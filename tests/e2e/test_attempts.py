@@ -8,11 +8,12 @@ from urllib.parse import urlsplit
 import pytest
 from twisted.internet.protocol import Protocol
 
+from pipecat_bridge.call.events import CallEvent
 from tests.doubles.asterisk import StrictAsterisk
 from tests.doubles.link import join
 from tests.e2e.dialled import constant, samples
 from tests.e2e.memory_line import MemoryLine, memory_line
-from tests.e2e.test_pool import Runners, make
+from tests.e2e.test_pool import Runners, asked, make
 
 FIRST, SECOND = 7000, 3000
 """Values of the samples of two bots: each can be told from silence and from the other."""
@@ -153,3 +154,52 @@ def test_a_late_stop_does_not_end_the_next_bot_of_the_same_uuid() -> None:
         again.hangup()
         it.clock.turn(1.0)
         assert it.record(again)["outcome"] == "caller-hangup"
+
+
+def test_what_the_caller_presses_and_says_between_two_starts_is_kept() -> None:
+    with memory_line("calls.on_bot_lost=restart", make=lambda clock: make("dial", clock)) as it:
+        phone, bot = it.talk()
+        phone.start_audio(constant(FIRST, 0.02) for _ in range(1000))
+        it.clock.turn(0.5)
+        it.clock.refuse(urlsplit(it.runner.url).port or 0, 2.0)
+        bot.close(1012, "Service Restart")
+        it.clock.turn(0.05)
+        phone.dtmf("1")
+        while "attempt-failed" not in kinds(it, phone):
+            it.clock.turn(0.05)
+        phone.dtmf("2")
+        it.clock.turn(0.2)
+        phone.dtmf("3")
+        while "resumed" not in kinds(it, phone):
+            it.clock.turn(0.01)
+        phone.stop_audio()
+        it.clock.turn(0.5)
+        again = it.runner.bots[str(phone.call_id)]
+        keys = [each["data"]["button"] for each in again.messages if each["type"] == "dtmf"]
+        assert keys == ["1", "2", "3"]
+        # The last half a second, [caller_audio] keep_before_ready; silence follows.
+        said = sum(any(frame.pcm) for frame in again.audio) * 0.02
+        assert 0.4 <= said <= 0.6
+        phone.hangup()
+        it.clock.turn(0.5)
+
+
+@pytest.mark.parametrize("mode", ["dialback", "dial"])
+def test_a_call_that_is_stopped_by_one_who_hears_of_a_failed_start(mode: str) -> None:
+    def runners(clock: Any) -> Runners:
+        return Runners(make(mode, clock, answers=["500"]), make(mode, clock))
+
+    with memory_line(make=runners) as it:
+        first_at(it.runner.each[0], it)
+
+        def hear(event: CallEvent) -> None:
+            if event.kind == "attempt-failed":
+                it.bridge.calls.get(event.call_id).stop()
+
+        it.bridge.events.subscribe(hear)
+        phone = it.dial()
+        it.clock.turn(5.0)
+        assert it.record(phone)["outcome"] == "stopped"
+        upstreams = it.bridge.runner.pool.upstreams
+        assert [(each.calls, each.starting) for each in upstreams] == [(0, 0), (0, 0)]
+        assert asked(it.runner.each[1]) == 0

@@ -10,6 +10,7 @@ from pipecat_bridge.runner.client import RunnerBusyError
 from pipecat_bridge.runner.early import Digit
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Hangup, SetVariables
+from tests.doubles import protobuf
 from tests.doubles.bot import BotDouble, riff_header
 from tests.unit.bot_side import BotSideCase, numbered, numbers
 
@@ -183,6 +184,17 @@ class LostBeforeReadyTests(BotSideCase):
         self.side.turn()
         self.assertFalse(output.paused)
         self.assertEqual(self.side.heard.ready_by, ["audio"])
+
+    def test_too_much_of_any_kind_is_not_read(self) -> None:
+        self.make()
+        bot = BotDouble(self.side.clock)
+        self.side.dial(bot, "output")
+        said = protobuf.encode("transcription", text="word " * 10_000, user_id="", timestamp="")
+        for _ in range(2 * MAX_HELD // len(said)):
+            bot.send(said)
+        self.side.turn()
+        [output] = self.side.transports
+        self.assertTrue(output.paused)
 
     def test_the_caller_is_kept_for_the_next_bot(self) -> None:
         bot = self.bot()

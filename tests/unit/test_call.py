@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,6 +249,14 @@ class WarningTests(SynchronousTestCase):
             bot.link.stats.frames_in += answers
             self.exchange.clock.advance(1.1)
         self.assertEqual(self.warned(), ["bot-no-answer"])
+
+    def test_what_a_call_begins_with_is_told_before_its_end(self) -> None:
+        exchange = Exchange(refuses="503")
+        call_id = str(uuid4())
+        exchange.calls.prepare(call_id, {}, {}, ["caller is no number"])
+        exchange.call(call_id)
+        self.assertEqual(exchange.kinds(), ["created", "warning", "terminated"])
+        self.assertEqual(exchange.calls.record(call_id)["warnings"], {"metadata": 1})
 
     def test_each_kind_is_told_once_and_counted(self) -> None:
         call, _, _ = self.exchange.talk()
