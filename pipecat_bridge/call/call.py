@@ -114,6 +114,8 @@ class Call:
         self._tell("created", {"peer": self.phone.peer})
         for kind, text in doubts:  # before the bot is asked for: that may end the call at once
             self.warn(kind, text)
+        if self.state is State.ENDED:  # by one who was told
+            return
         longest = self._options.max_duration
         if longest:
             reason = f"longer than [calls] max_duration, {longest:g} s"
@@ -293,6 +295,8 @@ class Call:
         """
         self._loss = outcome, reason
         self._tell("bot-lost", {"reason": reason, "runner": self.bot.runner_name})
+        if self.state is not State.RESUMING:  # ended by one who was told
+            return
         self._watch.cancel("bot-mute")
         self._watch.cancel("bot-no-answer")
         self.playout.new_bot()

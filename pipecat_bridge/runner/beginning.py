@@ -8,8 +8,10 @@ from pipecat_bridge.runner.interfaces import ReadyBy
 from pipecat_bridge.wire import commands, frames, rtvi
 
 MAX_HELD: Final = 1 << 21
-"""Bytes of a bot's messages that are held until its other socket is open: 43 s of audio at 24 kHz,
+"""Bytes of a bot's messages that are held until it is ready: 43 s of audio at 24 kHz,
 the most that a bot would send ahead. Its socket is not read above that."""
+
+MAX_FAULTS: Final = 20
 
 _PER_FRAME: Final = 64
 """Bytes that a message is counted for besides its own, so that empty ones have a bound too."""
@@ -19,7 +21,8 @@ class Beginning:
     """Holds the frames of a bot that is not ready yet, and looks for signs in them.
 
     `ready_by`: what says that the bot is ready, None while nothing does. `fatal`: the error that
-    it called fatal. `error`: the last error that it told, fatal or not.
+    it called fatal. `error`: the last error that it told, fatal or not. `faults`: the first of its
+    messages that cannot be used, by kind of warning and sentence.
     """
 
     def __init__(self) -> None:
@@ -27,6 +30,7 @@ class Beginning:
         self.ready_by: ReadyBy | None = None
         self.fatal = ""
         self.error = ""
+        self.faults: list[tuple[str, str]] = []
         self._bytes = 0
 
     @property
@@ -45,6 +49,11 @@ class Beginning:
             self._ready("audio")
         self._bytes += size + _PER_FRAME
         self.frames.append(frame)
+
+    def add_fault(self, kind: str, text: str) -> None:
+        """Hold what is wrong with a message."""
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append((kind, text))
 
     def _look_at_message(self, data: str) -> None:
         if command := commands.from_text(data):

@@ -34,6 +34,10 @@ each time, up to `LONGEST_PAUSE`: a server that is redeployed is back within sec
 
 LONGEST_PAUSE: Final = 2.0
 
+LEAST_TIME: Final = 0.1
+"""Seconds before the deadline from which on no further runner is asked: it could not but fail, and
+would be blamed for that."""
+
 
 class Bots:
     """Makes bots for calls. `stopping` counts those that are being let go."""
@@ -189,7 +193,7 @@ class Bot:
                 self._tell(lease.upstream.name, str(failure))
                 if self._stopped:  # by one who was told
                     return
-            elif self._replaces and bots.reactor.seconds() + pause < deadline:
+            elif self._replaces and bots.reactor.seconds() + pause < deadline - LEAST_TIME:
                 await deferLater(bots.reactor, pause)
                 pause, tried = min(pause * 2, LONGEST_PAUSE), []
             else:
@@ -204,7 +208,8 @@ class Bot:
             self._listener.bot_attempt_failed(runner, reason)
 
     def _is_over(self, deadline: float, failure: RunnerError) -> bool:
-        return self._bots.reactor.seconds() >= deadline or isinstance(failure, BridgeError)
+        left = deadline - self._bots.reactor.seconds()
+        return left < LEAST_TIME or isinstance(failure, BridgeError)
 
     def _tried_first(self) -> list[Upstream]:
         """The runner of the lost bot is asked last, unless there is no other."""

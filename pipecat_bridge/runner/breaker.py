@@ -150,7 +150,7 @@ class Breaker:
         return opens
 
     def kept(self) -> None:
-        """A bot has stayed until the end of its call."""
+        """A bot has not been lost soon, and stayed until the end of its call."""
         self._lost_in_a_row = 0
 
     def answered(self, attempt: Attempt) -> None:

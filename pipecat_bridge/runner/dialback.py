@@ -136,9 +136,12 @@ class DialBackAttempt:
 
     async def _run(self, body: dict[str, Any], redact: Redaction) -> Answer:
         """Send `/run`; again where a runner of our own has just ended and is started anew."""
+        waits_for_answer = self.unconnected
         while True:
             base = await self._address.url()
+            self.unconnected = "the runner has not answered /stop for the last bot of this UUID"
             await self._runner.stopped(self._link.call_id, base)
+            self.unconnected = waits_for_answer
             self._asked = base
             try:
                 return await self._runner.client.request("POST", f"{base}/run", body, None, redact)

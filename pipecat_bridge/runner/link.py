@@ -115,7 +115,7 @@ class BotLink:
             return
         if not self.ready:
             self.fail(self._start_error(how))
-        elif how.clean and sockets.input is socket is not sockets.output is not None:
+        elif how.clean and sockets.input is socket and sockets.output not in (socket, None):
             self.from_bot.ending = True
             sockets.end_output()
         else:
@@ -123,10 +123,12 @@ class BotLink:
 
     def _start_error(self, how: SocketClose) -> RunnerError:
         text = f"the bot was lost before it was ready: {how.reason}"
-        if not self._beginning.frames:
+        if not self._beginning.frames and not self._beginning.faults:
             text += "; it had sent nothing"
         if self._beginning.error:
             text += f"; its last error: {self._beginning.error}"
+        elif self._beginning.faults:
+            text += f"; {self._beginning.faults[0][1]}"
         return RunnerBusyError(text) if how.busy else RunnerError(text)
 
     def _loss(self, how: SocketClose) -> Loss | None:
@@ -197,8 +199,10 @@ class BotLink:
         self._early = None
         if self.sockets.output is not None:
             self.sockets.output.resume()
-        held, self._beginning = self._beginning.frames, Beginning()
-        for frame in held:
+        held, self._beginning = self._beginning, Beginning()
+        for kind, fault in held.faults:
+            self.from_bot.warn(kind, fault)
+        for frame in held.frames:
             self._take(frame)
 
     def _start_flow(self) -> None:
@@ -287,4 +291,5 @@ class BotLink:
     def _refuse(self, error: ValueError) -> None:
         self.from_bot.stats.bad_frames += 1
         kind = "bad-command" if isinstance(error, CommandError) else "bad-message"
-        self.from_bot.warn(kind, f"a message from the bot was dropped: {error}")
+        tell = self.from_bot.warn if self.ready else self._beginning.add_fault
+        tell(kind, f"a message from the bot was dropped: {error}")

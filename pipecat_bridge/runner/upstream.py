@@ -225,11 +225,12 @@ class Lease:
 
     def lost(self, reason: str, busy: bool) -> None:
         """The bot was ready and is lost; `busy`: its runner restarts, or has no room."""
-        ready_at, self._ready_at = self._ready_at, None
+        soon = self._ready_at is not None and self._age() < SOON
+        self._ready_at = None
         self.upstream.remember()
         if busy:
             self.upstream.breaker.busy(self._attempt, None)
-        elif ready_at is not None and self.upstream.clock.seconds() - ready_at < SOON:
+        elif soon:
             self.upstream.lost_soon(self._attempt, reason)
         self.give_back()
 
@@ -240,8 +241,12 @@ class Lease:
         if self._held:
             self._held = False
             self.upstream.calls -= 1
-            if self._ready_at is not None:
+            if self._ready_at is not None and self._age() >= SOON:
                 self.upstream.breaker.kept()
+
+    def _age(self) -> float:
+        """Seconds since the bot was ready."""
+        return self.upstream.clock.seconds() - (self._ready_at or 0.0)
 
     def _settle(self, result: Result | None) -> bool:
         """Note what became of the start; false when that is known already."""

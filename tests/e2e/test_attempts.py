@@ -203,3 +203,16 @@ def test_a_call_that_is_stopped_by_one_who_hears_of_a_failed_start(mode: str) ->
         upstreams = it.bridge.runner.pool.upstreams
         assert [(each.calls, each.starting) for each in upstreams] == [(0, 0), (0, 0)]
         assert asked(it.runner.each[1]) == 0
+
+
+def test_a_stop_that_is_not_answered_is_not_waited_for_beyond_the_deadline() -> None:
+    with memory_line("runner.connect_timeout=2", stop_after=100.0) as it:
+        first, _ = it.talk()
+        first.hangup()
+        it.clock.turn(0.1)
+        again = it.dial(call_id=first.call_id)
+        it.clock.turn(2.1)
+        record = it.record(again)
+        assert record["outcome"] == "runner-failed"
+        waited = "the runner has not answered /stop for the last bot of this UUID within 2 s"
+        assert record["reason"] == waited

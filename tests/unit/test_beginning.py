@@ -68,6 +68,29 @@ class ReadyByTests(BotSideCase):
         self.assertIn(rtvi.BotStartedSpeaking(), heard.events)
         self.assertEqual(self.side.played(), SOUND)
 
+    def test_a_message_that_cannot_be_read_is_told_once_it_is_ready(self) -> None:
+        bot = self.silent_bot()
+        bot.send(b"\xff\xff\xff")
+        self.side.turn()
+        self.assertEqual(self.side.heard.warnings, [])
+        bot.burst(SOUND, 8000)
+        self.side.turn()
+        [(kind, text)] = self.side.heard.warnings
+        self.assertEqual(kind, "bad-message")
+        self.assertIn("a message from the bot was dropped: ", text)
+        self.assertEqual(self.side.link.from_bot.stats.bad_frames, 1)
+
+    def test_of_a_failed_bot_it_is_no_more_than_part_of_the_reason(self) -> None:
+        bot = self.silent_bot()
+        for _ in range(30):
+            bot.send(b"\xff\xff\xff")
+        self.side.turn()
+        bot.close(1011, "no")
+        self.side.turn(0.05)
+        heard = self.side.heard
+        self.assertEqual(heard.warnings, [])
+        self.assertIn("(1011); a message from the bot was dropped: ", str(heard.errors[0]))
+
     def test_a_wrong_message_that_was_held_costs_nothing_else(self) -> None:
         bot = self.silent_bot()
         bot.send_audio(b"", 1)

@@ -122,7 +122,7 @@ class OnceTests(SynchronousTestCase):
 
     def test_a_runner_that_refuses_at_once(self) -> None:
         exchange = Exchange(refuses="503")
-        call, phone, bot = exchange.call()
+        call, phone, _ = exchange.call()
         self.assertEqual(exchange.kinds(), ["created", "terminated"])
         self.assertEqual((call.outcome, call.reason), (Outcome.RUNNER_FAILED, "503"))
         self.assertEqual((bot.stops, len(phone.hangups)), (1, 1))
@@ -214,6 +214,30 @@ class LimitTests(SynchronousTestCase):
         call, _, _ = exchange.talk()
         call.phone_gone()
         self.assertEqual(exchange.clock.getDelayedCalls(), [])
+
+
+class StoppedByListenerTests(SynchronousTestCase):
+    """Who is told of an event may end the call at once."""
+
+    def test_nothing_goes_on(self) -> None:
+        for kind in ("created", "bot-lost"):
+            with self.subTest(kind=kind):
+                exchange = Exchange(on_bot_lost="restart")
+
+                def stop(event: Any, exchange: Exchange = exchange, kind: str = kind) -> None:
+                    if event.kind == kind:
+                        exchange.calls.get(event.call_id).stop()
+
+                exchange.calls.events.subscribe(stop)
+                call, phone, _ = exchange.call()
+                if kind == "bot-lost":
+                    call.bot_ready("bot-ready")
+                    call.bot_lost("connection", "reset")
+                self.assertEqual(call.outcome, Outcome.STOPPED)
+                self.assertEqual(len(phone.hangups), 1)
+                self.assertEqual(exchange.clock.getDelayedCalls(), [])
+                self.assertEqual(len(exchange.runner.bots), 1)
+                self.assertEqual(exchange.told[-1].kind, "terminated")
 
 
 class WarningTests(SynchronousTestCase):

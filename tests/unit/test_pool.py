@@ -167,6 +167,19 @@ class ChoiceTests(PoolCase):
             lease.lost("reset", busy=False)
         self.assertEqual((first.lost, first.state), (0, "closed"))
 
+    def test_a_caller_who_leaves_soon_says_nothing_for_the_bot(self) -> None:
+        first = self.upstreams[0]
+        for number in range(3):
+            self.assertEqual(first.state, "closed")
+            short = self.take_at(first)
+            short.ready()
+            short.give_back()
+            lost = self.take_at(first)
+            lost.ready()
+            lost.lost("reset", busy=False)
+            self.assertEqual(first.lost, number + 1)
+        self.assertEqual(first.state, "open")
+
     def test_equals_take_turns_in_an_order_that_is_left_to_chance(self) -> None:
         orders: set[tuple[str, ...]] = set()
         for seed in range(30):
