@@ -122,7 +122,7 @@ class OnceTests(SynchronousTestCase):
 
     def test_a_runner_that_refuses_at_once(self) -> None:
         exchange = Exchange(refuses="503")
-        call, phone, _ = exchange.call()
+        call, phone, bot = exchange.call()
         self.assertEqual(exchange.kinds(), ["created", "terminated"])
         self.assertEqual((call.outcome, call.reason), (Outcome.RUNNER_FAILED, "503"))
         self.assertEqual((bot.stops, len(phone.hangups)), (1, 1))
