@@ -22,6 +22,7 @@ from tests.doubles.watch import Watched
 Answer = Literal[
     "ok",
     "slow",  # ok, after `slow` seconds
+    "401",
     "500",
     "503",
     "429",

@@ -88,13 +88,28 @@ def talks_then(act: Act) -> Act:
     return both_of_it
 
 
+NEXT = {
+    "failed": "elsewhere after 3 in a row",
+    "lost": "elsewhere after 3 in a row",
+    "busy": "elsewhere for 1 s",
+}
+"""By standing: where the next calls go, with the defaults. QUICK makes the 3 a 1."""
+
 LOST = "the bot was lost before it was ready"
 
 STARTS = [
     Failure("the runner refuses connections", both(), "runner-failed", "refused", "failed"),
     Failure("it does not answer", both(answers=["hang"]), "runner-failed", "within 1 s", "failed"),
     Failure("it closes without an answer", both(answers=["drop"]), "runner-failed", "", "failed"),
+    Failure("it answers 401", both(answers=["401"]), "runner-failed", "with 401", "failed"),
     Failure("it answers 500", both(answers=["500"]), "runner-failed", "with 500", "failed"),
+    Failure(
+        "it answers with an error",
+        both(answers=["error"]),
+        "runner-failed",
+        "no worker is free",
+        "failed",
+    ),
     Failure("it answers 429 or 503", both(answers=["503"]), "runner-failed", "with 503", "busy"),
     Failure("it redirects", both(answers=["redirect"]), "runner-failed", "307", "failed"),
     Failure(
@@ -348,6 +363,10 @@ def test_the_page_has_these_rows() -> None:
     table = text.partition("## How a bot can fail")[2].partition("\n## ")[0]
     rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")][1:]
     found = [tuple(cell.strip().strip("`") for cell in row) for row in rows]
-    expected = [(row.name, row.outcome, "served", row.standing) for row in STARTS]
-    expected += [(row.name, row.outcome, row.outcome, row.standing) for row in TALKS]
+    expected = [
+        (row.name, row.outcome, "served", row.standing, NEXT[row.standing]) for row in STARTS
+    ]
+    expected += [
+        (row.name, row.outcome, row.outcome, row.standing, NEXT[row.standing]) for row in TALKS
+    ]
     assert found == expected
