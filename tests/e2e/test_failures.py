@@ -105,7 +105,7 @@ STARTS = [
     Failure("it answers 500", both(answers=["500"]), "runner-failed", "with 500", "failed"),
     Failure(
         "it answers with an error",
-        both(answers=["error"]),
+        {"dialback": {"answers": ["error"]}},
         "runner-failed",
         "no worker is free",
         "failed",
