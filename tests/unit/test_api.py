@@ -333,7 +333,9 @@ class PrepareTests(ApiCase):
             (b'{"metadata":' + b'{"a":' * 40 + b"1" + b"}" * 41, "nested deeper than"),
             (b'{"metadata":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "JSON"),
         ):
-            self.assertIn(expected, self.problem(400, "PUT", self.path, body))
+            # msgspec's own words, of which releases write "utf-8" and "UTF-8".
+            problem = self.problem(400, "PUT", self.path, body).lower()
+            self.assertIn(expected.lower(), problem)
             self.assertIsNone(self.calls.prepared(UUID))
 
     def test_a_big_body(self) -> None:
