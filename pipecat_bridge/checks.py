@@ -154,6 +154,9 @@ def _endpoint_fault(description: str) -> str:
     expected = "expected an endpoint such as tcp:9092:interface=127.0.0.1"
     if description.startswith(("systemd:", "haproxy:systemd:")):
         return ""  # known to the service that systemd starts, and to no check by hand
+    if re.match(r"(?:haproxy:)?tls:\d", description):
+        # Twisted would take the number for a folder of certificates, and listen on port 443.
+        return "expected an endpoint such as ssl:9092:privateKey=key.pem:certKey=cert.pem"
     try:
         serverFromString(None, description)
     except Exception as error:  # noqa: BLE001 - each kind of endpoint has its own

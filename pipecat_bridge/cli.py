@@ -72,7 +72,7 @@ def _call_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         metavar="SECONDS",
         help="hang up after this time (default: 5 s after the end of the WAV file, "
-        "10 s without one)",
+        "15 s without one)",
     )
 
 
@@ -155,7 +155,8 @@ def _version(_: argparse.Namespace) -> int:
 
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
+    good = colon and host and "/" not in host and port.isdigit() and 0 < int(port) < 65536
+    if not good:
         raise argparse.ArgumentTypeError(f"{text!r} is no address, expected HOST:PORT")
     return host.strip("[]"), int(port)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ class Daemon(MultiService):
     """Services that start together, and end on SIGTERM or SIGINT with exit status 0.
 
     `observer` writes the log when the daemon runs under twistd; None: twistd's own does.
+    `in_background`: twistd has gone there when the services start, and waits to hear of it.
     """
 
     _log = Logger(namespace="pipecat_bridge")
@@ -31,6 +33,7 @@ class Daemon(MultiService):
         super().__init__()
         self.reactor = reactor
         self.observer: ILogObserver | None = None
+        self.in_background = False
         self._ending = False
         self._hurried = False
         self._lingering: Deferred[None] | None = None
@@ -41,11 +44,12 @@ class Daemon(MultiService):
             parent.setComponent(ILogObserver, self.observer)  # twistd asks for it after this
 
     def privilegedStartService(self) -> None:
-        with ports_that_are_free():
+        with ports_that_are_free(self.in_background):
             super().privilegedStartService()
 
     def startService(self) -> None:
-        with ports_that_are_free():  # twist, other than twistd, does not ask for the above
+        # twist, other than twistd, does not ask for the above.
+        with ports_that_are_free(self.in_background):
             super().startService()
         # The reactor sets its own handlers when it starts.
         self.reactor.callWhenRunning(self.handle_signals)
@@ -98,13 +102,25 @@ class Daemon(MultiService):
         return waiting.addErrback(lambda _: None)
 
 
+class StartError(Exception):
+    """The daemon cannot start; the text says why."""
+
+
 @contextmanager
-def ports_that_are_free() -> Iterator[None]:
-    """A port that is taken ends the daemon's start, with a sentence and exit status 1."""
+def ports_that_are_free(in_background: bool) -> Iterator[None]:
+    """Exit with status 1 and a sentence if a port cannot be listened on.
+
+    In the background it is an exception: twistd's first process prints it, and waits for ever if
+    its second one just exits.
+    """
     try:
         yield
     except CannotListenError as error:
-        sys.exit(
-            f"{error} Is another bridge running? The ports are set by [audiosocket] listen,"
-            " [runner] listen and [api] listen."
-        )
+        taken = getattr(error.socketError, "errno", None) == errno.EADDRINUSE
+        text = f"{error} {'Is another bridge running? ' if taken else ''}{_PORTS}"
+        if in_background:
+            raise StartError(text) from None
+        sys.exit(text)
+
+
+_PORTS = "The ports are set by [audiosocket] listen, [runner] listen and [api] listen."

@@ -23,8 +23,8 @@ EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE)
 
 EXHAUSTED_HELP: Final = "Times that a file descriptor was wanted and none was left"
 
-_ACCEPTING: Final = "twisted.internet.tcp"
-"""Where Twisted tells, and tells only there, that it could not accept a connection."""
+_ACCEPTING: Final = "twisted.internet.tcp.Port"
+"""Who tells that a connection could not be accepted; Twisted tells it nowhere but in the log."""
 
 
 def raise_limit() -> int:

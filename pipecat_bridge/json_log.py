@@ -21,6 +21,9 @@ Simple = str | int | float | bool
 _OURS: Final = frozenset(("time", "level", "logger", "message", "call", "call_id", "traceback"))
 """Names that are taken: of the members that every line may have."""
 
+_SAID: Final = frozenset(("details",))
+"""Names of fields that are part of the message, and no more."""
+
 _LEGACY: Final = frozenset(("system", "isError", "format", "why", "failure", "printed"))
 """Names that Twisted's older way of logging takes."""
 
@@ -88,7 +91,7 @@ def fields_of(event: dict[Any, Any]) -> dict[str, Simple]:
         for name, value in event.items()
         if isinstance(name, str)
         and isinstance(value, (str, int, float))
-        and name not in _OURS | _LEGACY
+        and name not in _OURS | _SAID | _LEGACY
         and not name.startswith("log_")
     }
 

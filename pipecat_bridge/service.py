@@ -269,6 +269,8 @@ def makeService(usage: Options, reactor: Any = None) -> Daemon:
     reactor.callWhenRunning(tune_collector)
     several = options.service.workers > 1
     daemon = Supervisor(options, reactor) if several else Bridge(options, reactor)
+    command: Any = getattr(usage, "parent", None)  # twistd's options, or twist's
+    daemon.in_background = not (command or {}).get("nodaemon", True)  # which twist has not
     if options.service.log_format == "json":
-        write_json(daemon, usage.parent)
+        write_json(daemon, command)
     return daemon

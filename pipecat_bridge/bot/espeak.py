@@ -81,7 +81,7 @@ class Espeak:
             import espeakng_loader
         except ImportError as error:
             raise SpeechError(
-                "the package espeakng-loader is missing: pip install 'pipecat-bridge[bot]'"
+                "the package espeakng-loader is missing: pip install '.[bot]' in the checkout"
             ) from error
         library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()

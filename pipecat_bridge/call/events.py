@@ -91,6 +91,7 @@ LOGGED = {
     "initialized",
     "interrupted",
     "play-dtmf",
+    "ready",
     "rejected",
     "resumed",
     "terminated",
@@ -120,7 +121,7 @@ class EventLog:
             details = " ".join(f"{key}={_on_one_line(value)}" for key, value in shown.items())
             self._log.emit(
                 LogLevel.warn if event.kind in WARNED else LogLevel.info,
-                "{call_id} {kind} {details}",
+                "{call_id} {kind} {details}" if details else "{call_id} {kind}",
                 call_id=event.call_id,
                 kind=event.kind,
                 details=details,

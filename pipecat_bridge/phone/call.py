@@ -24,6 +24,8 @@ from pipecat_bridge.phone.wav import WavError, at_rate, read_wav, write_wav
 CONNECT_SECONDS: Final = 5.0
 # How long the caller listens after the last sample of the WAV file.
 LINGER_SECONDS: Final = 5.0
+SILENT_SECONDS: Final = 15.0
+"""Of a call without a WAV file: more than a bridge waits for a bot ([runner] connect_timeout)."""
 
 
 class CallOptions(NamedTuple):
@@ -131,7 +133,7 @@ def _prepared(options: CallOptions) -> tuple[Microphone, float]:
         except OSError as problem:
             raise CallError(f"no call: {_not_written(options.out, problem)}") from problem
     microphone = Microphone()
-    seconds = 2 * LINGER_SECONDS
+    seconds = SILENT_SECONDS
     if options.wav is not None:
         try:
             samples, rate = read_wav(options.wav)
@@ -165,7 +167,7 @@ def _outcome(options: CallOptions, recording: Recording, ending: Ending) -> str:
             raise CallError(_not_written(options.out, problem)) from problem
     spoken = sum(one.seconds for one in spans(timeline.bot, timeline.rate))
     if fault := _fault(ending, "only silence" if recording.chunks else "no audio", bool(spoken)):
-        raise CallError(fault)
+        raise CallError(f"call {options.call_id}: {fault}")
     pace = pace_of(recording, timeline)
     kept = f"; the recording is in {options.out}" if options.out else ""
     return (
@@ -179,10 +181,11 @@ def _outcome(options: CallOptions, recording: Recording, ending: Ending) -> str:
 def _fault(ending: Ending, quiet: str, heard: bool) -> str:
     """What was wrong with a call, "" when a bot was heard; `quiet` is what came in place of it."""
     if ending.how is How.FAULT:
-        return f"the call was ended as Asterisk would after {ending.at:.1f} s: {ending.detail}"
+        return f"it was ended as Asterisk would after {ending.at:.1f} s: {ending.detail}"
     if heard:
         lost = f"the connection was lost after {ending.at:.1f} s: {ending.detail}"
         return lost if ending.how is How.LOST else ""
     if ending.how is How.WE_HUNG_UP:
         return f"the bot was not heard: {quiet} came back in {ending.at:.1f} s"
-    return f"the call was refused: {ending.how.value} after {ending.at:.1f} s, before any sound"
+    where = "the bridge's log and GET /v1/calls/ with its UUID tell why"
+    return f"{ending.how.value} after {ending.at:.1f} s, before any sound: {where}"

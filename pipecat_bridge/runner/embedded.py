@@ -23,8 +23,8 @@ def missing_extra() -> str:
     """A sentence when the packages of the bot extra are not installed, else nothing."""
     if find_spec("pipecat") is None:
         return (
-            'runner mode "embedded" needs Pipecat, which is not installed: install'
-            ' "pipecat-bridge[bot]", or set [runner] mode = "dialback" and the url of a runner'
+            'runner mode "embedded" needs Pipecat, which is not installed: pip install ".[bot]"'
+            " in the checkout, or set [runner] mode and url for a bot of your own"
         )
     return ""
 

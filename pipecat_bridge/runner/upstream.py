@@ -16,6 +16,11 @@ from pipecat_bridge.runner.breaker import Attempt, Breaker, State
 Health = Literal["unchecked", "unknown", "fine", "draining", "silent"]
 Result = Literal["ready", "failed", "busy"]
 
+_IN_WORDS: Final[dict[Health, str]] = {
+    "draining": "says that it takes no calls",
+    "silent": "is not well",
+}
+
 RESULTS: Final[tuple[Result, ...]] = ("ready", "failed", "busy")
 
 STARTING: Final = 4
@@ -167,7 +172,7 @@ class Upstream:
         before, self.health = self.health, health
         if health != before:
             self._log.warn(
-                "runner {name} is {health}: {what}", name=self.name, health=health, what=what
+                "runner {name} {state}: {what}", name=self.name, state=_IN_WORDS[health], what=what
             )
 
     @contextmanager
@@ -183,7 +188,7 @@ class Upstream:
         if self.breaker.busy_for > 0:
             return f"{self.name} is busy, for {self.breaker.busy_for:.1f} s more"
         if self.health == "draining":
-            return f"{self.name} is draining"
+            return f"{self.name} {_IN_WORDS[self.health]}"
         wait = f"for {self.breaker.left:.1f} s more" if self.state == "open" else "but for one"
         return f"{self.name} is left alone {wait} ({self._fault})"
 

@@ -68,7 +68,12 @@ class JSONResource(Resource):
         except Exception:  # noqa: BLE001 - whatever it is, the client gets JSON
             answer = self._failed(Failure())
         if isinstance(answer, tuple):
-            return write(request, *answer)
+            body = write(request, *answer)
+            if method != "HEAD":
+                return body
+            # Twisted logs a warning about a body here.
+            request.setHeader("content-length", str(len(body)))
+            return b""
         answer.addErrback(self._failed).addCallback(_finish, request, request.notifyFinish())
         return NOT_DONE_YET
 

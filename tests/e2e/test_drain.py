@@ -358,3 +358,22 @@ async def test_a_configuration_that_is_wrong(command: list[str], tmp_path: Path)
     it = Daemon(command=command, arguments=("--config", str(path), "--check"))
     await it.ended
     assert (it.status, it.text) == (0, f"{path}: good\n")
+
+
+@ensureDeferred
+async def test_a_port_that_is_taken_in_the_background(tmp_path: Path) -> None:
+    """twistd's first process tells what its second one has found, and ends."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        files = (f"--pidfile={tmp_path}/pid", f"--logfile={tmp_path}/log")
+        it = Daemon(
+            *SETTINGS,
+            f"audiosocket.listen=tcp:{port}:interface=127.0.0.1",
+            command=[TWISTD[0], *files],
+        )
+        await it.ended
+    assert it.status == 1
+    assert f"Couldn't listen on 127.0.0.1:{port}" in it.text
+    sentence = "Address already in use. Is another bridge running? The ports are set by"
+    assert sentence in (tmp_path / "log").read_text()
+    assert not (tmp_path / "pid").exists()

@@ -160,6 +160,7 @@ class FaultTests(ConfigCase):
             ("api.listen=", "expected an endpoint"),
             ("api.listen=tcp:70000", "expected an endpoint"),
             ("api.listen=tcp:8080:interfaec=::1", "expected an endpoint"),
+            ("api.listen=tls:8080", "expected an endpoint such as ssl:9092:privateKey="),
             ("runner.url=ftp://host", "expected a URL such as http://"),
             ("runner.url=localhost:8000", "expected a URL such as http://"),
             ("runner.url=", "expected a URL such as http://"),

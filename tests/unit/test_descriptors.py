@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import errno
 import resource
+from typing import Any
 
-from twisted.internet.error import ConnectBindError, DNSLookupError
+from twisted.internet.error import ConnectBindError, ConnectionDone, DNSLookupError
 from twisted.internet.error import ConnectionRefusedError as Refused
+from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock
+from twisted.internet.tcp import Port
+from twisted.internet.testing import MemoryReactor
 from twisted.logger import Logger, capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.descriptors import EPISODE, Descriptors, limit, raise_limit
+
+
+class NoneLeft:
+    """A listening socket of a process without descriptors."""
+
+    def __init__(self, error: int) -> None:
+        self.error = error
+
+    def accept(self) -> None:
+        raise OSError(self.error, "")
 
 
 class LimitTests(SynchronousTestCase):
@@ -45,8 +60,20 @@ class DescriptorTests(SynchronousTestCase):
         self.assertEqual(len(lines), 2)
         self.assertIn(f"no file descriptors are left of {limit()}", lines[0])
 
-    def test_what_twisted_says_when_it_cannot_accept(self) -> None:
-        log = Logger(namespace="twisted.internet.tcp")
+    def test_a_port_that_cannot_accept(self) -> None:
+        """Twisted's own: it tells that in the log only."""
+        for error in (errno.EMFILE, errno.ENFILE):
+            port: Any = Port(0, Factory(), interface="127.0.0.1", reactor=MemoryReactor())
+            port.startListening()
+            self.addCleanup(port.connectionLost, Failure(ConnectionDone()))
+            real, port.socket = port.socket, NoneLeft(error)
+            before = self.descriptors.exhausted
+            port.doRead()
+            port.socket = real
+            self.assertGreater(self.descriptors.exhausted, before, errno.errorcode[error])
+
+    def test_what_twisted_says_of_it(self) -> None:
+        log = Logger(namespace="twisted.internet.tcp.Port")
         log.info("EMFILE encountered; releasing reserved file descriptor.")
         log.info("Could not accept new connection ({acceptError})", acceptError="ENFILE")
         self.assertEqual(self.descriptors.exhausted, 2)

@@ -269,7 +269,7 @@ class ExtraTests(SynchronousTestCase):
     def test_missing_it_names_both_ways_out(self) -> None:
         with mock.patch.dict(sys.modules, pipecat=None):
             said = missing_extra()
-        for way in ('"pipecat-bridge[bot]"', 'mode = "dialback"', "url"):
+        for way in ('pip install ".[bot]"', "[runner] mode and url"):
             self.assertIn(way, said)
 
 

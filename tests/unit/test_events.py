@@ -76,7 +76,7 @@ class LogTests(SynchronousTestCase):
         for told, line in (
             (event("bot-lost", reason="reset"), "42 bot-lost reason=reset"),
             (event("resumed", resumption=1), "42 resumed resumption=1"),
-            (event("hangup", reason=""), "42 hangup "),
+            (event("hangup", reason=""), "42 hangup"),
             (event("transfer", target="support"), "42 transfer target=support"),
             (event("play-dtmf", digits="12#"), "42 play-dtmf digits=12#"),
         ):

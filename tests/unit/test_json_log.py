@@ -79,7 +79,6 @@ class LineTests(SynchronousTestCase):
                 "message": "x terminated outcome=completed n=3",
                 "call": "x",
                 "kind": "terminated",
-                "details": "outcome=completed n=3",
                 "outcome": "completed",
                 "n": 3,
                 "reason": "",

@@ -325,7 +325,7 @@ class NoChoiceTests(PoolCase):
         third.health = "draining"
         wanted = (
             "no runner is left: http://a is left alone for 1.0 s more (refused); http://b is busy,"
-            " for 4.0 s more; http://c is draining; and 2 more"
+            " for 4.0 s more; http://c says that it takes no calls; and 2 more"
         )
         self.assertEqual(self.pool.why_none(), wanted)
         self.clock.advance(1.1)
