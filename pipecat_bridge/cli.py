@@ -37,6 +37,7 @@ class Command(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; the exit status."""
     parser = argparse.ArgumentParser(prog="pipecat-bridge", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"pipecat-bridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:
         one = commands.add_parser(command.name, help=command.help, description=command.help)

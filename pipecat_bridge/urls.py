@@ -18,6 +18,7 @@ _PATH = re.compile(r"/[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*")
 _NAME = re.compile(r"(?=.*[a-z-])[a-z0-9.-]+|[0-9]+(\.[0-9]+)+")
 """What is digits only is no name to TLS."""
 _ADDRESS = re.compile(r"(.*\]|[^:]*)(:[0-9]{1,5})?")
+_IN_BRACKETS = re.compile(r"\[[^\[\]]*\]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#]+)")
 
 
@@ -36,8 +37,11 @@ def url_fault(url: str, schemes: Sequence[str], *, query: bool = True) -> str:
         return "host or port is wrong"
     if parts.scheme not in schemes:
         return "the scheme is wrong" if parts.scheme else "it has no scheme"
-    if not _ADDRESS.fullmatch(parts.netloc.rpartition("@")[2]) or not good_port:
+    found = _ADDRESS.fullmatch(parts.netloc.rpartition("@")[2])
+    if not found or not good_port:
         return "the port is no number from 1 to 65535"
+    if "]" in found[1] and not _IN_BRACKETS.fullmatch(found[1]):
+        return "host or port is wrong"  # urlsplit passes over what is between "]" and ":"
     if "#" in url:
         return "it has a fragment"
     if "?" in url and not query:

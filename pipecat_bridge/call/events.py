@@ -88,12 +88,10 @@ LOGGED = {
     "created",
     "dtmf",
     "hangup",
-    "initialized",
     "interrupted",
     "play-dtmf",
     "ready",
     "rejected",
-    "resumed",
     "terminated",
     "transfer",
 }

@@ -201,7 +201,7 @@ async def test_sigterm_in_a_call_lets_it_go_on_and_a_second_one_does_not() -> No
     try:
         async with daemon(*settings) as it:
             phone = await connect_asterisk(reactor, it.phones)
-            await it.until(lambda: f"{phone.call_id} initialized" in it.text)
+            await it.until(lambda: f"{phone.call_id} ready" in it.text)
             it.process.signalProcess("TERM")
             await it.until(lambda: "draining: 1 calls" in it.text)
             count = len(phone.frames)
@@ -230,7 +230,7 @@ async def test_the_dialplans_of_the_last_calls_are_answered(workers: int) -> Non
                 await it.until(lambda: it.text.count("is ready, process") == workers)
             phones = [await connect_asterisk(reactor, it.phones) for _ in range(20)]
             for phone in phones:
-                await it.until(lambda phone=phone: f"{phone.call_id} initialized" in it.text)
+                await it.until(lambda phone=phone: f"{phone.call_id} ready" in it.text)
             it.process.signalProcess("TERM")
             await it.until(lambda: "draining: 20 calls" in it.text)
             for bot in runner.bots.values():
@@ -257,7 +257,7 @@ async def test_a_second_signal_does_not_wait_for_dialplans() -> None:
     try:
         async with daemon(f"runner.url={await runner.listen()}", "api.linger=3600") as it:
             phone = await connect_asterisk(reactor, it.phones)
-            await it.until(lambda: f"{phone.call_id} initialized" in it.text)
+            await it.until(lambda: f"{phone.call_id} ready" in it.text)
             phone.hangup()
             await it.until(lambda: f"{phone.call_id} terminated" in it.text)
             it.process.signalProcess("TERM")
@@ -308,7 +308,7 @@ async def test_a_signal_to_all_processes_leaves_calls_their_runner(
         await it.started()
         await it.until(lambda: "embedded runner listens on" in it.text)
         phone = await connect_asterisk(reactor, it.phones)
-        await it.until(lambda: f"{phone.call_id} initialized" in it.text)
+        await it.until(lambda: f"{phone.call_id} ready" in it.text)
         os.killpg(it.process.pid, number)
         await it.until(lambda: "draining: 1 calls" in it.text)
         await phone.until(lambda: any(any(frame.payload) for frame in phone.frames))
@@ -374,6 +374,4 @@ async def test_a_port_that_is_taken_in_the_background(tmp_path: Path) -> None:
         await it.ended
     assert it.status == 1
     assert f"Couldn't listen on 127.0.0.1:{port}" in it.text
-    sentence = "Address already in use. Is another bridge running? The ports are set by"
-    assert sentence in (tmp_path / "log").read_text()
     assert not (tmp_path / "pid").exists()

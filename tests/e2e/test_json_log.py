@@ -49,7 +49,7 @@ async def test_standard_output(command: list[str]) -> None:
         settings = (JSON, f"runner.url={url}", "api.linger=0")
         async with daemon(*settings, command=command) as it:
             phone = await connect_asterisk(reactor, it.phones)
-            await it.until(lambda: f"{phone.call_id} initialized" in it.text)
+            await it.until(lambda: f"{phone.call_id} ready" in it.text)
             phone.hangup()
             await it.until(lambda: f"{phone.call_id} terminated" in it.text)
             it.process.signalProcess("TERM")

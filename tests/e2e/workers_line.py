@@ -25,7 +25,7 @@ from tests.e2e.test_drain import SETTINGS, Daemon
 
 reactor: Any = _reactor
 
-READY = r"(\S+) initialized"
+READY = r"(\S+) ready "
 """What a daemon logs of a call whose bot is ready."""
 
 

@@ -139,7 +139,7 @@ class RouteTests(ApiCase):
         text = PAGE.read_text("utf-8")
         call, _, _ = self.exchange.talk(UUID)
         counters = record(call)["stats"]
-        own = {"set", *LOGGED}
+        own = {"initialized", "resumed", "set", *LOGGED}
         words = {*(one.value for one in (*State, *Outcome)), *own, *OUTCOME}
         self.assertEqual([word for word in sorted(words) if f"`{word}`" not in text], [])
         fields = {*counters, *record(call)}

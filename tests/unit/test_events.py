@@ -75,7 +75,7 @@ class LogTests(SynchronousTestCase):
     def test_a_line_for_what_a_bot_does(self) -> None:
         for told, line in (
             (event("bot-lost", reason="reset"), "42 bot-lost reason=reset"),
-            (event("resumed", resumption=1), "42 resumed resumption=1"),
+            (event("ready", by="audio", runner="http://a"), "42 ready by=audio runner=http://a"),
             (event("hangup", reason=""), "42 hangup"),
             (event("transfer", target="support"), "42 transfer target=support"),
             (event("play-dtmf", digits="12#"), "42 play-dtmf digits=12#"),

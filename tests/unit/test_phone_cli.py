@@ -31,6 +31,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
 class CommandTests(SynchronousTestCase):
     def test_version(self) -> None:
         self.assertEqual(run("version"), (0, __version__ + "\n", ""))
+        self.assertEqual(run("--version"), (0, f"pipecat-bridge {__version__}\n", ""))
 
     def test_help_names_every_command(self) -> None:
         status, out, _ = run("--help")
@@ -66,6 +67,7 @@ class CommandTests(SynchronousTestCase):
         for words, message in (
             ("call 9092", "'9092' is no address, expected HOST:PORT"),
             ("call host:0", "is no address"),
+            ("call http://127.0.0.1:9092", "is no address"),
             ("call --duration never", "'never' is no time, expected seconds above 0"),
             ("call --duration -1", "is no time"),
             ("call --rate 8001", "8001"),

@@ -159,6 +159,7 @@ class RefusedTests(SynchronousTestCase):
             ("direct", "ws://h:0/", "the port is no number from 1 to 65535"),
             ("direct", "ws://h:65536/", "host or port is wrong"),
             ("direct", "ws://h:/", "the port is no number from 1 to 65535"),
+            ("direct", "ws://[::1];]/", "host or port is wrong"),
             ("direct", "ws://[::1]:/", "the port is no number from 1 to 65535"),
             ("direct", "ws://[fe80::1%25eth0]/", "'fe80::1%25eth0' can be no host"),
             ("direct", "ws://unix:80/x", "unix is no host"),
