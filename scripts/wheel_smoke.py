@@ -139,7 +139,7 @@ class Installed:
         config = self._config("embedded", *free_ports(3))
         with self._daemon(command, config) as daemon:
             daemon.expect_exit(1, START_WITHIN)
-            daemon.expect_said("pipecat-bridge[bot]", "the extra")
+            daemon.expect_said(".[bot]", "the extra")
             daemon.expect_said("url", "the other way out")
             if "Traceback" in daemon.said():
                 raise SmokeError(
