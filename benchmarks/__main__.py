@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 from benchmarks import capacity, churn, frame_path, profile, rounds, sides, stall, workers
 from benchmarks.bridges import BRIDGES
-from pipecat_bridge.load import plots, report
-from pipecat_bridge.load.callers import Plan
-from pipecat_bridge.load.command import processors
-from pipecat_bridge.load.run import Course, run
-from pipecat_bridge.load.runner import Runner
-from pipecat_bridge.load.worker import Worker
+from pipecat_bridge.tools.load import plots, report
+from pipecat_bridge.tools.load.callers import Plan
+from pipecat_bridge.tools.load.command import processors
+from pipecat_bridge.tools.load.run import Course, run
+from pipecat_bridge.tools.load.runner import Runner
+from pipecat_bridge.tools.load.worker import Worker
 
 Result = dict[str, Any]
 

@@ -17,7 +17,7 @@ import soxr
 from twisted.web.client import HTTPConnectionPool
 
 from pipecat_bridge.audio import resample
-from pipecat_bridge.runner import client
+from pipecat_bridge.net import http as client
 
 SETTINGS = (
     "websocket.read_buffer=1024",

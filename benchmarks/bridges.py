@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.before import SETTINGS
-from pipecat_bridge.load.bridge import Started, daemon, free_ports
+from pipecat_bridge.tools.load.bridge import Started, daemon, free_ports
 
 Start = Callable[[str, Path, int | None], Started]
 """From the URL of a runner, a file for the log and a processor."""

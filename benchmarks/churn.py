@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bridges import today
-from pipecat_bridge.load.callers import Callers, Plan
-from pipecat_bridge.load.runner import Runner
-from pipecat_bridge.load.worker import Worker
+from pipecat_bridge.tools.load.callers import Callers, Plan
+from pipecat_bridge.tools.load.runner import Runner
+from pipecat_bridge.tools.load.worker import Worker
 
 AT_ONCE = 50
 LENGTH = 0.5

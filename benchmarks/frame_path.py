@@ -27,17 +27,17 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection, LineOptions
 from pipecat_bridge.asterisk.clock import FrameClock
-from pipecat_bridge.asterisk.connection import AudioSocketConnection, LineOptions
 from pipecat_bridge.audio import g711
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.load import protobuf, websocket
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
-from pipecat_bridge.runner.dialler import Dialler
-from pipecat_bridge.runner.door import Door
-from pipecat_bridge.runner.early import Early
-from pipecat_bridge.runner.link import BotLink
-from pipecat_bridge.runner.target import Target
+from pipecat_bridge.runner.link.early import Early
+from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.runner.socket.dialler import Dialler
+from pipecat_bridge.runner.socket.door import Door
+from pipecat_bridge.runner.start.target import Target
+from pipecat_bridge.tools.load import protobuf, websocket
 from pipecat_bridge.wire.audiosocket import Kind, encode
 from pipecat_bridge.wire.dialect import Dialect
 from pipecat_bridge.wire.pipecat import PipecatDialect

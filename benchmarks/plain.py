@@ -15,7 +15,7 @@ from autobahn.twisted.websocket import WebSocketAdapterProtocol
 from twisted.internet.interfaces import ITransport
 
 from benchmarks import before
-from pipecat_bridge import transport
+from pipecat_bridge.net import transport
 from pipecat_bridge.wire.websocket import BINARY
 
 
@@ -35,8 +35,8 @@ def undo() -> None:
     """Take the shortcuts out, and the fixes; before the daemon is wired."""
     before.undo()
     from pipecat_bridge import service
-    from pipecat_bridge.asterisk import connection
-    from pipecat_bridge.runner import websocket
+    from pipecat_bridge.asterisk import audiosocket as connection
+    from pipecat_bridge.runner.socket import protocol as websocket
 
     def send(self: Any, payload: bytes) -> None:
         self.sendMessage(payload, self._opcode == BINARY)

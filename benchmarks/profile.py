@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks.bridges import BRIDGES
-from pipecat_bridge.load.bridge import Started
-from pipecat_bridge.load.callers import Callers, Plan
-from pipecat_bridge.load.runner import Runner
-from pipecat_bridge.load.worker import Worker
+from pipecat_bridge.tools.load.bridge import Started
+from pipecat_bridge.tools.load.callers import Callers, Plan
+from pipecat_bridge.tools.load.runner import Runner
+from pipecat_bridge.tools.load.worker import Worker
 
 RATE: Final = 250
 SETTLE: Final = 5.0

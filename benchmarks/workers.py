@@ -18,11 +18,11 @@ from typing import Any, Final, NamedTuple
 from urllib.request import urlopen
 
 from benchmarks.capacity import climb
-from pipecat_bridge.load.bridge import Started, daemon
-from pipecat_bridge.load.callers import Callers, Plan
-from pipecat_bridge.load.run import Course, run
-from pipecat_bridge.load.runner import Runner
-from pipecat_bridge.load.worker import Worker
+from pipecat_bridge.tools.load.bridge import Started, daemon
+from pipecat_bridge.tools.load.callers import Callers, Plan
+from pipecat_bridge.tools.load.run import Course, run
+from pipecat_bridge.tools.load.runner import Runner
+from pipecat_bridge.tools.load.worker import Worker
 
 GOALS: Final = {"to_bot_ms": 6.0, "to_caller_ms": 70.0, "pace": 2.0}
 """Milliseconds at p99 that a load must keep; and every call must be up, without a frame lost."""

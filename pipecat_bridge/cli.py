@@ -78,7 +78,7 @@ def _call_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _call(arguments: argparse.Namespace) -> int:
-    from pipecat_bridge.phone.call import CallOptions, run
+    from pipecat_bridge.tools.phone.call import CallOptions, run
 
     host, port = arguments.address
     options = CallOptions(
@@ -112,19 +112,19 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from pipecat_bridge.phone.demo import run
+    from pipecat_bridge.tools.phone.demo import run
 
     return run(arguments.out, arguments.rate, arguments.script)
 
 
 def _load_arguments(parser: argparse.ArgumentParser) -> None:
-    from pipecat_bridge.load.command import add_arguments
+    from pipecat_bridge.tools.load.command import add_arguments
 
     add_arguments(parser, _address)
 
 
 def _load(arguments: argparse.Namespace) -> int:
-    from pipecat_bridge.load.command import main as run
+    from pipecat_bridge.tools.load.command import main as run
 
     return run(arguments)
 
@@ -134,11 +134,11 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from pipecat_bridge import config
+    from pipecat_bridge.config.load import ConfigError, load_options
 
     try:
-        config.load(arguments.config, os.environ)
-    except config.ConfigError as problem:
+        load_options(arguments.config, os.environ)
+    except ConfigError as problem:
         print(problem, file=sys.stderr)
         return 1
     print(f"{arguments.config} is good")

@@ -15,24 +15,25 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.python.usage import Options as UsageOptions
 
-from pipecat_bridge import __version__, config
+from pipecat_bridge import __version__
+from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
-from pipecat_bridge.asterisk.connection import AudioSocketConnection
 from pipecat_bridge.asterisk.interfaces import LineOptions
 from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio.resample import make_resampler
-from pipecat_bridge.call.events import EventLog, Events
 from pipecat_bridge.call.registry import Calls
-from pipecat_bridge.daemon import STOP_GRACE, Daemon
-from pipecat_bridge.descriptors import EXHAUSTED_HELP, Descriptors, limit, raise_limit
-from pipecat_bridge.json_log import write_json
-from pipecat_bridge.listener import Listener
+from pipecat_bridge.config.load import ConfigError, load_options
+from pipecat_bridge.config.ports import filled
+from pipecat_bridge.events.events import EventLog, Events
+from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
+from pipecat_bridge.net.descriptors import EXHAUSTED_HELP, Descriptors, limit, raise_limit
+from pipecat_bridge.net.json_log import write_json
+from pipecat_bridge.net.listener import Listener
+from pipecat_bridge.net.reactor import keep_time, poll_in_batches
 from pipecat_bridge.options import Options as BridgeOptions
-from pipecat_bridge.ports import filled
-from pipecat_bridge.reactor import keep_time, poll_in_batches
-from pipecat_bridge.runner.address import without_secrets
-from pipecat_bridge.runner.embedded import missing_extra
+from pipecat_bridge.runner.pool.address import without_secrets
 from pipecat_bridge.runner.side import RunnerSide
+from pipecat_bridge.runner.start.embedded import missing_extra
 from pipecat_bridge.web.api import api_site
 from pipecat_bridge.web.health import Health
 from pipecat_bridge.web.metrics import CallCollector, RunnerCollector, registry
@@ -67,8 +68,8 @@ class Options(UsageOptions):
 
     def postOptions(self) -> None:
         try:
-            self["options"] = config.load(self["config"], os.environ, self["set"])
-        except config.ConfigError as error:
+            self["options"] = load_options(self["config"], os.environ, self["set"])
+        except ConfigError as error:
             # Not a UsageError: all the help there is would stand before what is wrong.
             sys.exit(str(error))
         if self["check"]:

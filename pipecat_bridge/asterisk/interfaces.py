@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from pipecat_bridge.asterisk.connection import AudioSocketConnection
+    from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 
 PhoneEnd = Literal["hangup", "lost", "fault"]
 """How a phone ends: the caller hung up; the phone took nothing any more, or cannot be reached; it

@@ -8,9 +8,9 @@ from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
-from pipecat_bridge.asterisk.connection import AudioSocketConnection
+from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.networks import Networks
-from pipecat_bridge.tally import Tally
+from pipecat_bridge.net.tally import Tally
 
 
 class AudioSocketFactory(ServerFactory):

@@ -13,16 +13,16 @@ from pipecat_bridge.asterisk.interfaces import PhoneEnd
 from pipecat_bridge.audio import tones
 from pipecat_bridge.audio.hold import Recording
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.call.events import CallEvent, Events, told_by_bot
-from pipecat_bridge.call.history import History
 from pipecat_bridge.call.interfaces import Bot, Phone, Runner
 from pipecat_bridge.call.life import BOT_LOST, REASONS, TRANSITIONS, Input, Outcome, State
 from pipecat_bridge.call.succession import Succession
 from pipecat_bridge.call.variables import Variables
 from pipecat_bridge.call.warnings import Warnings
 from pipecat_bridge.call.watch import BOT_MUTE, NO_ANSWER, PHONE_MUTE, Watch
+from pipecat_bridge.events.events import CallEvent, Events, told_by_bot
+from pipecat_bridge.events.history import History
 from pipecat_bridge.options import CallOptions
-from pipecat_bridge.runner.interfaces import FailureCause, LossCause, ReadyBy
+from pipecat_bridge.runner.link.interfaces import FailureCause, LossCause, ReadyBy
 from pipecat_bridge.runner.request import BotRequest
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import (

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 
 from pipecat_bridge.asterisk.interfaces import PhoneStats
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.runner.caller_queue import QueueStats
-from pipecat_bridge.runner.interfaces import BotListener, LinkStats
+from pipecat_bridge.runner.link.caller_queue import QueueStats
+from pipecat_bridge.runner.link.interfaces import BotListener, LinkStats
 from pipecat_bridge.runner.request import BotRequest
 
 

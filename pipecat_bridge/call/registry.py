@@ -17,13 +17,13 @@ from pipecat_bridge.audio.hold import Recording, read_wav, waiting_tone
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.bounded import Bounded
 from pipecat_bridge.call.call import Call
-from pipecat_bridge.call.events import CallEvent, Events
 from pipecat_bridge.call.interfaces import Phone, Runner
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import record, rejected
+from pipecat_bridge.events.events import CallEvent, Events
+from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import SILENCE, BotAudioOptions, CallOptions
 from pipecat_bridge.runner.request import BotRequest
-from pipecat_bridge.tally import Tally
 
 MAX_PREPARED = 10_000
 

@@ -10,23 +10,23 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.web.client import Agent
 
-from pipecat_bridge.descriptors import Descriptors
+from pipecat_bridge.config.ports import DIALLED_BACK
+from pipecat_bridge.net.descriptors import Descriptors
+from pipecat_bridge.net.endpoints import Endpoints
+from pipecat_bridge.net.http import RunnerClient, connection_pool
+from pipecat_bridge.net.redaction import Redaction
+from pipecat_bridge.net.trust import trust_root
 from pipecat_bridge.options import Options
-from pipecat_bridge.ports import DIALLED_BACK
-from pipecat_bridge.runner.address import FixedAddress, without_secrets
-from pipecat_bridge.runner.bots import Bots
-from pipecat_bridge.runner.client import RunnerClient, connection_pool
-from pipecat_bridge.runner.dial import Dial
-from pipecat_bridge.runner.dialback import DialBack
-from pipecat_bridge.runner.dialler import Dialler
-from pipecat_bridge.runner.door import Door
-from pipecat_bridge.runner.embedded import EmbeddedRunner
-from pipecat_bridge.runner.endpoints import Endpoints
-from pipecat_bridge.runner.health_check import HealthChecks
-from pipecat_bridge.runner.pool import Pool, Upstream
-from pipecat_bridge.runner.redaction import Redaction
-from pipecat_bridge.runner.start import Mode
-from pipecat_bridge.trust import trust_root
+from pipecat_bridge.runner.pool.address import FixedAddress, without_secrets
+from pipecat_bridge.runner.pool.health_check import HealthChecks
+from pipecat_bridge.runner.pool.pool import Pool, Upstream
+from pipecat_bridge.runner.socket.dialler import Dialler
+from pipecat_bridge.runner.socket.door import Door
+from pipecat_bridge.runner.start.bots import Bots
+from pipecat_bridge.runner.start.dial import Dial
+from pipecat_bridge.runner.start.dialback import DialBack
+from pipecat_bridge.runner.start.embedded import EmbeddedRunner
+from pipecat_bridge.runner.start.start import Mode
 
 READY_WITHIN = 2.5
 """Seconds that runners have to answer when somebody asks whether the daemon is ready."""

@@ -25,7 +25,7 @@ from pipecat_bridge.call.registry import (
     NoRoomError,
     UnknownCallError,
 )
-from pipecat_bridge.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.web.preparation import read_preparation
 from pipecat_bridge.web.problem import ProblemError
 

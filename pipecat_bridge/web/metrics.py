@@ -15,8 +15,8 @@ from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.call.warnings import KINDS
-from pipecat_bridge.runner.breaker import State
-from pipecat_bridge.runner.upstream import RESULTS, Upstream
+from pipecat_bridge.runner.pool.breaker import State
+from pipecat_bridge.runner.pool.upstream import RESULTS, Upstream
 
 COUNTERS = {
     "caller_frames": "Audio frames from phones",

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pipecat_bridge.descriptors import EXHAUSTED, Descriptors
+from pipecat_bridge.net.descriptors import EXHAUSTED, Descriptors
 
 PAUSE: Final = 0.5
 """Seconds without accepting, when descriptors or memory have run out."""

@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from pipecat_bridge.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.options import Options
 from pipecat_bridge.web.api import MAX_BODY, ApiSite
 from pipecat_bridge.workers.client import Answer, Header, WorkerError, ask, passed_on

@@ -9,8 +9,8 @@ from msgspec import Struct, field
 from twisted.logger import ILogObserver, Logger, LogLevel
 from zope.interface import implementer
 
-from pipecat_bridge.json_log import Simple, fields_of, message_of
-from pipecat_bridge.supervised import LONGEST_LINE
+from pipecat_bridge.net.json_log import Simple, fields_of, message_of
+from pipecat_bridge.net.supervised import LONGEST_LINE
 
 SHORTENED: Final = 2000
 """Characters that are left of a text that would make a line too long."""

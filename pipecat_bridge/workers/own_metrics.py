@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from pipecat_bridge.descriptors import EXHAUSTED_HELP, Descriptors
-from pipecat_bridge.runner.embedded import EmbeddedRunner
+from pipecat_bridge.net.descriptors import EXHAUSTED_HELP, Descriptors
+from pipecat_bridge.runner.start.embedded import EmbeddedRunner
 from pipecat_bridge.workers.switchboard import Switchboard
 
 SUPERVISOR: Final = "supervisor"

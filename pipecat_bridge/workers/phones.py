@@ -9,10 +9,10 @@ from typing import Any
 from twisted.application.service import MultiService
 
 from pipecat_bridge.asterisk.networks import Networks
-from pipecat_bridge.descriptors import Descriptors
-from pipecat_bridge.listener import Reserved
+from pipecat_bridge.net.descriptors import Descriptors
+from pipecat_bridge.net.listener import Reserved
+from pipecat_bridge.net.proxied import PREFIX
 from pipecat_bridge.options import AudioSocketOptions
-from pipecat_bridge.proxied import PREFIX
 from pipecat_bridge.workers.acceptor import Acceptor
 from pipecat_bridge.workers.arrival import Arrival
 from pipecat_bridge.workers.switchboard import Switchboard

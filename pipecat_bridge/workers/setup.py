@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pipecat_bridge.config.ports import filled
 from pipecat_bridge.options import Options, RunnerOptions
-from pipecat_bridge.ports import filled
 
 NOWHERE = "tcp:0:interface=127.0.0.1"
 """Where a worker does not listen: its supervisor does."""

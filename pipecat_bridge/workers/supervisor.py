@@ -7,13 +7,13 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
-from pipecat_bridge.daemon import STOP_GRACE, Daemon
-from pipecat_bridge.descriptors import Descriptors, limit
-from pipecat_bridge.listener import Listener, Reserved
+from pipecat_bridge.config.ports import DIALLED_BACK, shifted
+from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
+from pipecat_bridge.net.descriptors import Descriptors, limit
+from pipecat_bridge.net.listener import Listener, Reserved
+from pipecat_bridge.net.proxied import PREFIX
 from pipecat_bridge.options import Options
-from pipecat_bridge.ports import DIALLED_BACK, shifted
-from pipecat_bridge.proxied import PREFIX
-from pipecat_bridge.runner.embedded import EmbeddedRunner
+from pipecat_bridge.runner.start.embedded import EmbeddedRunner
 from pipecat_bridge.workers.api import WorkersApi, workers_site
 from pipecat_bridge.workers.commands import RunnerIs
 from pipecat_bridge.workers.own_metrics import own_registry

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
-from pipecat_bridge.tally import Tally
 from pipecat_bridge.workers import commands
 from pipecat_bridge.workers.arrival import Arrival
 from pipecat_bridge.workers.places import Places, Preparation

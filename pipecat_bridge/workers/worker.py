@@ -14,16 +14,16 @@ from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
-from pipecat_bridge.supervised import Supervised
+from pipecat_bridge.net.supervised import Supervised
 from pipecat_bridge.workers import commands
 from pipecat_bridge.workers.lines import relay
 from pipecat_bridge.workers.setup import Setup
 
-COMMAND: Final = [sys.executable, "-m", "pipecat_bridge.worker"]
+COMMAND: Final = [sys.executable, "-m", "pipecat_bridge.workers"]
 
 
 class Times(NamedTuple):
-    """Seconds; see `pipecat_bridge.supervised`. A stop includes that of its calls."""
+    """Seconds; see `pipecat_bridge.net.supervised`. A stop includes that of its calls."""
 
     start_timeout: float = 60.0
     stop_timeout: float = 5.0

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from pipecat_bridge.bot.espeak import Espeak
+from pipecat_bridge.embedded.espeak import Espeak
 
 Signal = npt.NDArray[np.float64]
 """Samples between -1 and 1."""

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from pipecat_bridge.phone.demo import spoken
-from pipecat_bridge.phone.ears import recognise
-from pipecat_bridge.phone.judge import missing_words
-from pipecat_bridge.phone.measure import Turn, heard_after, turns_of
-from pipecat_bridge.phone.microphone import Utterance
-from pipecat_bridge.phone.recording import Timeline
-from pipecat_bridge.phone.report import BARGE_IN_SECONDS, recognised
-from pipecat_bridge.phone.scenario import Said, Scenario, load
-from pipecat_bridge.phone.speech import spans
+from pipecat_bridge.tools.phone.demo import spoken
+from pipecat_bridge.tools.phone.ears import recognise
+from pipecat_bridge.tools.phone.judge import missing_words
+from pipecat_bridge.tools.phone.measure import Turn, heard_after, turns_of
+from pipecat_bridge.tools.phone.microphone import Utterance
+from pipecat_bridge.tools.phone.recording import Timeline
+from pipecat_bridge.tools.phone.report import BARGE_IN_SECONDS, recognised
+from pipecat_bridge.tools.phone.scenario import Said, Scenario, load
+from pipecat_bridge.tools.phone.speech import spans
 from tests.asterisk import sound
 from tests.asterisk.bridge import Bridge
 from tests.asterisk.caller import Caller, call

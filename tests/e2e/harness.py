@@ -12,8 +12,8 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.web.client import Agent
 
-from pipecat_bridge import config
-from pipecat_bridge.call.events import CallEvent
+from pipecat_bridge.config.load import load_options
+from pipecat_bridge.events.events import CallEvent
 from pipecat_bridge.service import Bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.runner import RunnerDouble
@@ -98,7 +98,7 @@ async def line(
         "api.linger=0",
         *settings,
     ]
-    bridge = Bridge(config.load(overrides=overrides), reactor)
+    bridge = Bridge(load_options(overrides=overrides), reactor)
     bridge.startService()
     try:
         yield Line(bridge, runner)

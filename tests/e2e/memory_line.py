@@ -19,8 +19,8 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pipecat_bridge import config
-from pipecat_bridge.call.events import CallEvent
+from pipecat_bridge.config.load import load_options
+from pipecat_bridge.events.events import CallEvent
 from pipecat_bridge.service import Bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.bot import BotDouble
@@ -167,7 +167,7 @@ class MemoryLine:
             "api.linger=0",
             *settings,
         ]
-        self.bridge = Bridge(config.load(overrides=overrides), self.clock, self.clock.seconds)
+        self.bridge = Bridge(load_options(overrides=overrides), self.clock, self.clock.seconds)
         self.told = _Told()
         self.bridge.events.subscribe(self.told.hear)
         self.bridge.startService()

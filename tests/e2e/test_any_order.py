@@ -16,8 +16,8 @@ import pytest
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 from pipecat_bridge.call.call import Call
-from pipecat_bridge.call.events import CallEvent
 from pipecat_bridge.call.life import State
+from pipecat_bridge.events.events import CallEvent
 from tests.doubles.asterisk import StrictAsterisk
 from tests.e2e.dialled import constant
 from tests.e2e.memory_line import MemoryLine, memory_line

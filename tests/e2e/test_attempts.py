@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from twisted.internet.protocol import Protocol
 
-from pipecat_bridge.call.events import CallEvent
+from pipecat_bridge.events.events import CallEvent
 from tests.doubles.asterisk import StrictAsterisk
 from tests.doubles.link import join
 from tests.e2e.dialled import constant, samples

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from pipecat_bridge.call.events import CallEvent
+from pipecat_bridge.events.events import CallEvent
 from pipecat_bridge.options import RunnerOptions
-from pipecat_bridge.runner.breaker import JITTER
-from pipecat_bridge.runner.pool import Upstream
+from pipecat_bridge.runner.pool.breaker import JITTER
+from pipecat_bridge.runner.pool.pool import Upstream
 from tests.e2e.memory_line import MemoryLine, memory_line
 from tests.e2e.test_pool import Runners, asked, make
 

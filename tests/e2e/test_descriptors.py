@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from pipecat_bridge.descriptors import NONE_LEFT
+from pipecat_bridge.net.descriptors import NONE_LEFT
 from pipecat_bridge.web.metrics import RUNNER_STATES
 from tests.doubles.asterisk import connect_asterisk
 from tests.e2e.harness import reactor

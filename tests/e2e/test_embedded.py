@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.client import Agent
 
 from pipecat_bridge.options import EmbeddedOptions
-from pipecat_bridge.runner.embedded import EmbeddedRunner
+from pipecat_bridge.runner.start.embedded import EmbeddedRunner
 from tests.e2e.harness import line, reactor, sleep
 from tests.unit.bot_side import logged
 

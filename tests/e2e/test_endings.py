@@ -15,14 +15,14 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogBeginner, globalLogPublisher
 
-from pipecat_bridge.asterisk.connection import AudioSocketConnection
+from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.audio.polyphase import Layout
 from pipecat_bridge.call.call import Call
-from pipecat_bridge.runner.bots import Bot
-from pipecat_bridge.runner.caller_queue import CallerQueue
-from pipecat_bridge.runner.door import DoorProtocol
-from pipecat_bridge.runner.link import BotLink
+from pipecat_bridge.runner.link.caller_queue import CallerQueue
+from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.runner.socket.door import DoorProtocol
+from pipecat_bridge.runner.start.bots import Bot
 from tests.e2e.endings import ENDINGS, Lines, end_calls, lines, outcomes, talk
 from tests.e2e.harness import reactor, sleep
 

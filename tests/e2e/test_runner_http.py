@@ -11,8 +11,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.web.client import Agent
 
+from pipecat_bridge.net.http import RunnerClient, connection_pool
 from pipecat_bridge.options import RunnerOptions
-from pipecat_bridge.runner.client import RunnerClient, connection_pool
 from tests.doubles.asterisk import StrictAsterisk
 from tests.doubles.bot import BotDouble
 from tests.doubles.runner import Answer, RunnerDouble

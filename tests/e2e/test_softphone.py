@@ -19,16 +19,16 @@ from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
-from pipecat_bridge.phone import scenario
-from pipecat_bridge.phone.call import CallError, CallOptions, dial, place_call
-from pipecat_bridge.phone.daemon import Daemon, DaemonError, free_ports
-from pipecat_bridge.phone.ears import recognise
-from pipecat_bridge.phone.judge import grammar, listen, missing_words
-from pipecat_bridge.phone.microphone import Microphone
-from pipecat_bridge.phone.recording import Recording
-from pipecat_bridge.phone.softphone import How, SoftPhone
-from pipecat_bridge.phone.speech import trimmed
-from pipecat_bridge.phone.wav import at_rate, read_wav, write_wav
+from pipecat_bridge.tools.phone import scenario
+from pipecat_bridge.tools.phone.call import CallError, CallOptions, dial, place_call
+from pipecat_bridge.tools.phone.daemon import Daemon, DaemonError, free_ports
+from pipecat_bridge.tools.phone.ears import recognise
+from pipecat_bridge.tools.phone.judge import grammar, listen, missing_words
+from pipecat_bridge.tools.phone.microphone import Microphone
+from pipecat_bridge.tools.phone.recording import Recording
+from pipecat_bridge.tools.phone.softphone import How, SoftPhone
+from pipecat_bridge.tools.phone.speech import trimmed
+from pipecat_bridge.tools.phone.wav import at_rate, read_wav, write_wav
 from pipecat_bridge.wire.audiosocket import (
     AUDIO_KINDS,
     ERROR,
@@ -333,7 +333,7 @@ def test_the_judge_knows_the_right_answers_and_refuses_the_others():
 
 def _heard(text: str, words: str) -> str:
     """What the recogniser makes of `text`, spoken at 8 kHz."""
-    from pipecat_bridge.bot.espeak import Espeak
+    from pipecat_bridge.embedded.espeak import Espeak
 
     pcm, rate = Espeak().synthesize(text, "en-us", 160)
     quiet = (np.frombuffer(pcm, dtype="<i2") * 0.5).astype(np.int16)

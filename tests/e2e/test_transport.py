@@ -27,7 +27,12 @@ from twisted.internet.endpoints import (
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
-from pipecat_bridge.transport import EagerTransport, bound_send_buffer, plain_socket, set_buffers
+from pipecat_bridge.net.transport import (
+    EagerTransport,
+    bound_send_buffer,
+    plain_socket,
+    set_buffers,
+)
 from tests.e2e.harness import reactor, sleep
 
 FRAME = bytes(323)

@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
-from pipecat_bridge.runner.door import DoorProtocol
+from pipecat_bridge.runner.socket.door import DoorProtocol
 from tests.doubles.asterisk import HUNG_UP
 from tests.doubles.watch import Watched
 from tests.e2e.harness import Line, line, reactor

@@ -26,7 +26,7 @@ def runners(daemon: int) -> list[int]:
     """Processes of the embedded runner."""
     children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
     commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children}
-    return [int(pid) for pid, command in commands.items() if b"pipecat_bridge.bot" in command]
+    return [int(pid) for pid, command in commands.items() if b"pipecat_bridge.embedded" in command]
 
 
 async def said(it: Daemon, text: str, times: int = 1) -> None:

@@ -188,7 +188,7 @@ async def test_workers_do_not_outlive_a_supervisor_that_is_killed() -> None:
 
 HANGS = """
 import socket, sys
-from pipecat_bridge.worker.__main__ import end_with_peer
+from pipecat_bridge.workers.__main__ import end_with_peer
 ours, theirs = socket.socketpair()
 end_with_peer(ours.fileno(), 0.1)
 theirs.send(b"x")

@@ -12,8 +12,8 @@ import treq
 from twisted.internet import reactor as _reactor
 from twisted.web.client import Agent
 
-from pipecat_bridge import config
-from pipecat_bridge.call.events import CallEvent
+from pipecat_bridge.config.load import load_options
+from pipecat_bridge.events.events import CallEvent
 from pipecat_bridge.service import Bridge
 from tests.doubles.asterisk import AudioFrame, StrictAsterisk, connect_asterisk
 from tests.pipecat.releases import DevelopmentRunner, until
@@ -116,7 +116,7 @@ async def daemon(mode: str, url: str | list[str], *settings: str) -> AsyncIterat
         "api.linger=0",
         *settings,
     ]
-    bridge = Bridge(config.load(overrides=overrides), reactor)
+    bridge = Bridge(load_options(overrides=overrides), reactor)
     bridge.startService()
     try:
         yield BridgeLine(bridge)

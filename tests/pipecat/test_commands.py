@@ -8,8 +8,8 @@ from pytest_twisted import ensureDeferred
 from tests.asterisk.pbx import PROJECT
 from tests.pipecat.harness import FRAME, PhoneCall, daemon, loud
 from tests.pipecat.releases import Release, until
+from tests.unit.audio.test_tones import Detector
 from tests.unit.signals import chunks, multitone, seconds, to_pcm
-from tests.unit.test_tones import Detector
 
 LINE_BOT = "examples/phone_bot.py"
 WORDS_BOT = "tests/pipecat/bots/line.py"

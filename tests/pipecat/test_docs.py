@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipecat_bridge import config
+from pipecat_bridge.config.load import load_options
 from pipecat_bridge.wire import commands
 from tests.asterisk.pbx import PROJECT
 
@@ -26,7 +26,7 @@ def test_a_configuration_is_good(text: str) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(text)
         file.flush()
-        assert config.load(Path(file.name)).runner.mode in text
+        assert load_options(Path(file.name)).runner.mode in text
 
 
 def test_the_commands_are_commands() -> None:

@@ -11,7 +11,7 @@ from tests.pipecat.releases import Release, until
 
 @ensureDeferred
 async def test_its_tests_pass_in_this_pipecat(release: Release) -> None:
-    tests = release.run("-m", "unittest", "tests.bot.test_phone_line")
+    tests = release.run("-m", "unittest", "tests.embedded.test_phone_line")
     try:
         await until(lambda: not tests.running, "the end of its tests", timeout=60.0)
     finally:

@@ -11,12 +11,12 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.net.http import RunnerError
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
-from pipecat_bridge.runner.client import RunnerError
-from pipecat_bridge.runner.door import Door
-from pipecat_bridge.runner.early import Early
-from pipecat_bridge.runner.interfaces import FailureCause, Loss, LossCause, ReadyBy
-from pipecat_bridge.runner.link import BotLink
+from pipecat_bridge.runner.link.early import Early
+from pipecat_bridge.runner.link.interfaces import FailureCause, Loss, LossCause, ReadyBy
+from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.runner.socket.door import Door
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Command
 from pipecat_bridge.wire.pipecat import PipecatDialect

@@ -12,8 +12,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
+from pipecat_bridge.net.http import Answer, RunnerClient, RunnerError, connection_pool
 from pipecat_bridge.options import RunnerOptions
-from pipecat_bridge.runner.client import Answer, RunnerClient, RunnerError, connection_pool
 
 URL = "http://127.0.0.1:8000"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n" + b'{"status": "ok"}'

@@ -12,11 +12,11 @@ from twisted.internet.task import Clock
 from pipecat_bridge.asterisk.interfaces import PhoneStats
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.call import Call
-from pipecat_bridge.call.events import CallEvent, Events
 from pipecat_bridge.call.registry import Calls
+from pipecat_bridge.events.events import CallEvent, Events
 from pipecat_bridge.options import BotAudioOptions, CallOptions
-from pipecat_bridge.runner.caller_queue import QueueStats
-from pipecat_bridge.runner.interfaces import BotListener, LinkStats
+from pipecat_bridge.runner.link.caller_queue import QueueStats
+from pipecat_bridge.runner.link.interfaces import BotListener, LinkStats
 from pipecat_bridge.runner.request import BotRequest
 
 EPOCH = 1_000_000.0

@@ -18,7 +18,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge import __version__, config, service
+from pipecat_bridge import __version__, service
+from pipecat_bridge.config.load import load_options
 from pipecat_bridge.options import Options as BridgeOptions
 from pipecat_bridge.service import Bridge, Options, makeService
 from tests.doubles.link import turn
@@ -118,14 +119,14 @@ def bridge(*settings: str, reactor: Any = None) -> Bridge:
     """A daemon on a reactor in memory, not started."""
     reactor = reactor or Reactor()
     settings = ("runner.mode=dialback", *settings)
-    return Bridge(config.load(overrides=settings), reactor, reactor.seconds)
+    return Bridge(load_options(overrides=settings), reactor, reactor.seconds)
 
 
 class BuildTests(SynchronousTestCase):
     def test_building_starts_nothing(self) -> None:
         reactor = MemoryReactorClock()
         for mode in ("dialback", "embedded"):
-            Bridge(config.load(overrides=[f"runner.mode={mode}"]), reactor)
+            Bridge(load_options(overrides=[f"runner.mode={mode}"]), reactor)
         self.assertEqual((reactor.tcpServers, reactor.getDelayedCalls()), ([], []))
         self.assertEqual(reactor.whenRunningHooks, [])
 

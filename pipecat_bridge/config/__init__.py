@@ -1,0 +1,1 @@
+"""Reads the configuration and checks it."""

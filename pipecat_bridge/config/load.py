@@ -1,0 +1,199 @@
+"""Reads the configuration: file, then environment, then command line; the last word wins."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from math import isinf
+from pathlib import Path
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from pipecat_bridge.config import checks
+from pipecat_bridge.config.checks import shown
+from pipecat_bridge.options import Options
+
+PREFIX = "PIPECAT_BRIDGE_"
+
+_KUBERNETES: Final = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)"
+)
+"""What Kubernetes sets in every container for a service whose name begins with pipecat-bridge."""
+
+_SECRET: Final = ("parameters", "headers", "start_body")
+"""Keys whose values are not shown: those of services and runners may be among them."""
+
+
+class ConfigError(Exception):
+    """What is wrong with the configuration: one sentence a line."""
+
+
+def load_options(
+    path: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+) -> Options:
+    """The options; raises ConfigError with every fault that was found.
+
+    `overrides` are `section.key=value`. A value from there or from the environment
+    (`PIPECAT_BRIDGE_SECTION__KEY`) is read as TOML where the key is no string.
+    """
+    problems: list[str] = []
+    settings = [*_from_file(path, problems), *_from_environment(environment or {}, problems)]
+    settings += _from_overrides(overrides, problems)
+    values: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str] = {}
+    for setting in settings:
+        setting.apply(values, sources, problems)
+    options = msgspec.convert(values, Options)
+    for section, key, fault in checks.faults(options):
+        name = f"[{section}] {key}"
+        problems.append(f"{sources.get(name, 'default')}: {name}{fault}")
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return options
+
+
+class _Setting:
+    """One value from one place."""
+
+    def __init__(self, source: str, section: str, key: str, value: Any, text: bool) -> None:
+        self.source = source
+        self.section = section
+        self.key = key
+        self.value = value
+        self.text = text  # came as a string, whatever it means
+
+    def apply(
+        self, values: dict[str, dict[str, Any]], sources: dict[str, str], problems: list[str]
+    ) -> None:
+        """Enter the value and where it came from, or what is wrong with it."""
+        sections = get_type_hints(Options)
+        shape = sections.get(self.section)
+        if shape is None:
+            meant = _meant(self.section, sections)
+            problems.append(f"{self.source}: unknown section [{self.section}]{meant}")
+            return
+        hints = get_type_hints(shape, include_extras=True)
+        if self.key not in hints:
+            meant = _meant(self.key, hints)
+            problems.append(f"{self.source}: [{self.section}] unknown key {self.key}{meant}")
+            return
+        name = f"[{self.section}] {self.key}"
+        try:
+            value = self._value(hints[self.key])
+        except msgspec.ValidationError as error:
+            expected = _expected(hints[self.key], error)
+            problems.append(f"{self.source}: {name} = {self._shown()}: {expected}")
+            return
+        values.setdefault(self.section, {})[self.key] = value
+        sources[name] = self.source
+
+    def _value(self, hint: Any) -> Any:
+        value = self.value
+        if self.text and hint is not str:
+            try:
+                parsed = tomllib.loads(f"value = {value}")
+                value = parsed["value"] if len(parsed) == 1 else value
+            except tomllib.TOMLDecodeError:
+                pass
+        value = msgspec.convert(value, hint)
+        if isinstance(value, float) and isinf(value):
+            raise msgspec.ValidationError("expected a finite number")
+        return value
+
+    def _shown(self) -> str:
+        if self.key in _SECRET:
+            return "..."
+        return " ".join(self.value.split()) or '""' if self.text else shown(self.value)
+
+
+def _from_file(path: str | Path | None, problems: list[str]) -> list[_Setting]:
+    if path is None:
+        return []
+    try:
+        content = tomllib.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    settings, sections = [], get_type_hints(Options)
+    for section, table in content.items():
+        if isinstance(table, dict):
+            settings += [_Setting(str(path), section, key, table[key], False) for key in table]
+            if not table and section not in sections:
+                meant = _meant(section, sections)
+                problems.append(f"{path}: unknown section [{section}]{meant}")
+        elif section in sections:
+            problems.append(f"{path}: {section} = ..: expected a table, [{section}]")
+        else:
+            problems.append(f"{path}: {section} stands outside of a [section]")
+    return settings
+
+
+def _from_environment(environment: Mapping[str, str], problems: list[str]) -> list[_Setting]:
+    settings = []
+    for name, value in sorted(environment.items()):
+        if not name.startswith(PREFIX):
+            continue
+        rest = name.removeprefix(PREFIX)
+        section, separator, key = rest.lower().partition("__")
+        if separator:
+            settings.append(_Setting(f"environment {name}", section, key, value, True))
+        elif not _KUBERNETES.fullmatch(rest):
+            problems.append(f"environment {name}: {_meant_variable(rest)}")
+    return settings
+
+
+def _meant_variable(rest: str) -> str:
+    """What is expected in place of a variable that has the prefix and no `__`."""
+    known = [
+        f"{section}__{key}"
+        for section, shape in get_type_hints(Options).items()
+        for key in get_type_hints(shape)
+    ]
+    close = difflib.get_close_matches(rest.lower(), known, 1, cutoff=0.8)
+    if close:
+        return f"unknown variable (did you mean {PREFIX}{close[0].upper()}?)"
+    return f"unknown variable, expected {PREFIX}SECTION__KEY, such as {PREFIX}RUNNER__URL"
+
+
+def _from_overrides(overrides: Sequence[str], problems: list[str]) -> list[_Setting]:
+    settings = []
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot):
+            problems.append(f"--set {text}: expected section.key=value")
+            continue
+        settings.append(_Setting(f"--set {name.strip()}", section, key, value.strip(), True))
+    return settings
+
+
+def _meant(word: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(word, known, 1)
+    return f" (did you mean {close[0]}?)" if close else f", expected one of: {', '.join(known)}"
+
+
+_WORDS: Final = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "a string",
+    "array": "an array",
+    "object": "a table",
+}
+
+
+def _expected(hint: Any, error: msgspec.ValidationError) -> str:
+    if get_origin(hint) is Literal:
+        return f"expected one of {', '.join(shown(choice) for choice in get_args(hint))}"
+    text = re.sub("|".join(rf"\b{word}\b" for word in _WORDS), _in_words, str(error))
+    text = text.replace("`", "").replace(" | ", " or ")
+    return text[0].lower() + text[1:]
+
+
+def _in_words(found: re.Match[str]) -> str:
+    return _WORDS[found[0]]

@@ -1,0 +1,1 @@
+"""What happens in calls, for everybody who wants to hear of it."""

@@ -1,0 +1,1 @@
+"""What the daemon needs of Twisted: sockets, ports, processes, HTTP, and its log."""

@@ -1,0 +1,1 @@
+"""The link to one bot: audio and messages, both ways."""

@@ -1,0 +1,78 @@
+"""What a bot sends before it is ready. It counts only if the bot becomes ready."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pipecat_bridge.runner.link.interfaces import ReadyBy
+from pipecat_bridge.wire import commands, frames, rtvi
+
+MAX_HELD: Final = 1 << 21
+"""Bytes of a bot's messages that are held until it is ready: 43 s of audio at 24 kHz,
+the most that a bot would send ahead. Its socket is not read above that."""
+
+MAX_FAULTS: Final = 20
+
+_PER_FRAME: Final = 64
+"""Bytes that a message is counted for besides its own, so that empty ones have a bound too."""
+
+
+class Beginning:
+    """Holds the frames of a bot that is not ready yet, and looks for signs in them.
+
+    `ready_by`: what says that the bot is ready, None while nothing does. `fatal`: the error that
+    it called fatal. `error`: the last error that it told, fatal or not. `faults`: the first of its
+    messages that cannot be used, by kind of warning and sentence.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[frames.BotFrame] = []
+        self.ready_by: ReadyBy | None = None
+        self.fatal = ""
+        self.error = ""
+        self.faults: list[tuple[str, str]] = []
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """True when no more should be read from the bot."""
+        return self._bytes > MAX_HELD
+
+    def add(self, frame: frames.BotFrame, size: int) -> None:
+        """Hold one frame, which came in `size` bytes. Raises ValueError for a message that cannot
+        be read."""
+        if isinstance(frame, frames.Message):
+            self._look_at_message(frame.data)
+        elif isinstance(frame, frames.Text):
+            self._look_at_command(commands.from_text(frame.text))
+        elif isinstance(frame, frames.Audio) and frame.audio:
+            self._ready("audio")
+        self._bytes += size + _PER_FRAME
+        self.frames.append(frame)
+
+    def add_fault(self, kind: str, text: str) -> None:
+        """Hold what is wrong with a message."""
+        if len(self.faults) < MAX_FAULTS:
+            self.faults.append((kind, text))
+
+    def _look_at_message(self, data: str) -> None:
+        if command := commands.from_text(data):
+            self._look_at_command(command)
+            return
+        event = rtvi.parse(data)
+        if isinstance(event, rtvi.BotReady):
+            self._ready("bot-ready")
+        elif isinstance(event, rtvi.BotError):
+            self.error = event.error
+            if event.fatal:
+                self.fatal = event.error or "no text"
+        elif isinstance(event, rtvi.ServerMessage):
+            self._look_at_command(commands.parse(event.data))
+
+    def _look_at_command(self, command: commands.Command | None) -> None:
+        if isinstance(command, commands.Hangup | commands.Transfer):
+            self._ready("command")
+
+    def _ready(self, by: ReadyBy) -> None:
+        if self.ready_by is None:
+            self.ready_by = by

@@ -1,0 +1,181 @@
+"""What a ready bot sends: its audio to the playout queue, all else to the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pipecat_bridge.audio.pcm import is_silent
+from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.runner.link.barge_in import BargeIns, Signal
+from pipecat_bridge.runner.link.caller_stream import CallerStream
+from pipecat_bridge.runner.link.interfaces import LinkListener, LinkStats
+from pipecat_bridge.runner.link.sockets import SocketPair
+from pipecat_bridge.wire import commands, frames, rtvi
+from pipecat_bridge.wire.dialect import Dialect
+
+ROOM_CHECK: Final = 0.1
+"""Seconds between looks at a full playout queue, to read on from the bot when there is room."""
+
+
+def _nobody() -> None:
+    """Nobody is told."""
+
+
+class BotStream:
+    """Takes the frames of one bot, in their order.
+
+    `fatal` is the error that the bot called fatal, "" while there is none; `on_fatal` is called
+    when it comes. `ending`: the socket is read to its end, whatever waits. `late_since`: when the
+    bot had connected, if it was taken for ready without having said so.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        playout: Playout,
+        listener: LinkListener,
+        sockets: SocketPair,
+        dialect: Dialect,
+        to_bot: CallerStream,
+        now: Callable[[], float],
+    ) -> None:
+        self.stats = LinkStats()
+        self.fatal = ""
+        self.on_fatal: Callable[[], None] = _nobody
+        self.ending = False
+        self.late_since: float | None = None
+        self._clock = clock
+        self._playout = playout
+        self._listener = listener
+        self._sockets = sockets
+        self._dialect = dialect
+        self._to_bot = to_bot
+        self._now = now
+        self._closed = False
+        self._room_timer: IDelayedCall | None = None
+        self._barge_ins = BargeIns()
+
+    def take(self, frame: frames.BotFrame) -> None:
+        """One frame. Raises ValueError for one that cannot be used."""
+        if isinstance(frame, frames.Audio):
+            stats, playout = self.stats, self._playout
+            stats.frames_in += 1
+            if not stats.spoke:
+                stats.spoke = not is_silent(frame.audio)
+            playout.write(frame.audio, frame.rate, frame.channels, self._now())
+            if playout.full and self._room_timer is None and not self.ending:
+                self._pause()
+        elif isinstance(frame, frames.Interruption):
+            self._interrupt("frame")
+        elif isinstance(frame, frames.Message):
+            self._take_message(frame.data)
+        elif isinstance(frame, frames.Text):
+            self._take_text(frame.text)
+        elif isinstance(frame, frames.Transcription):
+            said = rtvi.UserTranscription(frame.text, True, frame.timestamp, frame.user_id)
+            self._listener.bot_event(said)
+        elif isinstance(frame, frames.Mark):
+            self._playout.mark(partial(self._played, frame.name))
+
+    def _pause(self) -> None:
+        sockets = self._sockets
+        if sockets.output is None:
+            return
+        sockets.output.pause()
+        self._room_timer = self._clock.callLater(ROOM_CHECK, self._check_room)
+        if sockets.output is sockets.input:
+            self._to_bot.lose_sight()
+
+    def _check_room(self) -> None:
+        self._room_timer = None
+        if self._playout.full:
+            self._room_timer = self._clock.callLater(ROOM_CHECK, self._check_room)
+        elif self._sockets.output is not None:
+            self._sockets.output.resume()
+
+    def _played(self, mark: str) -> None:
+        if not self._closed:
+            self._sockets.send(self._dialect.played(mark))
+
+    def _take_text(self, text: str) -> None:
+        if text == frames.FLUSH_MEDIA:
+            self._interrupt("text")
+            return
+        data = commands.json_of(text)
+        if command := commands.parse(data):
+            self._listener.bot_command(command)
+        else:
+            self._listener.bot_event(rtvi.BotOutput(text))
+            self._tell_near_miss(data)
+
+    def _take_message(self, data: str) -> None:
+        """RTVI, or a command from a bot that does not speak it."""
+        value = commands.json_of(data)
+        if command := commands.parse(value):
+            self._listener.bot_command(command)
+        else:
+            self._tell_near_miss(value)
+            self._take_rtvi(rtvi.parse(data))
+
+    def _take_rtvi(self, event: rtvi.Event) -> None:
+        if isinstance(event, rtvi.BotInterrupted):
+            self._interrupt("rtvi")
+            return
+        if isinstance(event, rtvi.BotReady):
+            self._check_late()
+        elif isinstance(event, rtvi.BotError):
+            self._take_error(event)
+        data = event.data if isinstance(event, rtvi.ServerMessage) else None
+        command = commands.parse(data)
+        if not self._closed:
+            self._listener.bot_event(event)
+        if command is not None and not self._closed:
+            self._listener.bot_command(command)
+        self._tell_near_miss(data)
+
+    def _tell_near_miss(self, data: object) -> None:
+        if miss := commands.near_miss(data):
+            self.warn("bad-command", miss)
+
+    def _check_late(self) -> None:
+        since, self.late_since = self.late_since, None
+        if since is not None:
+            self._listener.bot_warning(
+                "bot-late",
+                f"bot-ready came {self._clock.seconds() - since:.1f} s after the bot had connected;"
+                " it had been taken for ready before ([runner] ready_timeout)",
+            )
+
+    def _take_error(self, event: rtvi.BotError) -> None:
+        self._listener.bot_warning("bot-error", f"the bot reports an error: {event.error}")
+        if event.fatal and not self.fatal:
+            self.fatal = event.error or "no text"
+            self.on_fatal()
+
+    def _interrupt(self, signal: Signal) -> None:
+        if not self._barge_ins.is_new(signal, self._now()):
+            return
+        self.stats.interruptions += 1
+        self._playout.flush()
+        if self._room_timer is not None:
+            self._room_timer.cancel()
+            self._check_room()
+        self._listener.bot_interrupted()
+
+    def warn(self, kind: str, text: str) -> None:
+        """Tell the call of something that the bot did wrong."""
+        if not self._closed:
+            self._listener.bot_warning(kind, text)
+
+    def close(self) -> None:
+        """Tell nobody any more; what points back is let go."""
+        self._closed = True
+        del self._listener, self._playout
+        self.on_fatal = _nobody
+        if self._room_timer is not None and self._room_timer.active():
+            self._room_timer.cancel()
+        self._room_timer = None

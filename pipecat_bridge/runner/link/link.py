@@ -1,0 +1,295 @@
+"""The link to one bot: a call's frames both ways, over one WebSocket or two.
+
+Who dials whom, and in which dialect they speak, is not its business: sockets are attached to it
+when they are open. A link belongs to one attempt to start a bot. It tells its owner whether the
+start has succeeded: an open socket is not enough, the bot has to be ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.net.http import RunnerBusyError, RunnerError
+from pipecat_bridge.options import CallerAudioOptions
+from pipecat_bridge.runner.link.beginning import Beginning
+from pipecat_bridge.runner.link.bot_stream import BotStream
+from pipecat_bridge.runner.link.caller_stream import CallerStream
+from pipecat_bridge.runner.link.early import CallerMessage, Early
+from pipecat_bridge.runner.link.interfaces import (
+    BotSocket,
+    Direction,
+    LinkListener,
+    LinkOwner,
+    Loss,
+    ReadyBy,
+    SocketClose,
+)
+from pipecat_bridge.runner.link.sockets import SocketPair
+from pipecat_bridge.wire import frames
+from pipecat_bridge.wire.commands import CommandError
+from pipecat_bridge.wire.dialect import Dialect
+
+FATAL_GRACE: Final = 2.0
+"""Seconds that a bot has to close after it reported a fatal error. Pipecat closes at once."""
+
+
+class BotLink:
+    """Carries one call's frames.
+
+    The caller's audio and messages that come before the bot is ready are kept in `early`: audio
+    that arrives before a bot's pipeline runs kills it. What the bot sends before it is ready is
+    held, and dropped if the start fails.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        clock: IReactorTime,
+        playout: Playout,
+        owner: LinkOwner,
+        listener: LinkListener,
+        dialect: Dialect,
+        options: CallerAudioOptions,
+        early: Early,
+        ready_timeout: float,
+        now: Callable[[], float],
+        grace: float = 0.0,
+    ) -> None:
+        self.call_id = call_id
+        self.dialect = dialect
+        self.ready = False
+        self.sockets = SocketPair(clock)
+        self.to_bot = CallerStream(clock, self.sockets, dialect, options)
+        self.from_bot = BotStream(clock, playout, listener, self.sockets, dialect, self.to_bot, now)
+        self._clock = clock
+        self._owner = owner
+        self._early: Early | None = early  # until the bot is ready
+        self._ready_timeout = ready_timeout
+        self._grace = grace
+        self._beginning = Beginning()
+        self._flowing = False  # the caller's audio goes to the bot
+        self._closed = False
+        self._connected_at = 0.0
+        self._timer: IDelayedCall | None = None  # until ready, or after a fatal error
+        self.from_bot.on_fatal = self._fatal
+
+    # Sockets
+
+    def attach(self, socket: BotSocket, direction: Direction) -> None:
+        """Use an open socket for `direction`; with both there, the bot is asked to be ready."""
+        self.sockets.add(socket, direction)
+        if self.connected and not self._closed:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._owner.link_connected()
+        if self._closed:
+            return
+        self._connected_at = self._clock.seconds()
+        self.sockets.send(self.dialect.opening())
+        self.to_bot.ask()
+        if not self.dialect.awaits_ready:
+            self._start_flow()
+        if self._beginning.ready_by is not None:
+            self._become_ready(self._beginning.ready_by)
+        else:
+            self._timer = self._clock.callLater(self._ready_timeout, self._time_out)
+
+    @property
+    def connected(self) -> bool:
+        """True once there was a socket for each direction."""
+        return self.sockets.connected
+
+    def lost(self, socket: BotSocket, how: SocketClose) -> None:
+        """A socket has closed.
+
+        The bot's last words may still be on their way where only its other socket has closed.
+        """
+        sockets = self.sockets
+        sockets.remove(socket)
+        if self._closed:
+            return
+        if not self.ready:
+            self.fail(self._start_error(how))
+        elif how.clean and sockets.input is socket and sockets.output not in (socket, None):
+            self.from_bot.ending = True
+            sockets.end_output()
+        else:
+            self._end(self._loss(how))
+
+    def _start_error(self, how: SocketClose) -> RunnerError:
+        text = f"the bot was lost before it was ready: {how.reason}"
+        if not self._beginning.frames and not self._beginning.faults:
+            text += "; it had sent nothing"
+        if self._beginning.error:
+            text += f"; its last error: {self._beginning.error}"
+        elif self._beginning.faults:
+            text += f"; {self._beginning.faults[0][1]}"
+        return RunnerBusyError(text) if how.busy else RunnerError(text)
+
+    def _loss(self, how: SocketClose) -> Loss | None:
+        """What the close means for the call; None for an end in good order."""
+        bot = self.from_bot
+        if bot.fatal:
+            return Loss("error", f"the bot reported a fatal error: {bot.fatal}")
+        if not bot.ending and not how.clean:
+            return Loss("connection", how.reason, how.busy)
+        if not bot.stats.spoke:
+            return Loss("silent", "the bot ended the call without having said anything")
+        return None
+
+    def _end(self, loss: Loss | None) -> None:
+        owner = self._owner
+        self.close()
+        if loss is None:
+            owner.link_ended()
+        else:
+            owner.link_lost(loss)
+
+    def fail(self, error: RunnerError) -> None:
+        """The start has failed; nothing once the bot is ready."""
+        if self.ready or self._closed:
+            return
+        owner = self._owner
+        self.close()
+        owner.link_failed(error)
+
+    def close(self) -> None:
+        """Close all sockets; nothing is told to the owner and the listener any more.
+
+        A bot that is asked to end, where its dialect can say that, has `grace` seconds to close
+        by itself.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        # What points back is let go, so that the call leaves memory without a garbage collection.
+        del self._owner
+        self._early = None
+        self._beginning = Beginning()
+        self._cancel_timer()
+        self.to_bot.close()
+        self.from_bot.close()
+        farewell = self.dialect.closing() if self._flowing else []
+        self.sockets.send(farewell)
+        self.sockets.close(self._grace if farewell else None)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    # Ready
+
+    def _time_out(self) -> None:
+        self.from_bot.late_since = self._connected_at
+        self._become_ready("timeout")
+
+    def _become_ready(self, by: ReadyBy) -> None:
+        self.ready = True
+        self._cancel_timer()
+        self._owner.link_ready(by)
+        if self._closed:
+            return
+        self._start_flow()
+        self._early = None
+        if self.sockets.output is not None:
+            self.sockets.output.resume()
+        held, self._beginning = self._beginning, Beginning()
+        for kind, fault in held.faults:
+            self.from_bot.warn(kind, fault)
+        for frame in held.frames:
+            self._take(frame)
+
+    def _start_flow(self) -> None:
+        if self._flowing or self._early is None:
+            return
+        self._flowing = True
+        for message in self._early.messages:
+            self.sockets.send(message.encoded(self.dialect))
+        for pcm, rate in self._early.audio.pieces:
+            self.to_bot.send(pcm, rate)
+
+    def _fatal(self) -> None:
+        loss = self._loss(SocketClose(False, ""))
+        self._timer = self._clock.callLater(FATAL_GRACE, self._end, loss)
+
+    # To the bot
+
+    def send_audio(self, pcm: bytes, rate: int) -> None:
+        """Caller audio, mono PCM16 at `rate`. `to_bot.send` does the same once the bot is ready."""
+        if self._early is not None:
+            self._early.audio.add(pcm, rate)
+        if self._flowing:
+            self.to_bot.send(pcm, rate)
+
+    def send_message(self, message: CallerMessage) -> None:
+        """A key or a text: past the queue of audio, never dropped, kept until the bot is ready."""
+        if self._early is not None:
+            self._early.add_message(message)
+        if self._flowing:
+            self.sockets.send(message.encoded(self.dialect))
+
+    def drained(self) -> None:
+        """A socket that was congested is not any more."""
+        self.to_bot.drain()
+
+    def pong(self, socket: BotSocket, payload: bytes) -> None:
+        """A pong has come; only on the socket of the audio it tells how far that was read."""
+        if socket is self.sockets.input:
+            self.to_bot.pong(payload)
+
+    # From the bot
+
+    def received(self, payload: bytes) -> None:
+        """One message; nothing of what comes after `close`."""
+        if self._closed:
+            return
+        try:
+            frame = self.dialect.decode(payload)
+            if self.ready:
+                self.from_bot.take(frame)
+            else:
+                self._take_early(frame, len(payload))
+        except ValueError as error:
+            self._refuse(error)
+
+    def _take(self, frame: frames.BotFrame) -> None:
+        """A frame that was held; none of what comes after the end of the call."""
+        if self._closed:
+            return
+        try:
+            self.from_bot.take(frame)
+        except ValueError as error:
+            self._refuse(error)
+
+    def _take_early(self, frame: frames.BotFrame, size: int) -> None:
+        beginning = self._beginning
+        beginning.add(frame, size)
+        if beginning.fatal:
+            self.fail(RunnerError(f"the bot reported a fatal error: {beginning.fatal}"))
+        elif beginning.ready_by is not None and self.connected:
+            self._become_ready(beginning.ready_by)
+        elif beginning.full and self.sockets.output is not None:
+            self.sockets.output.pause()
+
+    def misspoken(self, what: str) -> None:
+        """The bot sent a kind of message that its dialect does not have."""
+        if self.ready:
+            self.fault(what)
+        else:
+            self.fail(RunnerError(f"the bot speaks another protocol: {what}"))
+
+    def fault(self, what: str) -> None:
+        """The bot sent something that cannot be used."""
+        self._refuse(ValueError(what))
+
+    def _refuse(self, error: ValueError) -> None:
+        self.from_bot.stats.bad_frames += 1
+        kind = "bad-command" if isinstance(error, CommandError) else "bad-message"
+        tell = self.from_bot.warn if self.ready else self._beginning.add_fault
+        tell(kind, f"a message from the bot was dropped: {error}")

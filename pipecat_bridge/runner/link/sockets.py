@@ -1,0 +1,89 @@
+"""The sockets of one bot: one WebSocket for both directions, or one for each."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pipecat_bridge.net.tally import Tally
+from pipecat_bridge.runner.link.interfaces import BotSocket, Direction
+
+_OVER = "call ended"
+
+
+class SocketPair:
+    """Knows which socket is for which direction, and how both are closed."""
+
+    __slots__ = ("_clock", "_closed", "_open", "_sockets", "_timer", "input", "output")
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.input: BotSocket | None = None
+        self.output: BotSocket | None = None
+        self._clock = clock
+        self._sockets: set[BotSocket] = set()  # that are open
+        self._open = Tally()
+        self._timer: IDelayedCall | None = None
+        self._closed = False
+
+    def add(self, socket: BotSocket, direction: Direction) -> None:
+        """Use an open socket for `direction`; closed at once when the pair is."""
+        self._sockets.add(socket)
+        self._open.enter()
+        if self._closed:
+            socket.close(1000, _OVER)
+            return
+        if direction != "output":
+            self.input = socket
+        if direction != "input":
+            self.output = socket
+
+    def remove(self, socket: BotSocket) -> None:
+        """A socket has closed; one that was never added is ignored."""
+        if socket not in self._sockets:
+            return
+        self._sockets.remove(socket)
+        self._open.leave()
+        if not self._open.count and self._timer is not None and self._timer.active():
+            self._timer.cancel()
+            self._timer = None
+
+    @property
+    def connected(self) -> bool:
+        """True once there was a socket for each direction."""
+        return self.input is not None and self.output is not None
+
+    @property
+    def count(self) -> int:
+        """Sockets that are open."""
+        return self._open.count
+
+    def idle(self) -> Deferred[None]:
+        """Fires when no socket is open."""
+        return self._open.idle()
+
+    def send(self, messages: list[bytes]) -> None:
+        """Send messages to the bot; nothing where it has no socket for them."""
+        if self.input is not None:
+            for message in messages:
+                self.input.send(message)
+
+    def end_output(self) -> None:
+        """Only the input has closed: ask the bot to close the other one, when it has said all."""
+        if self.output is not None:
+            self.output.resume()
+            self.output.close(1000, _OVER)
+
+    def close(self, grace: float | None = None) -> None:
+        """Close all, at once or after `grace` seconds, which the bot has to do it by itself."""
+        self._closed = True
+        for socket in list(self._sockets):
+            socket.resume()  # or the answer to our close would never be read
+        if grace is None:
+            self._close()
+        elif self._open.count:
+            self._timer = self._clock.callLater(grace, self._close)
+
+    def _close(self) -> None:
+        self._timer = None
+        for socket in list(self._sockets):
+            socket.close(1000, _OVER)

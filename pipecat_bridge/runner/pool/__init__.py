@@ -1,0 +1,1 @@
+"""Which runner gets the next call."""

@@ -1,0 +1,1 @@
+"""The bot's WebSocket. All knowledge of Autobahn's insides is here."""

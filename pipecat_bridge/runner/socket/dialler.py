@@ -1,0 +1,230 @@
+"""WebSockets that the bridge dials: Autobahn's client, plain or with TLS."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from http.client import responses
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, IStreamClientEndpoint
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+
+from pipecat_bridge import __version__
+from pipecat_bridge.net.failures import closed, describe, given_up
+from pipecat_bridge.net.http import (
+    BUSY,
+    RunnerBusyError,
+    RunnerError,
+    redirect_to,
+    seconds_of,
+)
+from pipecat_bridge.options import WebSocketOptions
+from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.runner.socket.protocol import BotSocketProtocol, protocol_options
+from pipecat_bridge.runner.start.target import Target
+from pipecat_bridge.wire.websocket import ClientMask
+
+MAX_HANDSHAKE: Final = 1 << 16
+"""Bytes of an answer to the opening handshake; Autobahn would collect without end."""
+
+TLS_ALERT: Final = b"\x15\x03"
+"""What a server with TLS begins with when it is spoken to without."""
+
+_STATUS = re.compile(r"upgrade failed \[(\d{3})\]")
+
+Connect = Callable[[str, int, bool], IStreamClientEndpoint]
+"""From host, port and whether TLS is wanted."""
+
+
+class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: ignore[misc]
+    """A socket to a bot that waits to be dialled."""
+
+    factory: _DialFactory
+    peer_masks = False
+    http_headers: Any = None  # until they have come
+    _leaving: IDelayedCall | None = None
+
+    def makeConnection(self, transport: Any) -> None:
+        self._mask = ClientMask()
+        super().makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """As for any role, with a bound on the answer to the opening handshake."""
+        try:
+            super().dataReceived(data)
+        except UnicodeDecodeError:  # Autobahn's, for a line of log
+            self.failHandshake("an answer to the opening handshake that is not in UTF-8")
+        if self.state == self.STATE_CONNECTING and len(self.data) > MAX_HANDSHAKE:
+            self.failHandshake(f"an answer of more than {MAX_HANDSHAKE} bytes")
+        elif self.state == self.STATE_CONNECTING and self.data.startswith(TLS_ALERT):
+            self.failHandshake("it speaks TLS there, expected a URL with wss://")
+
+    def failHandshake(self, reason: str) -> None:
+        """Nothing is logged here, as Autobahn does twice: the reason is told with the call's id."""
+        self.wasNotCleanReason = reason
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Close an unfinished connection."""
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def onOpen(self) -> None:
+        factory = self.factory
+        wanted = factory.protocols
+        if wanted and self.websocket_protocol_in_use not in wanted:
+            # Not `sendClose`, which takes no code of the protocol's own.
+            self.sendCloseFrame(1002, f"expected the subprotocol {wanted[0]}".encode())
+            factory.failed(f"the bot does not speak the subprotocol {wanted[0]!a}")
+            return
+        if factory.given_up:
+            self.close(1000, "not needed any more")
+            return
+        self._link = factory.opened()
+        super().onOpen()
+
+    def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
+        """A server closes TCP when both have said that they close; not all do, or not at once."""
+        failed: bool | None = super().onCloseFrame(code, reasonRaw)
+        if self.state == self.STATE_CLOSING and not self.closedByMe:
+            wait = self.settings.close_timeout
+            self._leaving = self.clock.callLater(wait, self.dropConnection, abort=True)
+        return failed
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self._leaving is not None and self._leaving.active():
+            self._leaving.cancel()
+        self._leaving = None
+        why = str(self.wasNotCleanReason or "closed before it was open")
+        self.factory.failed(why, self.http_headers)
+        super().onClose(wasClean, code, reason)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.state == self.STATE_CONNECTING and reason.value is not None:
+            self.wasNotCleanReason = self.wasNotCleanReason or self._why(reason.value)
+        super().connectionLost(reason)
+
+    def _why(self, error: BaseException) -> str:
+        """Why the connection ended before its WebSocket was open."""
+        if not closed(error):
+            return describe(error)
+        silent = not self.data and not self.factory.isSecure
+        return "closed before it was open" + (" (does the port expect wss://?)" if silent else "")
+
+    def _frame(self, payload: bytes, opcode: int) -> bytes:
+        return self._mask.frame(payload, opcode)
+
+
+class _DialFactory(WebSocketClientFactory):
+    """One socket; `result` fires when it is open, or fails with RunnerError.
+
+    `at` is where to connect to; `given_up`: nobody waits for it any more.
+    """
+
+    protocol = DialledProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
+    noisy = False
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        options: WebSocketOptions,
+        link: BotLink,
+        target: Target,
+        origin: str,
+        subprotocol: str,
+    ) -> None:
+        super().__init__(
+            target.url,
+            reactor=reactor,
+            headers=target.headers,
+            origin=origin or None,
+            protocols=[subprotocol] if subprotocol else [],
+            useragent=f"pipecat-bridge/{__version__}",
+        )
+        self.options = options
+        self.redact = target.redact
+        self.at: tuple[str, int, bool] = (self.host, self.port, self.isSecure)
+        parts = urlsplit(target.url)
+        # Autobahn leaves out what follows a ";".
+        self.resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if ":" in self.host:
+            self.host = f"[{self.host}]"  # for the header
+        self._link = link
+        self.setProtocolOptions(**protocol_options(options))
+        self.result: Deferred[None] = Deferred()
+        self.given_up = False
+
+    def opened(self) -> BotLink:
+        """The handshake has succeeded; the socket's link, which is not kept here."""
+        link = self._link
+        del self._link
+        self.result.callback(None)
+        return link
+
+    def failed(self, reason: str, headers: dict[str, str] | None = None) -> None:
+        """It has not; told more than once, the first counts."""
+        if self.result.called:
+            return
+        headers = headers or {}
+        found = _STATUS.search(reason)
+        status = int(found[1]) if found else 0
+        if found:
+            # Without the peer's own words, which may repeat what it was sent.
+            reason = f"the opening handshake was answered with {_named(status)}"
+            reason += redirect_to(headers.get("location", ""), self.redact)
+        if status in BUSY:
+            retry_after = seconds_of(headers.get("retry-after", ""))
+            self.result.errback(RunnerBusyError(reason, retry_after))
+        else:
+            self.result.errback(RunnerError(reason))
+
+
+def _named(status: int) -> str:
+    return f"{status} {responses.get(status, '')}".rstrip()
+
+
+class Dialler:
+    """Dials bots' WebSockets and attaches them to their links."""
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        options: WebSocketOptions,
+        connect: Connect,
+        origin: str = "",
+        subprotocol: str = "",
+    ) -> None:
+        self._reactor = reactor
+        self._options = options
+        self._connect = connect
+        self._origin = origin
+        self._subprotocol = subprotocol
+
+    async def dial(self, target: Target, link: BotLink) -> None:
+        """Open the WebSocket at `target` for both directions; raises RunnerError.
+
+        Cancelling gives it up: an unfinished connection is closed.
+        """
+        factory = _DialFactory(
+            self._reactor, self._options, link, target, self._origin, self._subprotocol
+        )
+        endpoint = self._connect(*factory.at)
+        protocol: Any = None
+        try:
+            protocol = await endpoint.connect(factory)
+            await factory.result
+        except RunnerError:
+            raise
+        except Exception as error:
+            if not given_up(error):
+                raise RunnerError(describe(error)) from error
+            if protocol is not None:
+                protocol.give_up()
+            raise CancelledError from None
+        finally:
+            factory.given_up = True

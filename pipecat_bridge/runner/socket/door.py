@@ -1,0 +1,158 @@
+"""Where runners dial back: Autobahn's server, one URL for each call and direction, used once."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from typing import Final
+
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
+from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from pipecat_bridge.net.redaction import HIDDEN, Redaction
+from pipecat_bridge.net.urls import MAX_SHOWN
+from pipecat_bridge.options import WebSocketOptions
+from pipecat_bridge.runner.link.interfaces import Direction
+from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.runner.socket.protocol import BotSocketProtocol, protocol_options
+from pipecat_bridge.wire.websocket import server_frame
+
+_NO_SECRETS: Final = Redaction()
+_DIRECTIONS: Final[dict[str, Direction]] = {"input": "input", "output": "output", "": "both"}
+_WAYS: Final[dict[Direction, set[str]]] = {
+    "input": {"input"},
+    "output": {"output"},
+    "both": {"input", "output"},
+}
+
+
+class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[misc]
+    """A socket that a runner dialled."""
+
+    factory: Door
+    peer_masks = True
+    _place: _Expected | None = None  # claimed, until the handshake is done
+
+    def onConnect(self, request: ConnectionRequest) -> None:
+        self._place, self._direction = self.factory.admit(request.path, request.params)
+
+    def onOpen(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            self._link = place.link
+        super().onOpen()
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        place, self._place = self._place, None
+        if place is not None:  # the handshake has failed, and the bot may try again
+            place.release(self._direction)
+        super().onClose(wasClean, code, reason)
+
+    def _frame(self, payload: bytes, opcode: int) -> bytes:
+        return server_frame(payload, opcode)
+
+
+class _Expected:
+    """A call that waits for its bot."""
+
+    __slots__ = ("link", "token", "used")
+
+    def __init__(self, link: BotLink, token: str) -> None:
+        self.link = link
+        self.token = token
+        self.used: set[str] = set()
+
+    def claim(self, direction: Direction) -> bool:
+        """Take a direction; false when it was taken before."""
+        if self.used & _WAYS[direction]:
+            return False
+        self.used |= _WAYS[direction]
+        return True
+
+    def release(self, direction: Direction) -> None:
+        """Give a direction back."""
+        self.used -= _WAYS[direction]
+
+
+_TOLD = re.compile(r"[A-Za-z0-9_.-]{0,7}|[0-9A-Fa-f-]{36}")
+"""What may be in a path beside a token: words, and the ids of calls."""
+
+
+def _shown(path: str) -> str:
+    """A path as it may be logged."""
+    words = [each if _TOLD.fullmatch(each) else HIDDEN for each in path.strip("/").split("/")]
+    return f"/{'/'.join(words)}"[:MAX_SHOWN]
+
+
+class Door(WebSocketServerFactory):
+    """Admits the bots of calls that wait for them, at `/{call id}/ws[/{token}][?direction=..]`."""
+
+    protocol = DoorProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
+    noisy = False
+    _log = Logger()
+
+    def __init__(
+        self,
+        reactor: IReactorTime,
+        options: WebSocketOptions,
+        require_token: bool = False,
+        redact: Redaction = _NO_SECRETS,
+    ) -> None:
+        super().__init__(reactor=reactor)
+        self.options = options
+        self.redact = redact
+        self._require_token = require_token
+        self._expected: dict[str, _Expected] = {}
+        self.refused = 0
+        self.setProtocolOptions(webStatus=False, **protocol_options(options))
+
+    def expect(self, link: BotLink) -> str:
+        """Admit the sockets of one call from now on; its token."""
+        token = secrets.token_urlsafe(16)
+        self._expected[link.call_id] = _Expected(link, token)
+        return token
+
+    def forget(self, link: BotLink) -> None:
+        """Admit no sockets for this link any more."""
+        expected = self._expected.get(link.call_id)
+        if expected is not None and expected.link is link:
+            del self._expected[link.call_id]
+
+    def admit(self, path: str, query: dict[str, list[str]]) -> tuple[_Expected, Direction]:
+        """The call and direction of a URL; raises Autobahn's `ConnectionDeny`."""
+        try:
+            return self._admit(path, query)
+        except ConnectionDeny as denied:
+            self.refused += 1
+            self._log.warn(
+                "- WebSocket {path} refused: {code} {reason}",
+                path=_shown(path),
+                code=denied.code,
+                reason=denied.reason,
+            )
+            raise
+
+    def _admit(self, path: str, query: dict[str, list[str]]) -> tuple[_Expected, Direction]:
+        parts = path.strip("/").split("/")
+        if len(parts) not in (2, 3) or parts[1] != "ws":
+            raise ConnectionDeny(404, "expected /{call id}/ws")
+        direction = _DIRECTIONS.get(query.get("direction", [""])[0])
+        if direction is None:
+            raise ConnectionDeny(400, "direction must be input or output, or be left out")
+        expected = self._expected.get(parts[0].lower())
+        if expected is None:
+            raise ConnectionDeny(404, "no call with this id waits for a bot")
+        token = parts[2] if len(parts) == 3 else query.get("token", [""])[0]
+        self._check_token(token, expected)
+        if not expected.claim(direction):
+            raise ConnectionDeny(409, "this direction of the call is connected already")
+        return expected, direction
+
+    def _check_token(self, token: str, expected: _Expected) -> None:
+        if token and not hmac.compare_digest(token.encode(), expected.token.encode()):
+            raise ConnectionDeny(403, "wrong token")
+        if not token and self._require_token:
+            raise ConnectionDeny(403, "token missing: dial ws_url as it was given to /run")

@@ -1,0 +1,201 @@
+"""A bot's WebSocket, whoever dialled: a thin skin between Autobahn and the link."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from autobahn.twisted.websocket import WebSocketAdapterProtocol
+from autobahn.websocket.protocol import WebSocketProtocol
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
+
+from pipecat_bridge.net.transport import EagerTransport, set_buffers
+from pipecat_bridge.options import WebSocketOptions
+from pipecat_bridge.runner.link.interfaces import Direction, SocketClose
+from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.wire.websocket import BINARY, PING, TEXT, PlainFrames, pong
+
+CLEAN: Final = (None, 1000, 1001, 1005)
+"""Codes of a close in good order (RFC 6455, section 7.4.1). 1001 is among them because Pipecat's
+WebSocket server closes with it at the end of every bot."""
+
+BUSY: Final = (1012, 1013)
+"""Close codes of a server that restarts, or that serves another client now (IANA's registry of
+WebSocket close codes)."""
+
+ROUNDED_DOWN: Final = 1.0
+"""Seconds by which Autobahn's timeouts may come too early: it cuts them off at whole seconds of the
+clock, so that one of 1 s would be anything from 0 to 1 s."""
+
+
+def protocol_options(options: WebSocketOptions) -> dict[str, Any]:
+    """What both of Autobahn's factories are set to.
+
+    No compression is offered or accepted (Autobahn's default): it would cost more than the audio.
+    """
+    return {
+        "maxFramePayloadSize": options.max_frame,
+        "maxMessagePayloadSize": options.max_message,
+        "openHandshakeTimeout": options.handshake_timeout + ROUNDED_DOWN,
+        "closeHandshakeTimeout": options.close_timeout + ROUNDED_DOWN,
+        "failByDrop": False,  # a bot that breaks the protocol is told how
+        "tcpNoDelay": True,
+    }
+
+
+class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]  # as theirs
+    """Carries a link's messages; subclasses add the opening handshake of their role.
+
+    `peer_masks`: frames of the peer's are masked, as a client's are. `settings` are the factory's.
+    """
+
+    peer_masks: bool
+    _link: BotLink | None = None
+    _direction: Direction = "both"
+    _keepalive: IDelayedCall | None = None
+    _pinged_at: float | None = None  # the first ping since anything was heard
+    _heard = False
+    _paused = False
+    _opcode = BINARY
+    _frames: PlainFrames | None = None  # once Autobahn stands between two frames
+
+    @property
+    def settings(self) -> WebSocketOptions:
+        """The options of the socket."""
+        settings: WebSocketOptions = self.factory.options
+        return settings
+
+    @property
+    def clock(self) -> IReactorTime:
+        """Where timers are set."""
+        clock: IReactorTime = self.factory.reactor
+        return clock
+
+    def makeConnection(self, transport: ITransport) -> None:
+        options = self.settings
+        set_buffers(transport, options.read_buffer, options.write_buffer, options.unsent_limit)
+        self._eager = EagerTransport(transport, self._drained)
+        super().makeConnection(self._eager)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Audio and pongs are taken here, past Autobahn; it gets all else, in whole frames."""
+        if self._frames is None:
+            if self.state != self.STATE_OPEN or not self._between_messages():
+                super().dataReceived(data)
+                return
+            longest = min(self.settings.max_frame, self.settings.max_message)
+            self._frames = PlainFrames(longest, self.peer_masks, self._opcode)
+        for message, piece in self._frames.feed(data):
+            gone = self.state == self.STATE_CLOSED or self.failedByMe
+            if message and not gone:
+                self._take(piece)  # after our close too: last words
+            elif not gone and (payload := pong(piece, self.peer_masks)) is not None:
+                self.onPong(payload)
+            elif not message:
+                super().dataReceived(piece)
+
+    def _between_messages(self) -> bool:
+        begun: list[Any] = [self.current_frame, self.inside_message, self.data]
+        return not any(begun)
+
+    def _frame(self, payload: bytes, opcode: int) -> bytes:
+        """A final frame, as this role sends it."""
+        raise NotImplementedError
+
+    # From Autobahn
+
+    def onOpen(self) -> None:
+        self._keepalive = self.clock.callLater(self.settings.ping_interval, self._keep_alive)
+        if self._link is not None:
+            self._opcode = BINARY if self._link.dialect.binary else TEXT
+            self._link.attach(self, self._direction)
+
+    def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if isBinary == (self._opcode == BINARY):
+            self._take(payload)
+        elif self._link is not None:
+            kind, expected = ("binary", "text") if isBinary else ("text", "binary")
+            self._link.misspoken(f"a {kind} message of {len(payload)} bytes, expected {expected}")
+
+    def _take(self, payload: bytes) -> None:
+        self._heard = True
+        if self._link is not None:
+            self._link.received(payload)
+
+    def onPong(self, payload: bytes) -> None:
+        self._heard = True
+        if self._link is not None:
+            self._link.pong(self, payload)
+
+    def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
+        if self._keepalive is not None and self._keepalive.active():
+            self._keepalive.cancel()
+        self._keepalive = None
+        waiting: Any = self.closeHandshakeTimeoutCall  # Autobahn leaves it when the peer is lost
+        if waiting is not None:
+            waiting.cancel()
+            self.closeHandshakeTimeoutCall = None
+        self._eager.forget()
+        self.is_closed.addCallback(lambda _: None)  # its result is this protocol
+        link, self._link = self._link, None
+        if link is None:
+            return
+        if self.failedByMe:  # then code and reason are of the answer to our close
+            text: Any = self.localCloseReason
+            fault = text.decode("utf-8", "replace") if text else ""
+            broke = f"it broke the protocol: {fault} ({self.localCloseCode})"
+            link.lost(self, SocketClose(False, broke))
+            return
+        said = self.factory.redact(reason or "no reason given")
+        text = f"its WebSocket closed: {said} ({code})"
+        link.lost(self, SocketClose(wasClean and code in CLEAN, text, code in BUSY))
+
+    def _drained(self) -> None:
+        if self._link is not None:
+            self._link.drained()
+
+    def _keep_alive(self) -> None:
+        """Ping; drop a peer that has said nothing for `ping_timeout` seconds after a ping."""
+        options, now = self.settings, self.clock.seconds()
+        if self._heard or self._paused or self._pinged_at is None:
+            self._heard, self._pinged_at = False, now
+        left = self._pinged_at + options.ping_timeout - now
+        if left <= 0:
+            self.wasNotCleanReason = f"no answer to a ping within {options.ping_timeout:g} s"
+            self.dropConnection(abort=True)
+            return
+        delay = min(options.ping_interval, left)
+        self._keepalive = self.clock.callLater(delay, self._keep_alive)
+        if self._link is not None:
+            self.sendPing(self._link.to_bot.progress)
+
+    # From the link
+
+    @property
+    def congested(self) -> bool:
+        """True while bytes wait for the kernel to take them."""
+        return self._eager.congested
+
+    def send(self, payload: bytes) -> None:
+        """Send one message; dropped when the closing handshake has begun."""
+        if self.state == self.STATE_OPEN:
+            self._eager.write(self._frame(payload, self._opcode))
+
+    def ping(self, payload: bytes) -> None:
+        """Send a ping, of at most 125 bytes; dropped as a message is."""
+        if self.state == self.STATE_OPEN:
+            self._eager.write(self._frame(payload, PING))
+
+    def pause(self) -> None:
+        """Stop reading."""
+        self._paused = True
+        self._eager.pauseProducing()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._paused = False
+        if self.state != self.STATE_CLOSED:
+            self._eager.resumeProducing()
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin the closing handshake; Autobahn drops a peer that does not answer it."""
+        self.sendClose(code, reason)

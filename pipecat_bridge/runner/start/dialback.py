@@ -1,0 +1,166 @@
+"""Runner mode `dialback`: POST /run, the runner dials back, POST /stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from pipecat_bridge import __version__
+from pipecat_bridge.net.http import (
+    Answer,
+    BridgeError,
+    RunnerClient,
+    RunnerError,
+    RunnerRefusedError,
+)
+from pipecat_bridge.net.redaction import Redaction
+from pipecat_bridge.net.tally import Tally
+from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.runner.pool.address import RunnerAddress
+from pipecat_bridge.runner.request import BotRequest
+from pipecat_bridge.runner.socket.door import Door
+from pipecat_bridge.wire.pipecat import PipecatDialect
+
+
+class DialBack:
+    """Has bots started by `/run`, and takes the sockets that they dial back."""
+
+    takes_text = True
+    _log = Logger()
+
+    def __init__(
+        self,
+        client: RunnerClient,
+        door: Door,
+        dialback_url: Callable[[], str],
+        options: RunnerOptions,
+        rate: int,
+    ) -> None:
+        self.client = client
+        self.door = door
+        self._dialback_url = dialback_url
+        self._options = options
+        self._rate = rate
+        self._stopping: dict[tuple[str, str], Tally] = {}
+
+    def dialect(self, request: BotRequest) -> PipecatDialect:
+        """Protobuf frames; `/run` has told the metadata, and `/stop` tells the end."""
+        return PipecatDialect(self._rate, __version__)
+
+    def attempt(
+        self, request: BotRequest, link: BotLink, address: RunnerAddress
+    ) -> DialBackAttempt:
+        """A start at the runner at `address`."""
+        return DialBackAttempt(self, request, link, address)
+
+    def body(self, request: BotRequest, token: str) -> dict[str, Any]:
+        """The body of `/run`."""
+        base = self._dialback_url().rstrip("/")
+        return {
+            **self._options.parameters,
+            **request.parameters,
+            **request.described(),
+            # The token is part of the path: a runner that appends ?direction=.. cannot break it.
+            "ws_url": f"{base}/{request.call_id}/ws/{token}",
+        }
+
+    async def stopped(self, call_id: str, base: str) -> None:
+        """Wait for a `/stop` of this call that is under way at this runner.
+
+        A UUID may come again at once, and the late `/stop` of its first call would end the second
+        bot.
+        """
+        stopping = self._stopping.get((call_id, base))
+        if stopping is not None:
+            await stopping.idle()
+
+    async def send_stop(self, call_id: str, base: str) -> None:
+        """Send `/stop` for one call; what comes of it is only logged."""
+        stopping = self._stopping.setdefault((call_id, base), Tally())
+        stopping.enter()
+        try:
+            await self._send_stop(call_id, base)
+        finally:
+            if stopping.count == 1:
+                del self._stopping[call_id, base]
+            stopping.leave()
+
+    async def _send_stop(self, call_id: str, base: str) -> None:
+        try:
+            answer = await self.client.request("POST", f"{base}/stop?id={quote(call_id)}")
+        except RunnerError as error:
+            self._log.warn("{call_id} /stop failed: {error}", call_id=call_id, error=error)
+            return
+        if answer.status not in (200, 404):
+            self._log.warn(
+                "{call_id} /stop was answered with {status}",
+                call_id=call_id,
+                status=answer.status,
+            )
+
+
+class DialBackAttempt:
+    """One `/run`, and the `/stop` that follows it, once."""
+
+    def __init__(
+        self, runner: DialBack, request: BotRequest, link: BotLink, address: RunnerAddress
+    ) -> None:
+        self._runner = runner
+        self._request = request
+        self._link = link
+        self._address = address
+        self._asked = ""  # the runner's URL, once /run has been sent to it
+        self.unconnected = "the runner has not dialled back"
+
+    async def ask(self) -> None:
+        """Send `/run`; the bot dials back. Raises RunnerError."""
+        token = self._runner.door.expect(self._link)
+        body = self._runner.body(self._request, token)
+        where = body["ws_url"].removesuffix(f"/{self._request.call_id}/ws/{token}")
+        self.unconnected = f"the runner has not dialled back to {where} nor answered /run"
+        redact = self._runner.client.redact.including(body).hiding(token)
+        try:
+            answer = await self._run(body, redact)
+            answer.check()
+            said = answer.json()
+            if isinstance(said, dict) and said.get("status", "ok") != "ok":
+                raise RunnerError(f"answered with {answer.excerpt()}")
+            self.unconnected = f"the runner has not dialled back to {where}"
+        except RunnerError as error:
+            raise error.prefixed("/run: ") from None
+
+    async def _run(self, body: dict[str, Any], redact: Redaction) -> Answer:
+        """Send `/run`; again where a runner of our own has just ended and is started anew."""
+        waits_for_answer = self.unconnected
+        while True:
+            base = await self._address.url()
+            self.unconnected = "the runner has not answered /stop for the last bot of this UUID"
+            await self._runner.stopped(self._link.call_id, base)
+            self.unconnected = waits_for_answer
+            self._asked = base
+            try:
+                return await self._runner.client.request("POST", f"{base}/run", body, None, redact)
+            except BridgeError:
+                self._asked = ""  # it was never sent
+                raise
+            except RunnerRefusedError:
+                self._asked = ""
+                if not self._address.refused(base):
+                    raise
+
+    def stop(self) -> Deferred[None]:
+        """Let go of what was started; fires when the runner has been told."""
+        call_id = self._link.call_id
+        self._runner.door.forget(self._link)
+        # What was cancelled is in a cycle with Twisted's frames, and the link need not wait for
+        # the garbage collector with it.
+        del self._link
+        asked, self._asked = self._asked, ""
+        if not asked:
+            return succeed(None)
+        return Deferred.fromCoroutine(self._runner.send_stop(call_id, asked))

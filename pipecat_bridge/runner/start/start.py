@@ -1,0 +1,191 @@
+"""One start of a bot at one runner: a success once the bot is ready."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.net.descriptors import NONE_LEFT
+from pipecat_bridge.net.http import (
+    BridgeError,
+    RunnerBusyError,
+    RunnerError,
+    as_runner_error,
+)
+from pipecat_bridge.runner.link.early import Early
+from pipecat_bridge.runner.link.interfaces import BotListener, Loss, ReadyBy
+from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.runner.pool.address import RunnerAddress
+from pipecat_bridge.runner.pool.upstream import Lease
+from pipecat_bridge.runner.request import BotRequest
+from pipecat_bridge.wire.dialect import Dialect
+
+if TYPE_CHECKING:
+    from pipecat_bridge.runner.start.bots import Bots
+
+
+class Attempt(Protocol):
+    """One start of a bot at one runner; `unconnected` says what is missing when it takes long."""
+
+    @property
+    def unconnected(self) -> str: ...
+
+    async def ask(self) -> None:
+        """Ask for the bot, and dial it where that is our part; raises RunnerError."""
+        ...
+
+    def stop(self) -> Deferred[None]:
+        """Let go of whatever was started; fires when the runner has been told."""
+
+
+class Mode(Protocol):
+    """A way to start bots and to speak with them. `takes_text`: its dialect has words for text."""
+
+    @property
+    def takes_text(self) -> bool: ...
+
+    def dialect(self, request: BotRequest) -> Dialect:
+        """What is spoken with the bot."""
+
+    def attempt(self, request: BotRequest, link: BotLink, address: RunnerAddress) -> Attempt:
+        """A start at the runner at `address`, whose sockets are attached to `link`."""
+
+
+class Start:
+    """One attempt with its link, and the bot's place at the runner until its end.
+
+    The runner's standing follows from what the link tells: a bot that is lost before it is ready is
+    a failed start, whatever was open by then.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        bots: Bots,
+        request: BotRequest,
+        playout: Playout,
+        listener: BotListener,
+        early: Early,
+        lease: Lease,
+    ) -> None:
+        self._bots = bots
+        self._listener = listener
+        self._lease = lease
+        self._result: Deferred[RunnerError | None] = Deferred()
+        self._asking: Deferred[None] | None = None
+        self._timer: IDelayedCall | None = None  # until the sockets are open
+        self.link = BotLink(
+            request.call_id,
+            bots.reactor,
+            playout,
+            self,
+            listener,
+            bots.mode.dialect(request),
+            bots.audio,
+            early,
+            bots.options.ready_timeout,
+            bots.now,
+            bots.options.disconnect_grace,
+        )
+        self._attempt = bots.mode.attempt(request, self.link, lease.upstream.address)
+
+    def begin(self, seconds: float) -> Deferred[RunnerError | None]:
+        """Ask for the bot, which has `seconds` to connect; fires with None, or what went wrong.
+
+        It never fails: what is raised out of a Deferred into a coroutine, and out of that, is in a
+        cycle with Twisted's frames and ours, and with all that they know.
+        """
+        self._timer = self._bots.reactor.callLater(seconds, self._not_connected, seconds)
+        self._asking = Deferred.fromCoroutine(self._attempt.ask())
+        self._asking.addErrback(self._not_asked)
+        return self._result
+
+    def _not_connected(self, seconds: float) -> None:
+        self._timer = None
+        text = f"{self._attempt.unconnected} within {round(seconds, 2):g} s"
+        if self._bots.descriptors.none_left:
+            # A bot that dials back, and whose connection was not accepted.
+            self.link.fail(BridgeError(f"{text}: {NONE_LEFT}"))
+        else:
+            self.link.fail(RunnerError(text))
+
+    def _not_asked(self, failure: Failure) -> None:
+        """The runner refuses, or the fault is ours.
+
+        A runner that answers late or wrongly although its bot is there already (some answer only
+        when the call is over) has started it all the same.
+        """
+        link = self.link
+        if failure.check(CancelledError) or link.connected:
+            return
+        if failure.check(RunnerError):
+            link.fail(as_runner_error(failure))
+            return
+        self._log.failure("{call_id} cannot start the bot", failure, call_id=link.call_id)
+        link.fail(BridgeError(f"a fault of the bridge: {failure.getErrorMessage()}"))
+
+    # From the link
+
+    def link_connected(self) -> None:
+        """The sockets are open; from now on `ready_timeout` counts."""
+        self._cancel_timer()
+
+    def link_ready(self, by: ReadyBy) -> None:
+        """The start has succeeded."""
+        self._lease.ready()
+        self._result.callback(None)
+        self._listener.bot_ready(by)
+
+    def link_failed(self, error: RunnerError) -> None:
+        """The start has failed; a fault of our own is blamed on nobody."""
+        if isinstance(error, RunnerBusyError):
+            self._lease.busy(error.seconds)
+        elif not isinstance(error, BridgeError):
+            self._lease.failed(str(error))
+        self._result.callback(error)
+
+    def link_ended(self) -> None:
+        """The bot has ended in good order."""
+        self._listener.bot_ended()
+
+    def link_lost(self, loss: Loss) -> None:
+        """The bot is lost."""
+        self._lease.lost(loss.reason, loss.busy)
+        self._listener.bot_lost(loss.cause, loss.reason)
+
+    # The end
+
+    def let_go(self) -> Deferred[None]:
+        """End whatever was started, and give back the place; called once.
+
+        Fires when the sockets are closed and the runner has been told.
+        """
+        self._cancel_timer()
+        asking, self._asking = self._asking, None
+        if asking is not None:
+            asking.cancel()
+        self._lease.give_back()
+        self.link.close()
+        # What points back is let go, so that the call leaves memory without a garbage collection.
+        del self._listener
+        told: Deferred[None] = Deferred()
+        over: list[Deferred[Any]] = [self.link.sockets.idle(), self._attempt.stop()]
+        self._bots.stopping.enter()
+        gatherResults(over, consumeErrors=True).addBoth(self._let_gone, told)
+        return told
+
+    def _let_gone(self, _: object, told: Deferred[None]) -> None:
+        self._bots.stopping.leave()
+        if not told.called:
+            told.callback(None)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None

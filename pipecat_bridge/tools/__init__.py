@@ -1,0 +1,1 @@
+"""Tools for people: a soft phone, the demonstration, the load generator."""

@@ -1,0 +1,135 @@
+"""``pipecat-bridge load``: a load of any size on a bridge, and what it costs and delays."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipecat_bridge.tools.load import plots, report
+from pipecat_bridge.tools.load.bridge import Bridge, BridgeError, Remote, daemon
+from pipecat_bridge.tools.load.callers import Plan
+from pipecat_bridge.tools.load.run import Course, run
+from pipecat_bridge.tools.load.runner import Runner
+from pipecat_bridge.tools.load.worker import Worker, WorkerError
+
+Address = Callable[[str], tuple[str, int]]
+
+
+def add_arguments(parser: argparse.ArgumentParser, address: Address) -> None:
+    """The arguments; `address` reads HOST:PORT."""
+    add = parser.add_argument
+    for name, kind, least, default, metavar, text in _NUMBERS:
+        add(name, type=_number(least, kind), default=default, metavar=metavar, help=text)
+    add("--rate", type=int, default=8000, choices=[8000, 16000], help="of the phones, in Hz")
+    add("--sockets", type=int, default=2, choices=[1, 2], help="WebSockets of a bot (default: 2)")
+    add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="settings",
+        help="an option of the daemon that is started; may be repeated")  # fmt: skip
+    add("--address", type=address, metavar="HOST:PORT",
+        help="of a daemon that runs already, whose [runner] url leads to --runner-port here"
+        " (default: one is started, kept on one processor)")  # fmt: skip
+    add("--api", default="", metavar="URL", help="its API, to read CPU and memory from /metrics")
+    add("--runner-port", type=int, default=0, metavar="PORT", help="of the runner double")
+    add("--runner-host", default="127.0.0.1", metavar="HOST", help="the address it listens on")
+    add("--json", type=Path, metavar="FILE", help="write all figures")
+    add("--plots", type=Path, metavar="FOLDER", help="draw them")
+
+
+_NUMBERS: tuple[tuple[str, type[float], float, float, str, str], ...] = (
+    ("--calls", int, 1, 20, "N", "calls at once (default: 20)"),
+    ("--duration", float, 0.5, 20.0, "S", "seconds measured (default: 20)"),
+    ("--per-second", float, 0.1, 50.0, "N", "calls set up each second (default: 50)"),
+    ("--settle", float, 0, 3.0, "S", "seconds left out before that (default: 3)"),
+    ("--length", float, 0, 0.0, "S", "hang up each call after this time and place another"),
+    ("--stalled", int, 0, 0, "N", "so many bots stop reading for 5 s, every 15 s"),
+    ("--bursting", int, 0, 0, "N", "so many bots send 10 s of audio at once, every 15 s"),
+    ("--dying", int, 0, 0, "N", "so many bots break off a second after each call began"),
+)
+
+
+def _number(least: float, what: type[float] = float) -> Callable[[str], float]:
+    """A type of argument: numbers from `least` on."""
+
+    def read(text: str) -> float:
+        try:
+            number = what(text)
+        except ValueError:
+            number = what(-1)
+        if not least <= number < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a number from {least:g} on")
+        return number
+
+    return read
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run as the arguments say; the exit status."""
+    try:
+        result = measure(arguments)
+    except (BridgeError, WorkerError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(report.table([result]))
+    for remark in report.remarks(result):
+        print(f"note: {remark}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(report.for_json(result), indent=1))
+    if arguments.plots:
+        print(f"plots: {plots.draw([result], arguments.plots)}")
+    return 0 if result["up"] else 1
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one run."""
+    bridge_cpu, cpu = (None, None) if arguments.address else processors()
+    runner = Worker(
+        Runner, arguments.runner_host, arguments.runner_port, arguments.sockets, cpu=cpu
+    )
+    try:
+        port = runner.ask("port")
+        with tempfile.TemporaryDirectory(prefix="pipecat-bridge-load-") as folder:
+            bridge = _bridge(arguments, port, Path(folder) / "bridge.log", bridge_cpu)
+            try:
+                return run(bridge, runner, _plan(arguments, bridge), _course(arguments),
+                           (bridge_cpu, cpu), _tell)  # fmt: skip
+            finally:
+                bridge.stop()
+    finally:
+        runner.end()
+
+
+def processors() -> tuple[int | None, int | None]:
+    """One for the bridge and one for the load; none where there is no choice."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None, None
+    usable = sorted(os.sched_getaffinity(0))
+    return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
+
+
+def _bridge(arguments: argparse.Namespace, port: int, log: Path, cpu: int | None) -> Bridge:
+    if arguments.address:
+        host, port = arguments.address
+        return Remote(host, port, arguments.api)
+    started = daemon(f"http://127.0.0.1:{port}", log, cpu, arguments.settings)
+    started.wait()
+    return started
+
+
+def _plan(arguments: argparse.Namespace, bridge: Bridge) -> Plan:
+    return Plan(
+        bridge.host, bridge.port, arguments.calls, arguments.per_second, arguments.rate,
+        arguments.length, arguments.stalled, arguments.bursting, arguments.dying,
+    )  # fmt: skip
+
+
+def _course(arguments: argparse.Namespace) -> Course:
+    return Course(arguments.duration, arguments.settle)
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,109 @@
+"""A process of its own for one side of a load, steered over a pipe."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any, Final, Generic, TypeVar
+
+from pipecat_bridge.net.descriptors import raise_limit
+from pipecat_bridge.tools.load.loop import Loop
+
+ANSWER_SECONDS: Final = 60.0
+_END = "end"
+
+Side = TypeVar("Side")
+
+
+class WorkerError(Exception):
+    """A process of the load failed."""
+
+
+class Worker(Generic[Side]):
+    """Runs `make(loop, *arguments)` in a process on processor `cpu`; `ask` calls its methods."""
+
+    def __init__(self, make: Callable[..., Side], *arguments: Any, cpu: int | None = None) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._name = make.__name__
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_main, args=(theirs, make, arguments, cpu), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def ask(self, method: str) -> Any:
+        """Call a method of the other process; what it returns, or WorkerError."""
+        try:
+            self._pipe.send(method)
+            if not self._pipe.poll(ANSWER_SECONDS):
+                raise WorkerError(f"{self._name} does not answer")
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            raise WorkerError(f"{self._name} has ended") from None
+        if isinstance(answer, Exception):
+            raise WorkerError(f"{self._name}: {answer}")
+        return answer
+
+    def end(self) -> None:
+        """End the process."""
+        with suppress(OSError):
+            self._pipe.send(_END)
+        self._process.join(5.0)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _main(
+    pipe: Connection, make: Callable[..., Any], arguments: tuple[Any, ...], cpu: int | None
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if cpu is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {cpu})
+    raise_limit()
+    # Nothing here lives in cycles that matter, and a pause of ours would count as the bridge's.
+    gc.disable()
+    try:
+        loop = Loop()
+        side = make(loop, *arguments)
+    except OSError as error:
+        pipe.send(WorkerError(str(error)))
+        sys.exit(1)
+    busy = _Busy()
+
+    def obey() -> None:
+        try:
+            method = pipe.recv()
+        except EOFError:
+            method = _END
+        if method == _END:
+            loop.stop()
+            return
+        answer = getattr(side, method)()
+        if method in ("record", "stop"):
+            share = busy.share()
+            answer = answer if answer is None else {**answer, "busy": share}
+        pipe.send(answer)
+
+    loop.read(pipe.fileno(), obey)
+    loop.run()
+
+
+class _Busy:
+    """The share of one processor that this process takes."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic(), time.process_time()
+
+    def share(self) -> float:
+        """From the last call until now."""
+        (wall, used), self._last = self._last, (time.monotonic(), time.process_time())
+        return (self._last[1] - used) / max(self._last[0] - wall, 1e-9)

@@ -1,0 +1,124 @@
+"""Figures of a call, from its recording alone."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from pipecat_bridge.tools.phone.microphone import Utterance
+from pipecat_bridge.tools.phone.recording import Chunk, Recording, Span, Timeline, lateness
+from pipecat_bridge.tools.phone.softphone import FRAME_SECONDS
+from pipecat_bridge.tools.phone.speech import THRESHOLD, spans, window_levels
+
+# Words of one answer lie closer together than this.
+WORD_PAUSE_SECONDS: Final = 0.3
+
+
+class Pace(NamedTuple):
+    """How evenly the bot's messages came.
+
+    The lateness of a message is counted from its place in a row of equal steps. `missing` is in
+    messages of 20 ms that never came, `dry` the seconds in which a phone with a small jitter
+    buffer had nothing to play, `lead` the seconds by which the sender was ahead at most.
+    """
+
+    messages: int
+    p50: float
+    p99: float
+    latest: float
+    missing: int
+    dry: float
+    lead: float
+
+
+class Turn(NamedTuple):
+    """What the caller said and what was heard from the bot until the caller's next words.
+
+    `said` is None for the greeting, `heard` None when the bot kept silent; `interrupted` says
+    whether the caller's next words began while the bot still spoke. All in seconds of the call.
+    """
+
+    said: Span | None
+    heard: Span | None
+    interrupted: bool
+
+    @property
+    def answered_after(self) -> float | None:
+        """Seconds from the last sound of the caller to the first of the answer."""
+        if self.said is None or self.heard is None:
+            return None
+        return self.heard.start - self.said.end
+
+
+def pace_of(recording: Recording, timeline: Timeline) -> Pace:
+    """How evenly the bot's audio arrived.
+
+    The first message answers the call and follows no clock yet: its lateness does not count.
+    """
+    lasting, jitter = lateness(recording.chunks)
+    if not lasting.size:
+        return Pace(0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)
+    late = jitter[1:] if jitter.size > 1 else jitter
+    p50, p99 = np.percentile(late, [50, 99])
+    missing = max(0, round(float(lasting[-1] - lasting[0]) / FRAME_SECONDS))
+    dry = sum(gap.seconds for gap in timeline.gaps)
+    return Pace(
+        lasting.size, float(p50), float(p99), float(late.max()), missing, dry, timeline.lead
+    )
+
+
+def own_lateness(recording: Recording) -> float:
+    """By how many seconds the phone's own frames were late at most; it blurs what it measures."""
+    due = np.arange(len(recording.sent_at)) * FRAME_SECONDS
+    return float((np.array(recording.sent_at) - due).max(initial=0.0))
+
+
+def turns_of(timeline: Timeline, utterances: list[Utterance]) -> list[Turn]:
+    """The turns of a call: the greeting, and one for every utterance of the caller's."""
+    said = [Span(u.start / timeline.rate, u.end / timeline.rate) for u in utterances]
+    sounds = spans(timeline.bot, timeline.rate, pause=WORD_PAUSE_SECONDS, shortest=0.0)
+    turns = []
+    for before, after in zip([None, *said], [*said, None], strict=True):
+        begin = 0.0 if before is None else before.end
+        end = timeline.seconds if after is None else after.start
+        heard = [one for one in sounds if begin <= one.start < end]
+        whole = Span(heard[0].start, heard[-1].end) if heard else None
+        turns.append(Turn(before, whole, whole is not None and whole.end > end))
+    return turns
+
+
+def heard_after(timeline: Timeline, moment: float) -> float:
+    """For how many seconds after `moment` the speech went on that the bot was in at that time."""
+    for one in spans(timeline.bot, timeline.rate, pause=WORD_PAUSE_SECONDS, shortest=0.0):
+        if one.start <= moment < one.end:
+            return one.end - moment
+    return 0.0
+
+
+def messages_after(chunks: list[Chunk], moment: float) -> int:
+    """How many messages with sound arrived after `moment`, before a pause in them."""
+    found, last = 0, moment
+    for chunk in chunks:
+        if chunk.at <= moment:
+            continue
+        if chunk.at - last > WORD_PAUSE_SECONDS:
+            break
+        if window_levels(np.frombuffer(chunk.pcm, dtype="<i2"), chunk.rate).max() > THRESHOLD:
+            found, last = found + 1, chunk.at
+    return found
+
+
+def silences(timeline: Timeline, longest: float) -> list[Span]:
+    """The stretches of more than `longest` seconds in which nobody spoke."""
+    voices = [
+        one
+        for track in (timeline.caller, timeline.bot)
+        for one in spans(track, timeline.rate, pause=WORD_PAUSE_SECONDS)
+    ]
+    found, last = [], 0.0
+    for voice in [*sorted(voices), Span(timeline.seconds, timeline.seconds)]:
+        if voice.start - last > longest:
+            found.append(Span(last, voice.start))
+        last = max(last, voice.end)
+    return found

@@ -1,0 +1,76 @@
+"""`pipecat-bridge load` as a user runs it: with a daemon of its own, and one that is not there."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pipecat_bridge.tools.load.bridge import BridgeError, scrape
+from pipecat_bridge.tools.load.command import add_arguments
+
+
+def load(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipecat_bridge.cli", "load", *words]
+    root = Path(__file__).resolve().parents[4]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, cwd=root, env={**os.environ}
+    )
+
+
+class LoadTests(SynchronousTestCase):
+    def test_calls_through_a_daemon_and_what_they_cost(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.json"
+            words = ["--calls", "3", "--duration", "1.5", "--settle", "0.5", "--json", str(path)]
+            done = load(*words, "--dying", "1")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            result = json.loads(path.read_text())
+        self.assertIn("| CPU per call, % of a core", done.stdout)
+        # Two calls stay, and marks come each 0.1 s; the third begins anew each second.
+        self.assertGreater(result["marks"]["to_bot"], 20)
+        self.assertGreater(result["marks"]["to_caller"], 20)
+        self.assertGreater(result["cpu_percent"], 0)
+        self.assertGreater(result["rss_mb"]["load"], 10)
+        self.assertGreater(result["gc"]["pauses"], -1)
+        self.assertIn("ended: ended by the bridge with an error", result["ended"])
+
+    def test_the_bridge_does_not_start(self) -> None:
+        done = load("--calls", "1", "--set", "calls.max_calls=many")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("the bridge did not start", done.stderr)
+        self.assertIn("max_calls", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+
+    def test_a_port_that_is_taken(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            done = load("--runner-port", str(taken.getsockname()[1]))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("in use", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+
+    def test_an_api_that_is_not_there(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as one:
+            port = one.getsockname()[1]
+        with self.assertRaisesRegex(BridgeError, f"{port}/metrics"):
+            scrape(f"http://127.0.0.1:{port}")
+
+
+class ArgumentTests(SynchronousTestCase):
+    def test_numbers_that_cannot_be(self) -> None:
+        parser = argparse.ArgumentParser(prog="load")
+        add_arguments(parser, lambda text: (text, 1))
+        for words in (["--calls", "0"], ["--calls", "x"], ["--duration", "0"],
+                      ["--per-second", "0"], ["--stalled", "-1"], ["--length", "inf"]):  # fmt: skip
+            with self.subTest(words=words), contextlib.redirect_stderr(io.StringIO()) as said:
+                self.assertRaises(SystemExit, parser.parse_args, words)
+                self.assertIn("expected a number", said.getvalue())
