@@ -27,8 +27,9 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
-from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection, LineOptions
+from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.line import LineOptions
 from pipecat_bridge.audio import g711
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
@@ -36,7 +37,7 @@ from pipecat_bridge.runner.link.early import Early
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.socket.dialler import Dialler
 from pipecat_bridge.runner.socket.door import Door
-from pipecat_bridge.runner.start.target import Target
+from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.tools.load import protobuf, websocket
 from pipecat_bridge.wire.audiosocket import Kind, encode
 from pipecat_bridge.wire.dialect import Dialect
@@ -102,18 +103,16 @@ class Path:
             self._socket = _dialled_back(clock, link)
             self._frame = websocket.masked(bot_frame, opcode)
             self._socket.dataReceived(websocket.masked(_BOT_READY))
-        exchange = Nobody()
         self._phone = AudioSocketConnection(
-            exchange,  # type: ignore[arg-type]
+            lambda *_: Nobody(),
             FrameClock(clock, clock.seconds),
             clock,
             LineOptions(hold_after=1e9),  # no silence in place of a caller who says nothing
             clock.seconds,
         )
         self._phone.makeConnection(Sink())
-        exchange.__dict__["answer"] = lambda *_: Nobody()
         self._phone.dataReceived(encode(Kind.UUID, bytes(16)))
-        self._phone.join(link.to_bot.send, self.playout)
+        self._phone.line.join(link.to_bot.send, self.playout)
 
     def to_bot(self) -> None:
         """A frame of the caller's, to the bot's socket."""
@@ -124,7 +123,7 @@ class Path:
         """A frame of the bot's, to the phone's socket."""
         self._clock.rightNow += 0.02
         self._socket.dataReceived(self._frame)
-        self._phone.tick()
+        self._phone.line.tick()
 
 
 def _dialled_back(clock: Clock, link: BotLink) -> Any:

@@ -13,7 +13,6 @@ AtLeastOne = Annotated[int, Meta(ge=1)]
 Bytes = Annotated[int, Meta(ge=1024)]
 PollInterval = Annotated[float, Meta(ge=0, le=0.005)]
 
-Mode = Literal["embedded", "dialback", "dial", "direct", "twilio"]
 BotRate = Literal[8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
 ResamplerKind = Literal["fir", "soxr"]
 
@@ -35,7 +34,7 @@ class AudioSocketOptions(Struct, frozen=True):
 class RunnerOptions(Struct, frozen=True):
     """`[runner]`: who starts the bots, and how."""
 
-    mode: Mode = "embedded"
+    mode: str = "embedded"  # a name of `pipecat_bridge.runner.modes`
     url: str | list[str] = "http://127.0.0.1:8000"
     listen: str = "tcp:8001:interface=127.0.0.1"
     dialback_url: str = ""

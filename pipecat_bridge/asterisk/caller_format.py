@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from statistics import median
-from typing import Literal
+from typing import Final, Literal
 
 from pipecat_bridge.audio import g711
+from pipecat_bridge.contracts import PhoneCodec
 
 G711_BYTES = 160
 SLIN16_BYTES = 640
@@ -26,7 +27,15 @@ busy. Of the pile that a call may begin with nobody knows how long it took to gr
 MOST_FRAMES = 50
 """Frames that are kept at the most: a second."""
 
-Codec = Literal["linear", "g711", "slin16"]
+Guess = Literal["linear", "g711", "slin16"]
+
+_DOUBTS: Final[dict[Guess, str]] = {
+    "g711": "frames of 160 bytes each 20 ms under kind 0x10 are the caller's codec, taken for"
+    " {g711} (G.722 would be noise): add c(slin) to Dial(AudioSocket/...) in the dialplan",
+    "slin16": "frames of 640 bytes each 20 ms under kind 0x10: taken for 16 kHz, which Asterisk"
+    " before 20.17 / 22.7 sends so; the bot's audio goes back at 8 kHz",
+}
+"""What is told of a guess that may be wrong."""
 
 
 class CallerFormat:
@@ -38,16 +47,26 @@ class CallerFormat:
 
     __slots__ = ("_g711", "_held", "_times", "codec")
 
-    def __init__(self, g711_codec: str) -> None:
+    def __init__(self, g711_codec: Literal["ulaw", "alaw"]) -> None:
         self._g711 = g711_codec
         self._held: list[bytes] = []
         self._times: list[float] = []
-        self.codec: Codec | None = None
+        self.codec: Guess | None = None
 
     @property
     def rate(self) -> int:
         """Samples per second of what `convert` returns."""
         return 16000 if self.codec == "slin16" else 8000
+
+    @property
+    def phone_codec(self) -> PhoneCodec:
+        """The codec of the phone; "linear" while there is no reason for another."""
+        return self._g711 if self.codec == "g711" else self.codec or "linear"
+
+    @property
+    def doubt(self) -> str:
+        """A sentence for a guess that may be wrong; "" for none."""
+        return _DOUBTS[self.codec].format(g711=self._g711) if self.codec in _DOUBTS else ""
 
     def convert(self, payload: bytes, now: float) -> list[bytes]:
         """PCM for one payload that came at `now` seconds; an empty list while undecided."""
@@ -77,7 +96,7 @@ class CallerFormat:
         return [self._decode(each) for each in held]
 
 
-def _by_pace(size: int, times: list[float]) -> Codec:
+def _by_pace(size: int, times: list[float]) -> Guess:
     """160 bytes are 10 ms linear or 20 ms G.711; 640 are 40 ms at 8 kHz or 20 ms at 16 kHz.
 
     The median, since one frame that was late, or a caller put on hold meanwhile, must not decide.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from pipecat_bridge.asterisk.clock import FRAME
+from pipecat_bridge.audio.frame import FRAME
 
 MISSED = 4
 """Ticks without a frame after which one was not late but missing: Asterisk under load was seen to

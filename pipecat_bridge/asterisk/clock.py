@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-FRAME = 0.02
-"""Seconds between two frames of a call (res_audiosocket.c sends and expects 20 ms frames)."""
+from pipecat_bridge.audio.frame import FRAME
 
 SLOTS = 10
 """Groups of calls that tick together, 2 ms apart, so that hundreds of calls are not one burst."""
@@ -30,6 +29,7 @@ _EARLY = 0.0005  # Timers of the loop and the monotonic clock differ by less; sa
 _APART = FRAME / 2 + _EARLY  # so that two ticks of a call are never closer than half a frame
 
 Tick = Callable[[], None]
+TickFailed = Callable[[Failure], None]
 
 
 class _Slot:
@@ -48,21 +48,21 @@ class FrameClock:
     `skipped` counts ticks that were given up after long stalls, summed over members.
     """
 
-    _log = Logger()
-
     def __init__(self, reactor: IReactorTime, now: Callable[[], float] = time.monotonic) -> None:
         self._reactor = reactor
         self._now = now
         self._origin = now()
         self._slots = [_Slot() for _ in range(SLOTS)]
-        self._members: dict[Tick, _Slot] = {}
-        self._failed: set[Tick] = set()
+        self._members: dict[Tick, tuple[_Slot, TickFailed]] = {}
         self._timer: IDelayedCall | None = None
         self._wake_at = 0.0
         self.skipped = 0
 
-    def add(self, tick: Tick) -> None:
-        """Call `tick` every 20 ms from now on, for the first time within 20 ms."""
+    def add(self, tick: Tick, failed: TickFailed) -> None:
+        """Call `tick` every 20 ms from now on, for the first time within 20 ms.
+
+        A tick that raises is called no more: `failed` is told why, and the other ticks go on.
+        """
         if tick in self._members:
             return
         index = min(range(SLOTS), key=lambda number: len(self._slots[number].ticks))
@@ -73,14 +73,13 @@ class FrameClock:
             slot.due = slot.next = phase + frames * FRAME
         # New lists here and below: both may be called from within the slot's own round.
         slot.ticks = [*slot.ticks, tick]
-        self._members[tick] = slot
+        self._members[tick] = slot, failed
         self._schedule()
 
     def remove(self, tick: Tick) -> None:
         """Call `tick` no more; unknown ones are ignored."""
-        slot = self._members.pop(tick, None)
+        slot, _ = self._members.pop(tick, (None, None))
         if slot is not None:
-            self._failed.discard(tick)
             slot.ticks = [other for other in slot.ticks if other != tick]
             self._schedule()
 
@@ -114,15 +113,12 @@ class FrameClock:
             try:
                 tick()
             except Exception:  # noqa: BLE001 - one call's fault must not stop the others' clock
-                self._fail(tick)
+                _, failed = self._members[tick]
+                self.remove(tick)
+                failed(Failure())
         now = self._now()
         missed = int((now - slot.due) / FRAME)
         if missed > CATCH_UP:
             slot.due += missed * FRAME
             self.skipped += missed * len(slot.ticks)
         slot.next = max(slot.due, now + _APART)
-
-    def _fail(self, tick: Tick) -> None:
-        if tick not in self._failed:
-            self._failed.add(tick)
-            self._log.failure("a call's tick failed; its further failures are not logged")

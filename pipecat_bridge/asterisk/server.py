@@ -1,32 +1,81 @@
-"""Takes AudioSocket connections from the networks that are allowed."""
+"""The AudioSocket server: the phones that connect, from the networks that are allowed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
+from twisted.application.service import MultiService
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
 from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
+from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.line import LineOptions
 from pipecat_bridge.asterisk.networks import Networks
+from pipecat_bridge.contracts import Answer
+from pipecat_bridge.net.listener import Listen
 from pipecat_bridge.net.tally import Tally
+from pipecat_bridge.options import Options
+
+
+class AudioSocketServer(MultiService):
+    """The phones that speak AudioSocket. `open` counts them, `refused` those that were not allowed.
+
+    `listen` makes the port that phones connect to, from `factory`.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        options: Options,
+        answer: Answer,
+        clock: FrameClock,
+        now: Callable[[], float],
+        listen: Listen,
+    ) -> None:
+        super().__init__()
+        line = LineOptions(
+            handshake_timeout=options.audiosocket.handshake_timeout,
+            stall_timeout=options.audiosocket.stall_timeout,
+            hold_after=options.caller_audio.hold_after,
+            g711=options.audiosocket.g711,
+        )
+        self.factory = AudioSocketFactory(
+            lambda: AudioSocketConnection(answer, clock, reactor, line, now),
+            Networks(options.audiosocket.allow),
+        )
+        self.listener = listen(self.factory)
+        self.listener.setServiceParent(self)
+
+    @property
+    def open(self) -> Tally:
+        """The phones that are connected."""
+        return self.factory.open
+
+    @property
+    def refused(self) -> int:
+        """How many phones were not allowed to connect."""
+        return self.factory.refused
+
+    @property
+    def place(self) -> str:
+        """Where phones connect to, for people; "" where there is no port."""
+        return self.listener.place
 
 
 class AudioSocketFactory(ServerFactory):
-    """Makes a connection for each phone; a peer outside `allow` is closed at once.
-
-    `open` counts the connections that are there.
-    """
+    """Makes a connection for each phone; a phone outside `networks` is closed at once."""
 
     noisy = False
     _log = Logger()
 
     def __init__(
-        self, connect: Callable[[], AudioSocketConnection], allow: Sequence[str] = ()
+        self, connect: Callable[[], AudioSocketConnection], networks: Networks | None = None
     ) -> None:
         self._connect = connect
-        self._networks = Networks(allow)
+        self._networks = networks or Networks([])
         self.open = Tally()
         self.refused = 0
 

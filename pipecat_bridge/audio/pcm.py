@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from pipecat_bridge.errors import FormatError
+
 Pcm = bytes | bytearray | memoryview
 
 SAMPLE = np.dtype("<i2")
@@ -27,10 +29,10 @@ class Wave(NamedTuple):
 
 
 def check_even(pcm: Pcm) -> None:
-    """Raise ValueError when `pcm` is not a whole number of 16-bit samples."""
+    """Raise FormatError when `pcm` is not a whole number of 16-bit samples."""
     size = len(pcm)
     if size & 1:
-        raise ValueError(
+        raise FormatError(
             f"{size} bytes of audio: 16-bit samples need an even number, {size - 1} or {size + 1}"
         )
 
@@ -38,7 +40,7 @@ def check_even(pcm: Pcm) -> None:
 def mix_down(pcm: Pcm, channels: int) -> bytes:
     """Return the average of `channels` interleaved channels, rounded to nearest (halves up).
 
-    Raises ValueError when `pcm` does not end on a whole sample of all channels.
+    Raises FormatError when `pcm` does not end on a whole sample of all channels.
     """
     check_channels(pcm, channels)
     if channels == 1:
@@ -50,12 +52,12 @@ def mix_down(pcm: Pcm, channels: int) -> bytes:
 
 
 def check_channels(pcm: Pcm, channels: int) -> None:
-    """Raise ValueError when `pcm` is not a whole number of samples of all channels."""
+    """Raise FormatError when `pcm` is not a whole number of samples of all channels."""
     if channels < 1:
-        raise ValueError(f"{channels} channels: expected 1 or more")
+        raise FormatError(f"{channels} channels: expected 1 or more")
     size, width = len(pcm), 2 * channels
     if size % width:
-        raise ValueError(
+        raise FormatError(
             f"{size} bytes of audio: {channels} channels of 16 bits need a multiple of {width}, "
             f"such as {size - size % width}"
         )
@@ -89,7 +91,7 @@ class SampleCarry:
         """Return the whole samples of what was carried over and `data`.
 
         A number of channels other than before begins a new stream: half a sample of the old one
-        is of no use to it. Raises ValueError for fewer than one.
+        is of no use to it. Raises FormatError for fewer than one.
         """
         if channels != self._channels:
             check_channels(b"", channels)

@@ -9,13 +9,11 @@ from collections import deque
 from collections.abc import Callable
 
 from pipecat_bridge.audio.cues import Cues
+from pipecat_bridge.audio.frame import FRAME, FRAME_MS, FRAMES_PER_SECOND, frame_bytes
 from pipecat_bridge.audio.hold import Loop
 from pipecat_bridge.audio.pcm import SampleCarry, mix_down, strip_riff
 from pipecat_bridge.audio.resample import Resampler, make_resampler
 from pipecat_bridge.audio.stats import PlayoutStats
-
-FRAMES_PER_SECOND = 50
-FRAME_MS = 1000 // FRAMES_PER_SECOND
 
 PAUSE = 0.3
 """Audio that comes later than this, in seconds, after the queue ran dry is a new utterance.
@@ -23,7 +21,7 @@ PAUSE = 0.3
 What comes sooner was missing in the midst of one: an underrun.
 """
 
-STEP = 0.02
+STEP = FRAME
 """By how much the prebuffer grows and shrinks, in seconds: one frame."""
 
 CALM = 10.0
@@ -76,7 +74,7 @@ class Playout:
 
     def _set_rate(self, rate: int) -> None:
         self.rate = rate
-        self._frame_bytes = rate // FRAMES_PER_SECOND * 2
+        self._frame_bytes = frame_bytes(rate)
         self.silence = bytes(self._frame_bytes)
 
     def set_rate(self, rate: int) -> None:
@@ -125,7 +123,7 @@ class Playout:
     def write(self, audio: bytes, rate: int, channels: int, now: float) -> None:
         """Queue one frame of the bot's: PCM16 of any length and rate, RIFF header or not.
 
-        Raises ValueError for a rate or a number of channels that cannot be.
+        Raises FormatError for a rate or a number of channels that cannot be.
         """
         if audio.startswith(b"RIFF"):
             audio, rate, channels = _without_header(audio, rate, channels)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from pipecat_bridge.audio.pcm import Pcm, check_even
 from pipecat_bridge.audio.polyphase import LONGEST_PERIOD, Polyphase
+from pipecat_bridge.errors import FormatError
 
 LOWEST_RATE, HIGHEST_RATE = 8000, 192000
 
@@ -33,7 +34,7 @@ class Resampler(Protocol):
         """Return what the next chunk of the stream adds to the output.
 
         Both are 16-bit little-endian mono samples, in any number. An odd count of bytes raises
-        ValueError and leaves the stream as it was.
+        FormatError and leaves the stream as it was.
         """
         ...
 
@@ -45,13 +46,13 @@ class Resampler(Protocol):
 def make_resampler(rate_in: int, rate_out: int, kind: str = "fir") -> Resampler:
     """Return a resampler for one stream; `kind` is "fir" or "soxr".
 
-    Raises ValueError for an unknown kind and for rates that the kind cannot convert.
+    Raises FormatError for an unknown kind and for rates that the kind cannot convert.
     """
     if kind not in _KINDS:
-        raise ValueError(f"unknown resampler {kind!r}: expected {' or '.join(map(repr, _KINDS))}")
+        raise FormatError(f"unknown resampler {kind!r}: expected {' or '.join(map(repr, _KINDS))}")
     for rate in (rate_in, rate_out):
         if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise ValueError(
+            raise FormatError(
                 f"sample rate of {rate} Hz: expected {LOWEST_RATE} to {HIGHEST_RATE} Hz"
             )
     if rate_in == rate_out:
@@ -90,7 +91,7 @@ class FirResampler:
         common = math.gcd(rate_in, rate_out)
         up, down = rate_out // common, rate_in // common
         if max(up, down) > LONGEST_PERIOD:
-            raise ValueError(
+            raise FormatError(
                 f"no filter from {rate_in} to {rate_out} Hz, a ratio of {up} to {down}: "
                 f"expected numbers up to {LONGEST_PERIOD}, or the resampler 'soxr'"
             )

@@ -9,21 +9,27 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from pipecat_bridge.asterisk.interfaces import PhoneEnd
 from pipecat_bridge.audio import tones
 from pipecat_bridge.audio.hold import Recording
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.call.interfaces import Bot, Phone, Runner
 from pipecat_bridge.call.life import BOT_LOST, REASONS, TRANSITIONS, Input, Outcome, State
 from pipecat_bridge.call.succession import Succession
 from pipecat_bridge.call.variables import Variables
 from pipecat_bridge.call.warnings import Warnings
 from pipecat_bridge.call.watch import BOT_MUTE, NO_ANSWER, PHONE_MUTE, Watch
+from pipecat_bridge.contracts import (
+    Bot,
+    BotRequest,
+    BotSource,
+    FailureCause,
+    LossCause,
+    Phone,
+    PhoneEnd,
+    ReadyBy,
+)
 from pipecat_bridge.events.events import CallEvent, Events, told_by_bot
 from pipecat_bridge.events.history import History
 from pipecat_bridge.options import CallOptions
-from pipecat_bridge.runner.link.interfaces import FailureCause, LossCause, ReadyBy
-from pipecat_bridge.runner.request import BotRequest
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import (
     Command,
@@ -37,6 +43,7 @@ _PHONE_ENDS: Final[dict[PhoneEnd, Outcome]] = {
     "hangup": Outcome.CALLER_HANGUP,
     "lost": Outcome.PHONE_LOST,
     "fault": Outcome.PHONE_FAULT,
+    "bridge": Outcome.BRIDGE_ERROR,
 }
 
 LAST_FRAMES = 0.06
@@ -67,7 +74,7 @@ class Call:
         self,
         request: BotRequest,
         phone: Phone,
-        runner: Runner,
+        bots: BotSource,
         playout: Playout,
         events: Events,
         clock: IReactorTime,
@@ -89,7 +96,7 @@ class Call:
         self.ended_at: float | None = None
         self.phone = phone
         self.playout = playout
-        self.bots = Succession(runner, request, playout, self)
+        self.bots = Succession(bots, request, playout, self)
         self.kept = History()
         self.warnings = Warnings()
         self._ended = ended
@@ -227,6 +234,10 @@ class Call:
         options = self._options
         more = options.on_bot_lost == "restart" and self.bots.replaced < options.max_restarts
         self._input(Input.BOT_TO_REPLACE if more else Input.BOT_LOST, _LOST[cause], reason)
+
+    def bot_broken(self, reason: str) -> None:
+        """The bridge made a mistake."""
+        self._input(Input.STOP, Outcome.BRIDGE_ERROR, reason)
 
     def bot_command(self, command: Command) -> None:
         """The bot wants something done; raises CommandError when it is too much.

@@ -17,13 +17,12 @@ from pipecat_bridge.audio.hold import Recording, read_wav, waiting_tone
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.bounded import Bounded
 from pipecat_bridge.call.call import Call
-from pipecat_bridge.call.interfaces import Phone, Runner
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import record, rejected
+from pipecat_bridge.contracts import BotRequest, BotSource, Phone
 from pipecat_bridge.events.events import CallEvent, Events
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import SILENCE, BotAudioOptions, CallOptions
-from pipecat_bridge.runner.request import BotRequest
 
 MAX_PREPARED = 10_000
 
@@ -65,7 +64,7 @@ class Calls:
 
     def __init__(
         self,
-        runner: Runner,
+        bots: BotSource,
         events: Events,
         clock: IReactorTime,
         options: CallOptions,
@@ -77,7 +76,7 @@ class Calls:
         self.elsewhere = 0  # calls in other processes, which count for the limit
         self.outcomes: Counter[str] = Counter()
         self.last_end: float | None = None  # of a call, on the registry's clock
-        self._runner = runner
+        self._bots = bots
         self._clock = clock
         self._options = options
         self._hold = hold_music(options.hold_file)
@@ -121,7 +120,7 @@ class Calls:
         return Call(
             request,
             phone,
-            self._runner,
+            self._bots,
             playout,
             self.events,
             self._clock,
@@ -199,7 +198,7 @@ class Calls:
             raise CallIdError(f'"{call_id}" is not a UUID in its 36-character form')
         if call_id in self._running:
             raise CallRunningError(f"call {call_id} is running already")
-        if refusal := self._refusal or self._runner.why_none:
+        if refusal := self._refusal or self._bots.why_none:
             raise NoRoomError(refusal)
         self._expire()
         ttl = self._options.prepared_ttl

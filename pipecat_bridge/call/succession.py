@@ -7,24 +7,28 @@ from dataclasses import replace
 from twisted.internet.defer import Deferred
 
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.call.interfaces import Bot, Runner
-from pipecat_bridge.runner.link.caller_queue import QueueStats
-from pipecat_bridge.runner.link.interfaces import BotListener, LinkStats
-from pipecat_bridge.runner.request import BotRequest
+from pipecat_bridge.contracts import (
+    Bot,
+    BotListener,
+    BotRequest,
+    BotSource,
+    LinkStats,
+    QueueStats,
+)
 
 
 class Succession:
     """`bot` is the one that the call has now, `replaced` how many it had before."""
 
     def __init__(
-        self, runner: Runner, request: BotRequest, playout: Playout, listener: BotListener
+        self, bots: BotSource, request: BotRequest, playout: Playout, listener: BotListener
     ) -> None:
-        self._runner = runner
+        self._bots = bots
         self._request = request
         self._playout = playout
         self._past: list[tuple[LinkStats, QueueStats]] = []
         self._stopped = False
-        self.bot = runner.bot(request, playout, listener)
+        self.bot = bots.bot(request, playout, listener)
 
     @property
     def replaced(self) -> int:
@@ -49,7 +53,7 @@ class Succession:
         lost: Bot = self.bot
         self._past.append(_stats(lost))
         request = replace(self._request, resumption=self.replaced)
-        self.bot = self._runner.bot(request, self._playout, listener, lost)
+        self.bot = self._bots.bot(request, self._playout, listener, lost)
         return lost.stop()
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with options whose types are right."""
+"""Validation beyond types: what msgspec cannot check."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
 from twisted.internet.endpoints import serverFromString
 
 from pipecat_bridge.audio.hold import read_wav
 from pipecat_bridge.config import ports
-from pipecat_bridge.config.ports import filled
+from pipecat_bridge.net.ports import filled
 from pipecat_bridge.net.trust import trust_root
 from pipecat_bridge.net.urls import host_fault, is_origin, is_path, shown_url, url_fault
 from pipecat_bridge.options import SILENCE, Options, RunnerOptions
+from pipecat_bridge.runner.modes import MODES
+from pipecat_bridge.runner.start.mode import RunnerMode
 
 Fault = tuple[str, str, str]
 """Section, key, and what follows them in the sentence."""
@@ -24,6 +27,11 @@ Fault = tuple[str, str, str]
 
 def faults(options: Options) -> Iterator[Fault]:
     """What the types do not say."""
+    if options.runner.mode not in MODES:
+        expected = f"expected one of {', '.join(map(shown, MODES))}"
+        yield "runner", "mode", f" = {shown(options.runner.mode)}: {expected}"
+        # All else is checked as by default: each fault is found at once.
+        options = replace(options, runner=replace(options.runner, mode=RunnerOptions().mode))
     for section, listen in (
         ("audiosocket", options.audiosocket.listen),
         ("runner", options.runner.listen),
@@ -69,7 +77,7 @@ def _check_hold_file(path: str) -> Iterator[Fault]:
 
 def _check_runner(options: Options) -> Iterator[Fault]:
     runner = options.runner
-    yield from _check_urls(runner)
+    yield from _check_urls(runner, MODES[runner.mode])
     yield from _check_requests(runner)
     yield from _check_dialback_url(runner)
     yield from _check_handshake(runner)
@@ -120,8 +128,8 @@ def _check_requests(runner: RunnerOptions) -> Iterator[Fault]:
             yield "runner", key, f' = "{shown_url(path)}": {expected}'
 
 
-def _check_urls(runner: RunnerOptions) -> Iterator[Fault]:
-    schemes, example = _RUNNER_URLS[runner.mode]
+def _check_urls(runner: RunnerOptions, mode: RunnerMode) -> Iterator[Fault]:
+    schemes, example = mode.schemes, mode.example
     if not runner.urls:
         yield "runner", "url", f" = []: expected a URL such as {example}, or several"
     for url in runner.urls:
@@ -130,15 +138,6 @@ def _check_urls(runner: RunnerOptions) -> Iterator[Fault]:
             expected = f"expected a URL such as {example} with mode = {shown(runner.mode)}"
             yield "runner", "url", f' = "{shown_url(url)}": {fault}, {expected}'
 
-
-_RUNNER_URLS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
-    "embedded": (("http", "https"), "http://127.0.0.1:8000"),
-    "dialback": (("http", "https"), "http://127.0.0.1:8000"),
-    "dial": (("http", "https"), "http://127.0.0.1:7860"),
-    "direct": (("ws", "wss"), "ws://127.0.0.1:7860/ws-client"),
-    "twilio": (("http", "https", "ws", "wss"), "ws://127.0.0.1:7860/ws"),
-}
-"""Mode -> schemes, and an example."""
 
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE: Final = re.compile(r"[ -~\t]*")

@@ -1,4 +1,4 @@
-"""The ports and addresses of several workers, by what the options say for one."""
+"""Checks that the options for ports suit several workers."""
 
 from __future__ import annotations
 
@@ -6,32 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from pipecat_bridge.net.ports import filled, shifted
 from pipecat_bridge.options import Options
+from pipecat_bridge.runner.modes import MODES
 
-_NUMBERED: Final = re.compile(r"((?:haproxy:)?tcp6?:)(\d+)(?=:|$)")
 _UNREADABLE: Final = re.compile(r"(?:haproxy:)?(?:tls|ssl):")
-
-DIALLED_BACK: Final = ("embedded", "dialback")
-"""Runner modes in which a worker listens for its bots."""
-
-
-def shifted(listen: str, by: int) -> str:
-    """The endpoint `by` ports further on; port 0 stays 0.
-
-    Raises ValueError for an endpoint that is not on a TCP port with a number.
-    """
-    found = _NUMBERED.match(listen)
-    if found is None:
-        raise ValueError("expected tcp: or tcp6: with the number of a port")
-    port = int(found[2])
-    if port and port + by > 65535:
-        raise ValueError(f"port {port + by} does not exist")
-    return f"{found[1]}{port + by if port else 0}{listen[found.end() :]}"
-
-
-def filled(dialback_url: str, worker: int, port: int) -> str:
-    """`[runner] dialback_url` of one worker, whose bots dial back to `port`."""
-    return dialback_url.replace("{worker}", str(worker)).replace("{port}", str(port))
 
 
 def faults(options: Options) -> Iterator[tuple[str, str, str]]:
@@ -45,7 +24,7 @@ def faults(options: Options) -> Iterator[tuple[str, str, str]]:
         expected = "expected tcp:, tcp6:, unix: or systemd:, as a call's UUID decides who gets it"
         yield "audiosocket", "listen", f' = "{listen}": {why} {expected}'
     runner = options.runner
-    if runner.mode not in DIALLED_BACK:
+    if not MODES[runner.mode].listens:
         return
     try:
         shifted(runner.listen, workers - 1)

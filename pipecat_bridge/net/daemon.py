@@ -23,15 +23,17 @@ STOP_GRACE = 2.0
 class Daemon(MultiService):
     """Services that start together, and end on SIGTERM or SIGINT with exit status 0.
 
+    `handles_signals`: false for a process whose supervisor handles them.
     `observer` writes the log when the daemon runs under twistd; None: twistd's own does.
     `in_background`: twistd has gone there when the services start, and waits to hear of it.
     """
 
     _log = Logger(namespace="pipecat_bridge")
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, handles_signals: bool = True) -> None:
         super().__init__()
         self.reactor = reactor
+        self._handles_signals = handles_signals
         self.observer: ILogObserver | None = None
         self.in_background = False
         self._ending = False
@@ -44,12 +46,12 @@ class Daemon(MultiService):
             parent.setComponent(ILogObserver, self.observer)  # twistd asks for it after this
 
     def privilegedStartService(self) -> None:
-        with ports_that_are_free(self.in_background):
+        with exit_if_port_taken(self.in_background):
             super().privilegedStartService()
 
     def startService(self) -> None:
         # twist, other than twistd, does not ask for the above.
-        with ports_that_are_free(self.in_background):
+        with exit_if_port_taken(self.in_background):
             super().startService()
         # The reactor sets its own handlers when it starts.
         self.reactor.callWhenRunning(self.handle_signals)
@@ -60,7 +62,8 @@ class Daemon(MultiService):
 
     def handle_signals(self) -> None:
         """SIGTERM and SIGINT end in good order, with exit status 0; SIGHUP does not end it."""
-        if threading.current_thread() is not threading.main_thread():
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        if not self._handles_signals or not on_main_thread:
             return
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told_to_end)
@@ -107,8 +110,8 @@ class StartError(Exception):
 
 
 @contextmanager
-def ports_that_are_free(in_background: bool) -> Iterator[None]:
-    """Exit with status 1 and a sentence if a port cannot be listened on.
+def exit_if_port_taken(in_background: bool) -> Iterator[None]:
+    """Exit with status 1 and a one-line message if a port is in use or cannot be listened on.
 
     In the background it is an exception: twistd's first process prints it, and waits for ever if
     its second one just exits.

@@ -1,4 +1,4 @@
-"""How runners and bots are connected to, plainly or with TLS."""
+"""How peers are connected to, plainly or with TLS."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
+from pipecat_bridge.errors import BridgeError
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
-from pipecat_bridge.net.http import BridgeError
 from pipecat_bridge.net.tls import ClientTLS
 
 ATTEMPT_DELAY: Final = 0.1
@@ -54,7 +54,7 @@ class Endpoints:
 
     def connect(self, host: str, port: int, secure: bool) -> IStreamClientEndpoint:
         """From a name or an address, and whether TLS is wanted."""
-        endpoint = _Blaming(self._plain(host, port), self._descriptors)
+        endpoint = _DescriptorAware(self._plain(host, port), self._descriptors)
         if not secure:
             return endpoint
         wrapped: IStreamClientEndpoint = wrapClientTLS(ClientTLS(host, self._trust_root), endpoint)
@@ -77,8 +77,8 @@ class Endpoints:
 
 
 @implementer(IStreamClientEndpoint)
-class _Blaming:
-    """An endpoint that does not blame the host for what this process lacks."""
+class _DescriptorAware:
+    """An endpoint whose error is BridgeError when this process had no descriptor left."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, descriptors: Descriptors) -> None:
         self._endpoint = endpoint

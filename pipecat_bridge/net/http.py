@@ -1,10 +1,10 @@
-"""HTTP toward a runner: one persistent pool, bounded concurrency, one timeout for it all."""
+"""HTTP to peers: one persistent pool, bounded concurrency, one deadline for all of a request."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,61 +20,29 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer
 from zope.interface import implementer
 
+from pipecat_bridge.errors import BlameError, PeerBusyError, PeerError, PeerRefusedError
 from pipecat_bridge.net.connections import KeptConnections
 from pipecat_bridge.net.failures import closed, describe, given_up
 from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.net.urls import shown_url
-from pipecat_bridge.options import RunnerOptions
 
 DAY = 86400.0
 """Seconds."""
 
 MAX_BODY = 1 << 20
-"""Bytes of an answer that are read; a runner's answers are a few hundred."""
-
-
-class RunnerError(Exception):
-    """The runner did not do as asked; the text says what happened, without secrets."""
-
-    def prefixed(self, text: str, redact: Callable[[str], str] = str) -> RunnerError:
-        """The same error, with `text` before its own, which `redact` has been over."""
-        return type(self)(f"{text}{redact(str(self))}")
-
-
-class BridgeError(RunnerError):
-    """The fault is the bridge's own: no runner is to blame, and another one would not help."""
-
-
-class RunnerRefusedError(RunnerError):
-    """Nothing listens there."""
-
-
-class RunnerBusyError(RunnerError):
-    """The runner takes no bot now: it is full, or being stopped (HTTP 429, 503; close codes 1012
-    and 1013).
-
-    `seconds`: how long it asked to be left alone, None when it did not say.
-    """
-
-    def __init__(self, text: str, seconds: float | None = None) -> None:
-        super().__init__(text)
-        self.seconds = seconds
-
-    def prefixed(self, text: str, redact: Callable[[str], str] = str) -> RunnerBusyError:
-        """The same error, with `text` before its own, which `redact` has been over."""
-        return RunnerBusyError(f"{text}{redact(str(self))}", self.seconds)
+"""Bytes of an answer that are read; a runner answers with a few hundred."""
 
 
 BUSY = (429, 503)
-"""Statuses of a runner that is well, and takes no bot now."""
+"""Statuses of a peer that is well, and takes no request now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A runner's answer; `retry_after` in seconds and `location`, where it said so.
+    """A peer's answer; `retry_after` in seconds and `location`, where the peer said so.
 
-    A runner that refuses may repeat what it was sent, and its words get into log and API: `redact`
-    takes the secrets of its request out of them.
+    A peer that refuses may repeat what it was sent, and its words get into the log and the API:
+    `redact` takes the secrets of the request out of them.
     """
 
     status: int
@@ -84,22 +52,22 @@ class Answer:
     redact: Redaction = field(default=Redaction(), compare=False, repr=False)
 
     def json(self) -> Any:
-        """The body as JSON; raises RunnerError."""
+        """The body as JSON; raises PeerError."""
         try:
             return json.loads(self.body)
         except ValueError:
             found = f"an answer of {len(self.body)} bytes that is not JSON"
-            raise RunnerError(f"{found}: {self.excerpt()}") from None
+            raise PeerError(f"{found}: {self.excerpt()}") from None
 
     def check(self) -> None:
-        """Raise RunnerError for an answer that is no consent, RunnerBusyError for one of BUSY."""
+        """Raise PeerBusyError for a status of BUSY, PeerError for any other that is not 2xx."""
         if 200 <= self.status < 300:
             return
         text = f"answered with {self.status}"
         text += redirect_to(self.location, self.redact) or f": {self.excerpt()}"
         if self.status in BUSY:
-            raise RunnerBusyError(text, self.retry_after)
-        raise RunnerError(text)
+            raise PeerBusyError(text, self.retry_after)
+        raise PeerError(text)
 
     def excerpt(self) -> str:
         """The body on a line, cut short, without secrets."""
@@ -111,41 +79,43 @@ def redirect_to(location: str, redact: Redaction) -> str:
     return location and f", a redirect to {redact(shown_url(location))}, which is not followed"
 
 
-def connection_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTTPConnectionPool:
-    """A persistent pool that keeps idle connections within the options.
+def connection_pool(
+    reactor: Any, idle: int, idle_per_host: int, idle_timeout: float, hosts: int = 1
+) -> HTTPConnectionPool:
+    """A persistent pool that keeps `idle` connections for `idle_timeout` seconds.
 
     Twisted's pool counts by host only, so the total is shared out among `hosts`.
     """
     pool = KeptConnections(reactor)
-    per_host = min(options.max_idle_per_host, max(1, options.max_idle_connections // hosts))
-    pool.maxPersistentPerHost = per_host
-    pool.cachedConnectionTimeout = options.idle_timeout  # type: ignore[assignment]  # a float will do
+    pool.maxPersistentPerHost = min(idle_per_host, max(1, idle // hosts))
+    pool.cachedConnectionTimeout = idle_timeout  # type: ignore[assignment]  # a float will do
     return pool
 
 
-class RunnerClient:
-    """Requests to runners, `max_requests` at a time for each: one that hangs holds up no other.
+class HTTPClient:
+    """Requests to peers, `max_requests` at a time for each host: a peer that hangs delays no other.
 
-    Redirects are not followed, cookies not kept, and no compressed answers asked for.
+    Redirects are not followed, cookies are not kept, and compressed answers are not asked for.
 
-    `request_timeout` spans waiting for one's turn, connecting, headers and body.
+    `timeout`, in seconds, spans waiting for one's turn, connecting, headers and body. `headers`
+    are sent with each request. `redact` knows the secrets of all requests.
     """
 
     def __init__(
         self,
         reactor: IReactorTime,
         agent: IAgent,
-        options: RunnerOptions,
-        redact: Redaction | None = None,
+        timeout: float,
+        max_requests: int,
+        headers: Mapping[str, str],
+        redact: Redaction,
     ) -> None:
         self._reactor = reactor
-        self._headers = Headers({name: [value] for name, value in options.headers.items()})
+        self._headers = Headers({name: [value] for name, value in headers.items()})
         self._agent = agent
-        self.redact = redact or Redaction.of(options)
-        self._timeout = options.request_timeout
-        self._turns = defaultdict[str, DeferredSemaphore](
-            lambda: DeferredSemaphore(options.max_requests)
-        )
+        self.redact = redact
+        self._timeout = timeout
+        self._turns = defaultdict[str, DeferredSemaphore](lambda: DeferredSemaphore(max_requests))
 
     async def request(
         self,
@@ -155,10 +125,11 @@ class RunnerClient:
         timeout: float | None = None,
         redact: Redaction | None = None,
     ) -> Answer:
-        """The answer to one request, whatever its status; RunnerError when there is none.
+        """The answer to one request, whatever its status. Raises PeerError when there is none,
+        BridgeError when the bridge could not send it.
 
-        `redact`, else that of the options and the body, has been over the error, and is the
-        answer's.
+        The text of an error, and the answer's own, have passed `redact`; by default that is the
+        client's, with the secrets of `body`.
         """
         redact = redact or self.redact.including(body)
         asking = Deferred.fromCoroutine(self._in_turn(method, url, body, redact))
@@ -184,14 +155,14 @@ class RunnerClient:
             whole = _Body(MAX_BODY)
             response.deliverBody(whole)
             return _answer(response, await whole.whole, redact)
-        except RunnerError:
+        except BlameError:
             raise
         except Exception as error:
             if given_up(error):
                 raise CancelledError from None
             refused = isinstance(error, Refused)
             text = _closed(url) if closed(error) else redact(describe(error))
-            raise (RunnerRefusedError if refused else RunnerError)(text) from error
+            raise (PeerRefusedError if refused else PeerError)(text) from error
 
 
 def _closed(url: str) -> str:
@@ -214,15 +185,8 @@ def seconds_of(value: str) -> float | None:
     return min(float(value), DAY) if value.isascii() and value.isdigit() else None
 
 
-def as_runner_error(failure: Failure) -> RunnerError:
-    """The error of a failure, without the frames that it came through; raises any other kind."""
-    failure.trap(RunnerError)
-    error: RunnerError = failure.value.prefixed("")  # type: ignore[union-attr]
-    return error
-
-
 def _timed_out(_: object, seconds: float) -> Answer:
-    raise RunnerError(f"no complete answer within {seconds:g} s")
+    raise PeerError(f"no complete answer within {seconds:g} s")
 
 
 @implementer(IBodyProducer)
@@ -261,7 +225,7 @@ class _Body(Protocol):
         self._size += len(data)
         self._pieces.append(data)
         if self._size > self._limit and not self.whole.called:
-            self.whole.errback(RunnerError(f"an answer of more than {self._limit} bytes"))
+            self.whole.errback(PeerError(f"an answer of more than {self._limit} bytes"))
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -270,7 +234,7 @@ class _Body(Protocol):
         if reason.check(ResponseDone, PotentialDataLoss):
             self.whole.callback(b"".join(self._pieces))
         else:
-            self.whole.errback(RunnerError(f"the answer broke off: {reason.getErrorMessage()}"))
+            self.whole.errback(PeerError(f"the answer broke off: {reason.getErrorMessage()}"))
 
     def _abort(self) -> None:
         if self.transport is not None:

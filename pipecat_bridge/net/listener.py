@@ -1,8 +1,9 @@
-"""A listening port as a service: its start fails when the port is taken."""
+"""Ports as services: one that listens, one that is handed its connections, one that is kept."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -14,11 +15,38 @@ from twisted.python.failure import Failure
 from pipecat_bridge.net.proxied import PREFIX, ProxiedFactory
 
 
+class PortService(Protocol):
+    """The port of a factory, as a service of the daemon."""
+
+    @property
+    def place(self) -> str:
+        """Where it listens, for people; "" where it does not."""
+        ...
+
+    @property
+    def factory(self) -> Any:
+        """Makes the protocol of each connection, a PROXY header before it included."""
+        ...
+
+    @property
+    def port(self) -> Any:
+        """The port, while it listens."""
+        ...
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Start and stop with `parent`."""
+
+
+Listen = Callable[[IProtocolFactory], PortService]
+"""Makes the port of a factory."""
+
+
 class Listener(Service):
     """Listens on an endpoint string while it runs; `port` is there once it listens.
 
-    `endpoint` is where it listens in place of that, which then only describes it. Behind `haproxy:`
-    `factory` builds its protocols with the address that the proxy tells.
+    The start fails when the port is taken. `endpoint`, if given, is used instead; `description` is
+    then only shown to people. Behind `haproxy:`, `factory` builds its protocols with the address
+    that the proxy tells.
     """
 
     def __init__(
@@ -70,8 +98,26 @@ class Listener(Service):
         return f"{host.host}:{host.port}" if hasattr(host, "port") else str(host)
 
 
-class Reserved(Listener):
-    """A port that listens and accepts nothing: who has its `fileno` does."""
+class HandedOver(Service):
+    """Listens nowhere: each connection is handed over by another process, to `factory`."""
+
+    place = ""
+    port = None
+
+    def __init__(self, factory: Any) -> None:
+        self.factory = factory
+
+    def startService(self) -> None:
+        super().startService()
+        self.factory.doStart()
+
+    def stopService(self) -> None:
+        super().stopService()
+        self.factory.doStop()
+
+
+class ReservedPort(Listener):
+    """Binds and listens but never accepts; whoever inherits `fileno()` does."""
 
     def __init__(self, reactor: Any, description: str) -> None:
         factory = ServerFactory()

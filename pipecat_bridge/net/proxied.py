@@ -14,6 +14,7 @@ from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pipecat_bridge.errors import FormatError
 from pipecat_bridge.net.transport import ProxiedTransport
 from pipecat_bridge.wire.proxy import ProxyHeader, read_header
 
@@ -72,7 +73,7 @@ class ProxiedConnection(Protocol):
         self._data += data
         try:
             header = read_header(self._data)
-        except ValueError as error:
+        except FormatError as error:
             self._refuse(str(error))
             return
         if header is not None:

@@ -1,4 +1,4 @@
-"""Texts of runners, made fit for logs and records: without secrets, on one line."""
+"""Texts of peers, made fit for logs and records: without secrets, on one line."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
-
-from pipecat_bridge.options import RunnerOptions
-
-LONG: Final = 8
-"""Characters from which a word in a header or a query may be a key."""
+from urllib.parse import quote, quote_plus
 
 SHORT: Final = 4
 """Characters below which a secret is hidden only where it stands as a word of its own."""
@@ -38,16 +33,6 @@ class Redaction:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = frozenset(secret for secret in secrets if secret.strip())
-
-    @classmethod
-    def of(cls, options: RunnerOptions) -> Redaction:
-        """What the options of `[runner]` hold: keys in headers, URLs, parameters and bodies."""
-        words = [word for value in options.headers.values() for word in (value, *value.split())]
-        queries = [parse_qsl(urlsplit(url).query) for url in options.urls]
-        words += [value for query in queries for _, value in query]
-        secrets = [word for word in words if len(word) >= LONG]
-        named = (options.headers, options.parameters, options.start_body, *map(dict, queries))
-        return cls(secrets).including(*named)
 
     def including(self, *values: Any) -> Redaction:
         """The same, and what is under names of secrets in `values`, at any depth."""

@@ -27,11 +27,13 @@ class ClientTLS:
     """Twisted's TLS toward `host`, whose failures say what is wrong with a certificate.
 
     Twisted checks the name of the host in its callback, and lets OpenSSL check all else, which then
-    tells no more than that it has failed. Here one callback is told of both.
+    tells no more than that it has failed. Here one callback is told of both. `option` is the
+    option that names the certificates which `trust_root` was made from.
     """
 
-    def __init__(self, host: str, trust_root: Any) -> None:
+    def __init__(self, host: str, trust_root: Any, option: str = "[runner] ca_file") -> None:
         self._host = host
+        self._option = option
         self._options = optionsForClientTLS(host, trustRoot=trust_root)
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
@@ -40,7 +42,7 @@ class ClientTLS:
         protocol = ref(tlsProtocol)  # the protocol has the connection, and that this callback
 
         def verify(_: object, certificate: crypto.X509, code: int, depth: int, good: int) -> bool:
-            fault = "" if good else _fault(certificate, code, depth)
+            fault = "" if good else _fault(certificate, code, depth, self._option)
             if good and depth == 0 and not _is_for(self._host, certificate):
                 fault = f"its certificate is not for {self._host}"
             told = protocol()
@@ -72,7 +74,7 @@ def _is_address(host: str) -> bool:
 
 _UNKNOWN_AUTHORITY: Final = (
     "its certificate is from an authority that is not known here:"
-    " expected that authority's certificate in [runner] ca_file"
+    " expected that authority's certificate in {option}"
 )
 
 _FAULTS: Final = {
@@ -80,7 +82,7 @@ _FAULTS: Final = {
     7: _UNKNOWN_AUTHORITY,  # CERT_SIGNATURE_FAILURE: another one of the same name
     9: "its certificate is not valid before {begin}",
     10: "its certificate has expired on {end}",
-    18: "its certificate is self-signed: expected it in [runner] ca_file",
+    18: "its certificate is self-signed: expected it in {option}",
     19: _UNKNOWN_AUTHORITY,  # SELF_SIGNED_CERT_IN_CHAIN: it sends its authority's as well
     20: _UNKNOWN_AUTHORITY,  # UNABLE_TO_GET_ISSUER_CERT_LOCALLY
     21: _UNKNOWN_AUTHORITY,  # UNABLE_TO_VERIFY_LEAF_SIGNATURE
@@ -88,13 +90,13 @@ _FAULTS: Final = {
 """OpenSSL's codes (X509_V_ERR_..), and a sentence for each."""
 
 
-def _fault(certificate: crypto.X509, code: int, depth: int) -> str:
+def _fault(certificate: crypto.X509, code: int, depth: int, option: str) -> str:
     """What OpenSSL found wrong with one certificate of a chain, at its end with `depth` 0."""
     fault = _FAULTS.get(code, "its certificate was not accepted (OpenSSL's error {code})")
     if depth and code in (9, 10):
         fault = fault.replace("its certificate", "the certificate of its authority")
     begin, end = _day(certificate.get_notBefore()), _day(certificate.get_notAfter())
-    return fault.format(code=code, begin=begin, end=end)
+    return fault.format(code=code, begin=begin, end=end, option=option)
 
 
 def _day(time: bytes | None) -> str:

@@ -1,4 +1,4 @@
-"""The bot's side of the daemon, put together from the options."""
+"""The bot side of the daemon, put together from the options."""
 
 from __future__ import annotations
 
@@ -6,62 +6,79 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from twisted.application.service import Service
+from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
-from twisted.web.client import Agent
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.iweb import IAgent
 
-from pipecat_bridge.config.ports import DIALLED_BACK
 from pipecat_bridge.net.descriptors import Descriptors
 from pipecat_bridge.net.endpoints import Endpoints
-from pipecat_bridge.net.http import RunnerClient, connection_pool
+from pipecat_bridge.net.http import HTTPClient, connection_pool
+from pipecat_bridge.net.listener import Listen, PortService
+from pipecat_bridge.net.ports import filled
 from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.net.trust import trust_root
-from pipecat_bridge.options import Options
-from pipecat_bridge.runner.pool.address import FixedAddress, without_secrets
+from pipecat_bridge.options import Options, RunnerOptions
+from pipecat_bridge.runner.modes import MODES
+from pipecat_bridge.runner.pool.address import FixedAddress, RunnerAddress, without_secrets
 from pipecat_bridge.runner.pool.health_check import HealthChecks
 from pipecat_bridge.runner.pool.pool import Pool, Upstream
+from pipecat_bridge.runner.secrets import redaction_of
 from pipecat_bridge.runner.socket.dialler import Dialler
 from pipecat_bridge.runner.socket.door import Door
 from pipecat_bridge.runner.start.bots import Bots
-from pipecat_bridge.runner.start.dial import Dial
-from pipecat_bridge.runner.start.dialback import DialBack
 from pipecat_bridge.runner.start.embedded import EmbeddedRunner
-from pipecat_bridge.runner.start.start import Mode
+from pipecat_bridge.runner.start.mode import Means
 
 READY_WITHIN = 2.5
 """Seconds that runners have to answer when somebody asks whether the daemon is ready."""
 
 
-class RunnerSide(Service):
-    """Runners, the way to start bots there, and the door for those that dial back."""
+class RunnerSide(MultiService):
+    """The runners, the way to start bots there, and the port for bots that dial back.
+
+    `listen` makes that port. `address` is where the runner is that another process supervises;
+    without it, a supervised runner is started here.
+    """
 
     def __init__(
         self,
         reactor: Any,
         options: Options,
-        dialback_url: Callable[[], str],
         descriptors: Descriptors,
         now: Callable[[], float],
+        listen: Listen,
+        address: RunnerAddress | None = None,
     ) -> None:
+        super().__init__()
         self._reactor = reactor
         self._options = options
         runner = options.runner
-        self.is_dialled = runner.mode in DIALLED_BACK
-        self._redact = Redaction.of(runner)
+        self.mode = MODES[runner.mode]
+        self._redact = redaction_of(runner)
         self.door = Door(reactor, options.websocket, runner.require_token, self._redact)
+        self.listener: PortService | None = None
+        if self.mode.listens:
+            self.listener = listen(self.door)
+            self.listener.setServiceParent(self)
         self.embedded: EmbeddedRunner | None = None
-        self.pool = Pool(self._upstreams(), reactor, runner, random.Random())
-        self.connections = connection_pool(reactor, runner, len(self.pool.upstreams))
+        self.pool = Pool(self._upstreams(address), reactor, runner, random.Random())
+        self.connections = http_pool(reactor, runner, len(self.pool.upstreams))
         self._endpoints = Endpoints(
             reactor, descriptors, trust_root(runner.ca_file), runner.request_timeout
         )
         self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self.connections)
-        self.client = self._client()
-        mode = self._mode(dialback_url)
-        self.bots = Bots(reactor, mode, self.pool, runner, options.caller_audio, descriptors, now)
+        starter = self.mode.starter(self._means())
+        self.bots = Bots(reactor, self.mode, starter, self.pool, options, descriptors, now)
         # With a client of their own: starts at a runner that hangs must not hold up its checks.
-        self._health = HealthChecks(
-            self.pool.upstreams, self._client(), reactor, runner, random.Random()
+        self._checks = HealthChecks(
+            self.pool.upstreams,
+            self._client(),
+            reactor,
+            runner,
+            self.mode.health_path,
+            random.Random(),
         )
 
     def startService(self) -> None:
@@ -69,13 +86,13 @@ class RunnerSide(Service):
         super().startService()
         if self.embedded is not None:
             self.embedded.start()
-        self._health.start()
+        self._checks.start()
 
     @inlineCallbacks
     def stopService(self) -> Any:
         """Let go of the runners; bots that still run are ended with the embedded one."""
-        super().stopService()
-        self._health.stop()
+        self._checks.stop()
+        yield super().stopService()
         yield self.connections.closeCachedConnections()
         if self.embedded is not None:
             yield self.embedded.stop()
@@ -83,27 +100,27 @@ class RunnerSide(Service):
     async def reachable(self) -> bool:
         """Whether a runner would take a call now, by asking them."""
         asking = [
-            Deferred.fromCoroutine(self._health.check(upstream)).addErrback(_unknown)
+            Deferred.fromCoroutine(self._checks.check(upstream)).addErrback(_unknown)
             for upstream in self.pool.upstreams
         ]
         asked = gatherResults(asking, consumeErrors=True)
         await asked.addTimeout(READY_WITHIN, self._reactor).addErrback(_unknown)
         return self.pool.available
 
-    def _client(self) -> RunnerClient:
-        return RunnerClient(self._reactor, self._agent, self._options.runner, self._redact)
+    def dialback_url(self) -> str:
+        """Where runners dial back: as configured, or the port that is listened on."""
+        assert self.listener is not None
+        host: Any = self.listener.port.getHost()
+        if self._options.runner.dialback_url:
+            return filled(self._options.runner.dialback_url, 1, getattr(host, "port", 0))
+        name = "127.0.0.1" if host.host in ("0.0.0.0", "::") else host.host
+        return f"ws://[{name}]:{host.port}" if ":" in name else f"ws://{name}:{host.port}"
 
-    def _upstreams(self) -> list[Upstream]:
-        if self._options.runner.mode == "embedded":
-            self.embedded = EmbeddedRunner(self._reactor, self._options.embedded)
-            return [Upstream("embedded", self.embedded)]
-        urls = self._options.runner.urls
-        return [Upstream(without_secrets(url), FixedAddress(url)) for url in urls]
+    def _client(self) -> HTTPClient:
+        return http_client(self._reactor, self._agent, self._options.runner, self._redact)
 
-    def _mode(self, dialback_url: Callable[[], str]) -> Mode:
-        runner, rate = self._options.runner, self._options.caller_audio.sample_rate
-        if self.is_dialled:
-            return DialBack(self.client, self.door, dialback_url, runner, rate)
+    def _means(self) -> Means:
+        runner = self._options.runner
         dialler = Dialler(
             self._reactor,
             self._options.websocket,
@@ -111,7 +128,35 @@ class RunnerSide(Service):
             runner.origin,
             runner.subprotocol,
         )
-        return Dial(self.client, dialler, runner, rate)
+        return Means(self._options, self._client(), self.door, dialler, self.dialback_url)
+
+    def _upstreams(self, address: RunnerAddress | None) -> list[Upstream]:
+        if not self.mode.supervised:
+            urls = self._options.runner.urls
+            return [Upstream(without_secrets(url), FixedAddress(url)) for url in urls]
+        if address is None:
+            address = self.embedded = EmbeddedRunner(self._reactor, self._options.embedded)
+        return [Upstream(self.mode.name, address)]
+
+
+def http_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTTPConnectionPool:
+    """The connections to `hosts` runners."""
+    return connection_pool(
+        reactor,
+        options.max_idle_connections,
+        options.max_idle_per_host,
+        options.idle_timeout,
+        hosts,
+    )
+
+
+def http_client(
+    reactor: IReactorTime, agent: IAgent, options: RunnerOptions, redact: Redaction | None = None
+) -> HTTPClient:
+    """A client for requests to runners."""
+    redact = redact or redaction_of(options)
+    timeout, most = options.request_timeout, options.max_requests
+    return HTTPClient(reactor, agent, timeout, most, options.headers, redact)
 
 
 def _unknown(_: object) -> None:

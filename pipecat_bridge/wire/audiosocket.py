@@ -9,6 +9,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final, NamedTuple, NoReturn
 
+from pipecat_bridge.errors import FormatError
+
 
 class Kind(IntEnum):
     """The kinds that are not audio."""
@@ -63,7 +65,7 @@ class Message(NamedTuple):
     payload: bytes
 
 
-class DecodeError(ValueError):
+class DecodeError(FormatError):
     """The peer does not speak AudioSocket; nothing after this can be trusted.
 
     `messages` are those that came whole before the fault.

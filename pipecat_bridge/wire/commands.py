@@ -20,6 +20,8 @@ from typing import Any, Final, TypeGuard
 import msgspec
 from msgspec import Struct
 
+from pipecat_bridge.errors import FormatError
+
 MAX_REASON: Final = 200
 """Characters of a reason; what is longer is cut: a call that is to end ends, whatever is said."""
 
@@ -48,7 +50,7 @@ _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
 _TARGET = re.compile(r"[A-Za-z0-9+*#][A-Za-z0-9_+*#.-]*")
 
 
-class CommandError(ValueError):
+class CommandError(FormatError):
     """A command that cannot be carried out as it is."""
 
 

@@ -50,5 +50,5 @@ class Dialect(Protocol):
         ...
 
     def decode(self, payload: bytes) -> BotFrame:
-        """The frame in one message of the bot's; raises ValueError with what is wrong."""
+        """The frame in one message of the bot's; raises FormatError with what is wrong."""
         ...

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError as _DecodeError
 
+from pipecat_bridge.errors import FormatError
 from pipecat_bridge.wire.frames_pb2 import AudioRawFrame, Frame
 
 
@@ -61,7 +62,7 @@ BotFrame = Audio | Text | Transcription | Message | Interruption | Mark | Nothin
 FLUSH_MEDIA = "FLUSH_MEDIA"
 
 
-class FrameError(ValueError):
+class FrameError(FormatError):
     """Bytes that are not one of Pipecat's frames."""
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
+from pipecat_bridge.errors import FormatError
+
 LONGEST: Final = 4096
 """Most bytes of a header that are waited for; addresses take 52, the rest is for extensions."""
 
@@ -37,20 +39,20 @@ class ProxyHeader(NamedTuple):
 def read_header(data: bytes) -> ProxyHeader | None:
     """The header that `data` begins with; None when more must be read.
 
-    Raises ValueError, with a sentence, for what is no PROXY header.
+    Raises FormatError, with a sentence, for what is no PROXY header.
     """
     if data[: len(_V1)] == _V1[: len(data)]:
         return _read_v1(data)
     if data[: len(_V2)] == _V2[: len(data)]:
         return _read_v2(data)
-    raise ValueError(f"0x{data[0]:02x} where a PROXY header is expected")
+    raise FormatError(f"0x{data[0]:02x} where a PROXY header is expected")
 
 
 def _read_v1(data: bytes) -> ProxyHeader | None:
     end = data.find(b"\r\n", 0, _V1_LONGEST)
     if end < 0:
         if len(data) >= _V1_LONGEST:
-            raise ValueError(f"a PROXY header without an end in {_V1_LONGEST} bytes")
+            raise FormatError(f"a PROXY header without an end in {_V1_LONGEST} bytes")
         return None
     line = data[:end]
     _, family, *rest = line.split(b" ")
@@ -63,7 +65,7 @@ def _read_v1(data: bytes) -> ProxyHeader | None:
         if not 0 <= number <= 65535:
             raise ValueError(port)
     except (KeyError, ValueError) as error:
-        raise ValueError(f"a wrong PROXY header: {line!r}") from error
+        raise FormatError(f"a wrong PROXY header: {line!r}") from error
     return ProxyHeader(end + 2, str(address), number)
 
 
@@ -73,7 +75,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
     command, family = data[12], data[13]
     size = _V2_BYTES + int.from_bytes(data[14:16], "big")
     if command not in (0x20, 0x21) or size > LONGEST:
-        raise ValueError(f"a wrong PROXY header: {data[:_V2_BYTES].hex(' ')}")
+        raise FormatError(f"a wrong PROXY header: {data[:_V2_BYTES].hex(' ')}")
     if len(data) < size:
         return None
     if command == 0x20 or family not in (0x11, 0x21):  # of the proxy's own, or not TCP over IP
@@ -81,7 +83,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
     length = 4 if family == 0x11 else 16
     ports = _V2_BYTES + 2 * length
     if size < ports + 4:
-        raise ValueError(f"a PROXY header without its addresses: {data[:size].hex(' ')}")
+        raise FormatError(f"a PROXY header without its addresses: {data[:size].hex(' ')}")
     host = data[_V2_BYTES : _V2_BYTES + length]
     address = IPv4Address(host) if length == 4 else IPv6Address(host)
     return ProxyHeader(size, str(address), int.from_bytes(data[ports : ports + 2], "big"))

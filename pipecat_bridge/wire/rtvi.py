@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from pipecat_bridge.errors import FormatError
 from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
 
 LABEL: Final = "rtvi-ai"
@@ -19,7 +20,7 @@ VERSION: Final = "1.2.0"
 """What we say we speak. Servers of protocol 1 and 2 both serve a client of 1.x."""
 
 
-class RTVIError(ValueError):
+class RTVIError(FormatError):
     """A message that is not RTVI."""
 
 

@@ -15,6 +15,7 @@ from uuid import UUID, uuid5
 import msgspec
 from msgspec import Struct
 
+from pipecat_bridge.errors import FormatError
 from pipecat_bridge.wire import commands, rtvi
 from pipecat_bridge.wire.frames import Audio, BotFrame, Interruption, Mark, Message, Nothing
 from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
@@ -43,7 +44,7 @@ _NUMBERS: Final = (
 Codec = Callable[[bytes], bytes]
 
 
-class TwilioError(ValueError):
+class TwilioError(FormatError):
     """A message that is not one of a bot's in this dialect."""
 
 

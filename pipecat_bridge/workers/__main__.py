@@ -2,8 +2,8 @@
 
     python -m pipecat_bridge.workers
 
-It is started by `pipecat_bridge.workers`, with its setup on standard input and its log, as JSON, on
-standard output. It ends when its supervisor says so or has ended; signals are the supervisor's.
+Its supervisor starts it, with its setup on standard input, and reads its log from standard output,
+as JSON. It ends when its supervisor says so or has ended. Signals are the supervisor's.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from importlib import import_module
 from typing import Any, Final
 
 import msgspec
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import globalLogBeginner
 
-from pipecat_bridge.net.descriptors import raise_limit
-from pipecat_bridge.net.reactor import keep_time, poll_in_batches
-from pipecat_bridge.service import tune_collector
+from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.server import AudioSocketServer
+from pipecat_bridge.bridge import Bridge
+from pipecat_bridge.contracts import Answer
+from pipecat_bridge.net.listener import HandedOver, Listen, Listener
+from pipecat_bridge.net.process import set_up
+from pipecat_bridge.runner.pool.announced import AnnouncedAddress
 from pipecat_bridge.workers import commands
-from pipecat_bridge.workers.bridge import WorkerBridge
-from pipecat_bridge.workers.control import WorkerControl
+from pipecat_bridge.workers.control import HandedPhones, WorkerControl
 from pipecat_bridge.workers.lines import LineWriter
 from pipecat_bridge.workers.setup import Setup
 
@@ -39,7 +44,6 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     setup = msgspec.json.decode(sys.stdin.buffer.read(), type=Setup)
-    raise_limit()
     globalLogBeginner.beginLoggingTo([LineWriter(sys.stdout)], redirectStandardIO=False)
     end_with_peer(commands.CONTROL_FD, LAST_SECONDS)
     import_module(setup.reactor).install()
@@ -66,16 +70,41 @@ def end_with_peer(descriptor: int, seconds: float) -> None:
 
 def run(reactor: Any, setup: Setup) -> None:
     """A worker on a reactor that does not run yet."""
-    keep_time(reactor)
-    poll_in_batches(reactor, setup.options.service.poll_interval)
-    bots = socket.socket(fileno=commands.BOTS_FD) if setup.listens else None
-    bridge = WorkerBridge(reactor, setup, bots)
-    control = WorkerControl(reactor, bridge, setup.proxied)
+    set_up(reactor, setup.options.service.poll_interval)
+    handed = HandedPhones(reactor, setup.proxied)
+    address = AnnouncedAddress()
+
+    def phones(answer: Answer, clock: FrameClock) -> AudioSocketServer:
+        return AudioSocketServer(
+            reactor, setup.options, answer, clock, time.monotonic, handed.listen
+        )
+
+    bridge = Bridge(
+        setup.options,
+        reactor,
+        phones,
+        _inherited(reactor, setup) if setup.listens else HandedOver,
+        HandedOver,
+        runner_address=address,
+        handles_signals=False,
+    )
+    control = WorkerControl(reactor, bridge, handed, address)
     reactor.addSystemEventTrigger("before", "shutdown", bridge.stopService)
-    reactor.callWhenRunning(tune_collector)
     reactor.callWhenRunning(control.connect, commands.CONTROL_FD)
     bridge.startService()
     reactor.run(installSignalHandlers=False)
+
+
+def _inherited(reactor: Any, setup: Setup) -> Listen:
+    """The port for the bots of this worker, which the supervisor has bound."""
+
+    def listen(factory: IProtocolFactory) -> Listener:
+        bots = socket.socket(fileno=commands.BOTS_FD)
+        family = bots.family
+        endpoint = AdoptedStreamServerEndpoint(reactor, bots.detach(), family)
+        return Listener(reactor, setup.options.runner.listen, factory, endpoint)
+
+    return listen
 
 
 if __name__ == "__main__":

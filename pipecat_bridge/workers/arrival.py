@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pipecat_bridge.errors import FormatError
 from pipecat_bridge.wire.audiosocket import HANGUP, Kind, encode
 from pipecat_bridge.wire.proxy import read_header
 
@@ -31,10 +32,10 @@ _UUID_MESSAGE: Final = encode(Kind.UUID, bytes(16))
 def call_id_in(data: bytes) -> str | None:
     """The UUID that an AudioSocket stream begins with; None when more must be read.
 
-    Raises ValueError for what is no UUID message.
+    Raises FormatError for what is no UUID message.
     """
     if data[:3] != _UUID_MESSAGE[: min(3, len(data))]:
-        raise ValueError("no UUID message")
+        raise FormatError("no UUID message")
     if len(data) < len(_UUID_MESSAGE):
         return None
     return str(UUID(bytes=data[3 : len(_UUID_MESSAGE)]))
@@ -116,7 +117,7 @@ class Arrival:
             start = self._after_header()
             if start is not None:
                 self.call_id = call_id_in(self.data[start:]) or ""
-        except ValueError:  # a worker closes it, logs and counts that
+        except FormatError:  # a worker closes it, logs and counts that
             self._tell()
             return
         if self.call_id:
@@ -125,7 +126,7 @@ class Arrival:
     def _after_header(self) -> int | None:
         """Where the AudioSocket stream begins; None when more must be read.
 
-        Raises ValueError for a wrong header, and when its client is not allowed.
+        Raises FormatError for a wrong header, and when its client is not allowed.
         """
         if not self._proxied:
             return 0
@@ -135,7 +136,7 @@ class Arrival:
         if header.host:
             self.host, self.port = header.host, header.port
         if not self._desk.allows(self.host):
-            raise ValueError(f"{self.host} is not allowed")
+            raise FormatError(f"{self.host} is not allowed")
         return header.size
 
     def _tell(self) -> None:

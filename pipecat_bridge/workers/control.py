@@ -5,37 +5,64 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from twisted.internet.protocol import ServerFactory, connectionDone
 from twisted.python.failure import Failure
 
 from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
+from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.registry import UnknownCallError
+from pipecat_bridge.net.listener import HandedOver
 from pipecat_bridge.net.proxied import ProxiedFactory
+from pipecat_bridge.runner.pool.announced import AnnouncedAddress
 from pipecat_bridge.workers import commands
-from pipecat_bridge.workers.bridge import WorkerBridge
+
+
+class HandedPhones:
+    """Builds the connections of phones that are handed over, and remembers the last one.
+
+    `proxied`: phones begin with a PROXY header.
+    """
+
+    def __init__(self, reactor: Any, proxied: bool) -> None:
+        self._reactor = reactor
+        self._proxied = proxied
+        self._inside: Any = None
+        self.factory: Any = None
+        self.last: AudioSocketConnection | None = None
+
+    def listen(self, factory: IProtocolFactory) -> HandedOver:
+        """The port of `factory`, for one of the bridge's."""
+        self._inside = factory
+        building = ServerFactory()
+        building.noisy = False
+        building.buildProtocol = self._build  # type: ignore[method-assign]
+        self.factory = ProxiedFactory(self._reactor, building) if self._proxied else building
+        return HandedOver(self.factory)
+
+    def _build(self, addr: IAddress | None) -> AudioSocketConnection | None:
+        self.last = self._inside.buildProtocol(addr)
+        return self.last
 
 
 class WorkerControl(commands.Control):
-    """The worker's end of the pair. `proxied`: phones begin with a PROXY header."""
+    """The worker's end of the pair of sockets. `address` is that of the embedded runner."""
 
-    def __init__(self, reactor: Any, bridge: WorkerBridge, proxied: bool) -> None:
+    def __init__(
+        self, reactor: Any, bridge: Bridge, phones: HandedPhones, address: AnnouncedAddress
+    ) -> None:
         super().__init__()
         self._reactor = reactor
         self._bridge = bridge
-        self._phones = _Phones(bridge)
-        self._factory: ServerFactory = self._phones
-        if proxied:
-            self._factory = ProxiedFactory(reactor, self._phones)
-        self._api: Any = bridge.api_listener.factory
+        self._phones = phones
+        self._address = address
         self._numbers: dict[str, int] = {}  # by the ids of calls
         self._ending = False
         bridge.calls.on_ended(self._call_ended)
 
     def connect(self, descriptor: int) -> None:
         """Tell the supervisor that calls can come."""
-        self._api.doStart()
         with socket.socket(fileno=descriptor) as sock:
             sock.setblocking(False)
             factory = ServerFactory.forProtocol(lambda: self)
@@ -54,7 +81,7 @@ class WorkerControl(commands.Control):
             connection = self._connection(sock, data)
         if connection is None or not self._is_in_call(connection):
             return {"answered": False}
-        self._numbers[connection.call_id] = phone
+        self._numbers[connection.line.call_id] = phone
         return {"answered": True}
 
     def _connection(self, sock: socket.socket, data: bytes) -> AudioSocketConnection | None:
@@ -62,7 +89,7 @@ class WorkerControl(commands.Control):
         self._phones.last = None  # none is built for one that its PROXY header betrays
         try:
             transport = self._reactor.adoptStreamConnection(
-                sock.fileno(), sock.family, self._factory
+                sock.fileno(), sock.family, self._phones.factory
             )
         except OSError:  # it has gone already
             return None
@@ -72,10 +99,10 @@ class WorkerControl(commands.Control):
 
     def _is_in_call(self, connection: AudioSocketConnection) -> bool:
         try:
-            call = self._bridge.calls.get(connection.call_id)
+            call = self._bridge.calls.get(connection.line.call_id)
         except UnknownCallError:
             return False
-        return call.phone is connection
+        return call.phone is connection.line
 
     def _call_ended(self, call: Call) -> None:
         phone = self._numbers.pop(call.call_id, None)
@@ -95,13 +122,15 @@ class WorkerControl(commands.Control):
         """A connection on which the API is asked for something."""
         with socket.socket(fileno=descriptor) as sock:
             sock.setblocking(False)
-            self._reactor.adoptStreamConnection(sock.fileno(), sock.family, self._api)
+            self._reactor.adoptStreamConnection(
+                sock.fileno(), sock.family, self._bridge.api.factory
+            )
         return {}
 
     @commands.RunnerIs.responder
     def runner_is(self, url: str) -> dict[str, Any]:
         """Where the embedded runner is."""
-        self._bridge.runner_address.announce(url)
+        self._address.announce(url)
         return {}
 
     # The end
@@ -134,17 +163,3 @@ class WorkerControl(commands.Control):
             self._ending = True
             self._bridge.end_calls()
             self._reactor.stop()
-
-
-class _Phones(ServerFactory):
-    """Makes what the bridge makes of a phone, and remembers the last one."""
-
-    noisy = False
-
-    def __init__(self, bridge: WorkerBridge) -> None:
-        self._bridge = bridge
-        self.last: AudioSocketConnection | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> AudioSocketConnection | None:
-        self.last = self._bridge.phones.buildProtocol(addr)
-        return self.last

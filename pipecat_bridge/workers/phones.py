@@ -10,7 +10,7 @@ from twisted.application.service import MultiService
 
 from pipecat_bridge.asterisk.networks import Networks
 from pipecat_bridge.net.descriptors import Descriptors
-from pipecat_bridge.net.listener import Reserved
+from pipecat_bridge.net.listener import ReservedPort
 from pipecat_bridge.net.proxied import PREFIX
 from pipecat_bridge.options import AudioSocketOptions
 from pipecat_bridge.workers.acceptor import Acceptor
@@ -37,7 +37,7 @@ class PhonePort(MultiService):
         self._proxied = options.listen.startswith(PREFIX)
         self._arrivals: set[Arrival] = set()
         self._acceptor: Acceptor | None = None
-        self.listener = Reserved(reactor, options.listen)
+        self.listener = ReservedPort(reactor, options.listen)
         self.listener.setServiceParent(self)
 
     def startService(self) -> None:

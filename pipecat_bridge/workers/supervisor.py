@@ -7,12 +7,13 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
-from pipecat_bridge.config.ports import DIALLED_BACK, shifted
 from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.net.descriptors import Descriptors, limit
-from pipecat_bridge.net.listener import Listener, Reserved
+from pipecat_bridge.net.listener import Listener, ReservedPort
+from pipecat_bridge.net.ports import shifted
 from pipecat_bridge.net.proxied import PREFIX
 from pipecat_bridge.options import Options
+from pipecat_bridge.runner.modes import MODES
 from pipecat_bridge.runner.start.embedded import EmbeddedRunner
 from pipecat_bridge.workers.api import WorkersApi, workers_site
 from pipecat_bridge.workers.commands import RunnerIs
@@ -34,16 +35,17 @@ class Supervisor(Daemon):
     def __init__(self, options: Options, reactor: Any) -> None:
         super().__init__(reactor)
         self.options = options
+        mode = MODES[options.runner.mode]
         self.switchboard = Switchboard(reactor, options, self._prepare)
         self.descriptors = Descriptors(reactor)
         self.descriptors.setServiceParent(self)
         self.phones = PhonePort(reactor, options.audiosocket, self.switchboard, self.descriptors)
-        self.bot_ports: list[Reserved] = []
-        if options.runner.mode in DIALLED_BACK:
+        self.bot_ports: list[ReservedPort] = []
+        if mode.listens:
             listen, workers = options.runner.listen, range(options.service.workers)
-            self.bot_ports = [Reserved(reactor, shifted(listen, number)) for number in workers]
+            self.bot_ports = [ReservedPort(reactor, shifted(listen, number)) for number in workers]
         self.embedded: EmbeddedRunner | None = None
-        if options.runner.mode == "embedded":
+        if mode.supervised:
             self.embedded = EmbeddedRunner(reactor, options.embedded)
             self.embedded.on_change = self._runner_is
         own = own_registry(self.switchboard, self.descriptors, self.embedded)
@@ -70,7 +72,8 @@ class Supervisor(Daemon):
             workers=self.options.service.workers,
         )
         self._log.info(
-            "each process may have {limit} file descriptors, and a call takes three", limit=limit()
+            "each process may have {limit} file descriptors, and a call takes two or three",
+            limit=limit(),
         )
 
     def _worker(self, number: int) -> Worker:
@@ -82,7 +85,6 @@ class Supervisor(Daemon):
             type(self.reactor).__module__,
             listens=bots is not None,
             proxied=self.options.audiosocket.listen.startswith(PREFIX),
-            embedded=self.embedded is not None,
         )
         return Worker(self.reactor, setup, bots.fileno() if bots else None, self)
 

@@ -56,7 +56,7 @@ async def settled(it: Line, phone: StrictAsterisk) -> dict[str, Any]:
 
 async def page(it: Line, path: str) -> str:
     """What the daemon's API answers, as text."""
-    port: Any = it.bridge.api_listener.port
+    port: Any = it.bridge.api.port
     url = f"http://127.0.0.1:{port.getHost().port}{path}"
     response = await treq.get(url, agent=Agent(reactor), persistent=False)
     text: str = await response.text()

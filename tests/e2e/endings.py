@@ -360,7 +360,7 @@ async def the_bot_opens_one_socket_of_two(lines: Lines) -> None:
 @ends("runner-failed", waits=True)
 async def the_bot_connects_and_says_nothing(lines: Lines) -> None:
     phone = await place(lines.impatient, Plan(dials=False))
-    port: Any = lines.impatient.bridge.bot_listener.port
+    port: Any = lines.impatient.bridge.runner.listener.port
     bot = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
     await connectProtocol(bot, Protocol())
     await phone.lost

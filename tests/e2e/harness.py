@@ -12,9 +12,10 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.web.client import Agent
 
+from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.events.events import CallEvent
-from pipecat_bridge.service import Bridge
+from pipecat_bridge.service import make_bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.runner import RunnerDouble
 from tests.doubles.watch import Watched
@@ -50,7 +51,7 @@ class Line(Watched):
 
     async def dial(self, **options: Any) -> StrictAsterisk:
         """A call from a strict Asterisk; its audio is not started yet."""
-        return await connect_asterisk(reactor, _port(self.bridge.phone_listener), **options)
+        return await connect_asterisk(reactor, _port(self.bridge.phones.listener), **options)
 
     async def talk(self, **options: Any) -> tuple[StrictAsterisk, Any]:
         """A call whose bot, the runner's double, is there and ready, as the daemon knows."""
@@ -73,7 +74,7 @@ class Line(Watched):
 
     async def api(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         """A request to the daemon's API: status and JSON."""
-        url = f"http://127.0.0.1:{_port(self.bridge.api_listener)}{path}"
+        url = f"http://127.0.0.1:{_port(self.bridge.api)}{path}"
         response = await treq.request(
             method, url, agent=Agent(reactor), persistent=False, **options
         )
@@ -98,7 +99,7 @@ async def line(
         "api.linger=0",
         *settings,
     ]
-    bridge = Bridge(load_options(overrides=overrides), reactor)
+    bridge = make_bridge(load_options(overrides=overrides), reactor)
     bridge.startService()
     try:
         yield Line(bridge, runner)

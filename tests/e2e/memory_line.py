@@ -21,7 +21,7 @@ from zope.interface import implementer
 
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.events.events import CallEvent
-from pipecat_bridge.service import Bridge
+from pipecat_bridge.service import make_bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.bot import BotDouble
 from tests.doubles.link import join
@@ -167,14 +167,14 @@ class MemoryLine:
             "api.linger=0",
             *settings,
         ]
-        self.bridge = Bridge(load_options(overrides=overrides), self.clock, self.clock.seconds)
+        self.bridge = make_bridge(load_options(overrides=overrides), self.clock, self.clock.seconds)
         self.told = _Told()
         self.bridge.events.subscribe(self.told.hear)
         self.bridge.startService()
 
     def dial(self, **options: Any) -> StrictAsterisk:
         """A call; its audio is not started yet."""
-        port: Any = self.bridge.phone_listener.port
+        port: Any = self.bridge.phones.listener.port
         return self.clock.wait(connect_asterisk(self.clock, port.getHost().port, **options))
 
     def talk(self, **options: Any) -> tuple[StrictAsterisk, BotDouble]:

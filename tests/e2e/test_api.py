@@ -44,7 +44,7 @@ def shape(value: Any) -> Any:
 
 async def text(it: Line, path: str) -> tuple[int, str]:
     """Status and body of what is no JSON."""
-    port: Any = it.bridge.api_listener.port
+    port: Any = it.bridge.api.port
     url = f"http://127.0.0.1:{port.getHost().port}{path}"
     response = await treq.get(url, agent=Agent(reactor), persistent=False)
     return response.code, await response.text()
@@ -52,7 +52,7 @@ async def text(it: Line, path: str) -> tuple[int, str]:
 
 async def metrics(it: Line) -> dict[str, float]:
     """The values of those metrics that have no labels."""
-    port: Any = it.bridge.api_listener.port
+    port: Any = it.bridge.api.port
     url = f"http://127.0.0.1:{port.getHost().port}/metrics"
     response = await treq.get(url, agent=Agent(reactor), persistent=False)
     families = text_string_to_metric_families(await response.text())

@@ -73,7 +73,7 @@ def test_it_ends_with_the_last_call() -> None:
 def test_new_calls_are_refused_while_it_drains() -> None:
     with memory_line("calls.drain_timeout=5") as it:
         phone, _ = it.talk()
-        port: Any = it.bridge.phone_listener.port
+        port: Any = it.bridge.phones.listener.port
         stopped = it.bridge.stopService()
         # The port stays open: a refused connection makes Asterisk close another call's socket.
         late = it.clock.wait(connect_asterisk(it.clock, port.getHost().port))

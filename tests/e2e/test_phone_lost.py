@@ -40,7 +40,7 @@ Call = tuple[subprocess.Popen[bytes], str]
 @asynccontextmanager
 async def phone_process(it: Line, *prefix: str) -> AsyncIterator[Call]:
     """A call of such a process, whose bot hears it."""
-    port = it.bridge.phone_listener.port
+    port = it.bridge.phones.listener.port
     assert port is not None
     place, call_id = port.getHost(), uuid4()
     command = [sys.executable, "-c", PHONE, place.host, str(place.port), call_id.hex]

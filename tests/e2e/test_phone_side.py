@@ -50,7 +50,7 @@ class Stranger(Protocol):
 
 
 async def connect(it: Line, peer: Protocol) -> Any:
-    port = it.bridge.phone_listener.port
+    port = it.bridge.phones.listener.port
     assert port is not None
     endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", port.getHost().port)
     return await connectProtocol(endpoint, peer)

@@ -129,8 +129,8 @@ async def test_the_api_and_the_bots_port_take_a_header_in_pieces_too() -> None:
     ]
     async with line(*settings) as it:
         requests = {
-            it.bridge.api_listener: (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b" 200 "),
-            it.bridge.bot_listener: (
+            it.bridge.api: (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b" 200 "),
+            it.bridge.runner.listener: (
                 b"GET /x/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
                 b" 404 ",

@@ -11,8 +11,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.web.client import Agent
 
-from pipecat_bridge.net.http import RunnerClient, connection_pool
 from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.side import http_client, http_pool
 from tests.doubles.asterisk import StrictAsterisk
 from tests.doubles.bot import BotDouble
 from tests.doubles.runner import Answer, RunnerDouble
@@ -92,8 +92,8 @@ async def test_kept_connections_that_the_runner_closes_just_then() -> None:
     )
     url = await runner.listen()
     options = RunnerOptions(url=url)
-    pool = connection_pool(reactor, options)
-    client = RunnerClient(reactor, Agent(reactor, pool=pool), options)
+    pool = http_pool(reactor, options)
+    client = http_client(reactor, Agent(reactor, pool=pool), options)
 
     def run(number: int) -> Deferred[Any]:
         body = {"id": f"call {number}", "ws_url": f"{url.replace('http', 'ws')}/none"}

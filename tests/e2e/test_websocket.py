@@ -178,7 +178,7 @@ async def test_a_close_that_is_not_answered_holds_up_nothing() -> None:
 async def test_a_handshake_that_is_not_finished_is_given_up() -> None:
     async with line("websocket.handshake_timeout=0.3") as it:
         client = RawClient("GET /x/ws HTTP/1.1\r\n")
-        port = it.bridge.bot_listener.port.getHost().port
+        port = it.bridge.runner.listener.port.getHost().port
         await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), client)
         gone = []
         client.connectionLost = lambda reason: (gone.append(reason), client.changed())

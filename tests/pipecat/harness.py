@@ -12,9 +12,10 @@ import treq
 from twisted.internet import reactor as _reactor
 from twisted.web.client import Agent
 
+from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.events.events import CallEvent
-from pipecat_bridge.service import Bridge
+from pipecat_bridge.service import make_bridge
 from tests.doubles.asterisk import AudioFrame, StrictAsterisk, connect_asterisk
 from tests.pipecat.releases import DevelopmentRunner, until
 from tests.unit.signals import rms, to_signal
@@ -81,7 +82,7 @@ class BridgeLine:
         if prepared is not None:
             status, answer = await self.api("PUT", f"/v1/calls/{call_id}", json=prepared)
             assert status == 201, answer
-        port = self.bridge.phone_listener.port.getHost().port
+        port = self.bridge.phones.listener.port.getHost().port
         phone = await connect_asterisk(reactor, port, call_id=call_id, **options)
         call = PhoneCall(self.bridge, phone)
         phone.start_audio(source)
@@ -89,7 +90,7 @@ class BridgeLine:
 
     async def api(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         """A request to the daemon's API: status and JSON."""
-        url = f"http://127.0.0.1:{self.bridge.api_listener.port.getHost().port}{path}"
+        url = f"http://127.0.0.1:{self.bridge.api.port.getHost().port}{path}"
         response = await treq.request(
             method, url, agent=Agent(reactor), persistent=False, timeout=10, **options
         )
@@ -116,7 +117,7 @@ async def daemon(mode: str, url: str | list[str], *settings: str) -> AsyncIterat
         "api.linger=0",
         *settings,
     ]
-    bridge = Bridge(load_options(overrides=overrides), reactor)
+    bridge = make_bridge(load_options(overrides=overrides), reactor)
     bridge.startService()
     try:
         yield BridgeLine(bridge)

@@ -23,7 +23,7 @@ OLDEST, NEWEST = "1.3", "newest"
 STEP = 0.02
 
 
-class RunnerError(Exception):
+class PeerError(Exception):
     """A runner did not start, or a bot did not do something in time."""
 
 
@@ -34,7 +34,7 @@ class Release:
         self.name = name
         self.python = ENVIRONMENTS / name / "bin" / "python"
         if not self.python.exists():
-            raise RunnerError(f"{self.python} is not there: run make test-pipecat")
+            raise PeerError(f"{self.python} is not there: run make test-pipecat")
         self._others: list[DevelopmentRunner] = []
         self._runners: dict[tuple[str, ...], DevelopmentRunner] = {}
 
@@ -96,7 +96,7 @@ class DevelopmentRunner:
                 await deferLater(reactor, STEP)
             else:
                 return
-        raise RunnerError(f"the runner did not start:\n{self.log}")
+        raise PeerError(f"the runner did not start:\n{self.log}")
 
     async def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Status and JSON of an answer."""
@@ -133,15 +133,13 @@ class DevelopmentRunner:
                 if name == what and value in (None, found):
                     return found
             await deferLater(reactor, STEP)
-        raise RunnerError(
-            f"the bot has not seen {what} {value}, but {self.seen}\n{self.log[-4000:]}"
-        )
+        raise PeerError(f"the bot has not seen {what} {value}, but {self.seen}\n{self.log[-4000:]}")
 
 
 async def until(condition: Callable[[], Any], what: str, timeout: float = 10.0) -> None:
-    """Wait for what happens in this process; raises RunnerError."""
+    """Wait for what happens in this process; raises PeerError."""
     for _ in range(round(timeout / STEP)):
         if condition():
             return
         await deferLater(reactor, STEP)
-    raise RunnerError(f"not within {timeout:g} s: {what}")
+    raise PeerError(f"not within {timeout:g} s: {what}")

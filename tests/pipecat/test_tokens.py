@@ -6,7 +6,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.pipecat.harness import daemon
-from tests.pipecat.releases import NEWEST, OLDEST, Release, RunnerError
+from tests.pipecat.releases import NEWEST, OLDEST, PeerError, Release
 
 STOCK = "tests/pipecat/bots/stock.py"
 ORIGIN = "https://phone.example"
@@ -56,7 +56,7 @@ async def test_a_runner_that_is_asked_by_address_names_localhost(release: Releas
 @oldest
 @ensureDeferred
 async def test_the_oldest_asks_for_no_token(release: Release) -> None:
-    with pytest.raises(RunnerError, match="unrecognized arguments: --ws-auth token"):
+    with pytest.raises(PeerError, match="unrecognized arguments: --ws-auth token"):
         await release.runner(STOCK, *OPTIONS)  # 1.4 is the first that has them
     runner = await release.runner(STOCK)
     _, answer = await runner.request("POST", "/start", {"transport": "websocket"})

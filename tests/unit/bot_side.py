@@ -11,10 +11,11 @@ from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.net.http import RunnerError
+from pipecat_bridge.contracts import FailureCause, LossCause, ReadyBy
+from pipecat_bridge.errors import PeerError
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
 from pipecat_bridge.runner.link.early import Early
-from pipecat_bridge.runner.link.interfaces import FailureCause, Loss, LossCause, ReadyBy
+from pipecat_bridge.runner.link.interfaces import Loss
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.socket.door import Door
 from pipecat_bridge.wire import rtvi
@@ -38,7 +39,7 @@ class Heard:
         self.reasons: list[str] = []
         self.warnings: list[tuple[str, str]] = []
         self.ready_by: list[ReadyBy] = []
-        self.errors: list[RunnerError] = []
+        self.errors: list[PeerError] = []
         self.losses: list[Loss] = []
         self.attempts: list[tuple[str, str]] = []
 
@@ -50,7 +51,7 @@ class Heard:
     def link_ready(self, by: ReadyBy) -> None:
         self.bot_ready(by)
 
-    def link_failed(self, error: RunnerError) -> None:
+    def link_failed(self, error: PeerError) -> None:
         self.names.append("failed")
         self.errors.append(error)
 
@@ -61,7 +62,14 @@ class Heard:
         self.losses.append(loss)
         self.bot_lost(loss.cause, loss.reason)
 
+    def link_broken(self, reason: str) -> None:
+        self.bot_broken(reason)
+
     # As a listener
+
+    def bot_broken(self, reason: str) -> None:
+        self.names.append("broken")
+        self.reasons.append(reason)
 
     def bot_ready(self, by: ReadyBy) -> None:
         self.names.append("ready")

@@ -12,8 +12,10 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import Agent
 
-from pipecat_bridge.net.http import Answer, RunnerClient, RunnerError, connection_pool
+from pipecat_bridge.errors import PeerError
+from pipecat_bridge.net.http import Answer
 from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.side import http_client, http_pool
 
 URL = "http://127.0.0.1:8000"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n" + b'{"status": "ok"}'
@@ -50,9 +52,9 @@ class ClientCase(SynchronousTestCase):
     def make(self, hosts: int = 1, **options: Any) -> None:
         self.reactor = MemoryReactorClock()
         runner = RunnerOptions(**options)
-        self.pool = connection_pool(self.reactor, runner, hosts)
+        self.pool = http_pool(self.reactor, runner, hosts)
         agent = Agent(self.reactor, connectTimeout=1e6, pool=self.pool)
-        self.client = RunnerClient(self.reactor, agent, runner)
+        self.client = http_client(self.reactor, agent, runner)
         self.taken = 0
 
     def ask(self, method: str = "POST", path: str = "/run", **options: Any) -> Deferred[Answer]:
@@ -70,4 +72,4 @@ class ClientCase(SynchronousTestCase):
         return Connection(factory)
 
     def why(self, asking: Deferred[Answer]) -> str:
-        return str(self.failureResultOf(asking, RunnerError).value)
+        return str(self.failureResultOf(asking, PeerError).value)

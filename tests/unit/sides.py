@@ -9,15 +9,12 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
-from pipecat_bridge.asterisk.interfaces import PhoneStats
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.registry import Calls
+from pipecat_bridge.contracts import BotListener, BotRequest, LinkStats, PhoneStats, QueueStats
 from pipecat_bridge.events.events import CallEvent, Events
 from pipecat_bridge.options import BotAudioOptions, CallOptions
-from pipecat_bridge.runner.link.caller_queue import QueueStats
-from pipecat_bridge.runner.link.interfaces import BotListener, LinkStats
-from pipecat_bridge.runner.request import BotRequest
 
 EPOCH = 1_000_000.0
 

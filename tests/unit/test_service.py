@@ -19,9 +19,12 @@ from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge import __version__, service
+from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.config.load import load_options
+from pipecat_bridge.net import process
+from pipecat_bridge.net.daemon import STOP_GRACE
 from pipecat_bridge.options import Options as BridgeOptions
-from pipecat_bridge.service import Bridge, Options, makeService
+from pipecat_bridge.service import Options, make_bridge, makeService
 from tests.doubles.link import turn
 
 
@@ -119,14 +122,14 @@ def bridge(*settings: str, reactor: Any = None) -> Bridge:
     """A daemon on a reactor in memory, not started."""
     reactor = reactor or Reactor()
     settings = ("runner.mode=dialback", *settings)
-    return Bridge(load_options(overrides=settings), reactor, reactor.seconds)
+    return make_bridge(load_options(overrides=settings), reactor, reactor.seconds)
 
 
 class BuildTests(SynchronousTestCase):
     def test_building_starts_nothing(self) -> None:
         reactor = MemoryReactorClock()
         for mode in ("dialback", "embedded"):
-            Bridge(load_options(overrides=[f"runner.mode={mode}"]), reactor)
+            make_bridge(load_options(overrides=[f"runner.mode={mode}"]), reactor)
         self.assertEqual((reactor.tcpServers, reactor.getDelayedCalls()), ([], []))
         self.assertEqual(reactor.whenRunningHooks, [])
 
@@ -150,7 +153,7 @@ class BuildTests(SynchronousTestCase):
         ):
             it = bridge(*settings)
             it.startService()
-            self.assertEqual(it._dialback_url(), url)
+            self.assertEqual(it.runner.dialback_url(), url)
 
     def test_a_runner_elsewhere_that_cannot_dial_back_is_warned_of(self) -> None:
         for settings, warned in (
@@ -200,7 +203,7 @@ class StopTests(SynchronousTestCase):
         for tally in (self.bridge.phones.open, self.bridge.runner.bots.stopping):
             tally.enter()
             stopped = self.bridge.stopService()
-            turn(self.reactor, service.STOP_GRACE - 0.1, 0.01)
+            turn(self.reactor, STOP_GRACE - 0.1, 0.01)
             self.assertNoResult(stopped)
             turn(self.reactor, 0.2, 0.01)
             self.successResultOf(stopped)
@@ -212,6 +215,6 @@ class CollectorTests(SynchronousTestCase):
     def test_it_is_tuned_once_the_daemon_runs(self) -> None:
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.unfreeze)
-        service.tune_collector()
-        self.assertEqual(gc.get_threshold(), service.COLLECTOR)
+        process.tune_collector()
+        self.assertEqual(gc.get_threshold(), process.COLLECTOR)
         self.assertGreater(gc.get_freeze_count(), 10_000)

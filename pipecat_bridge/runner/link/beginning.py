@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipecat_bridge.runner.link.interfaces import ReadyBy
+from pipecat_bridge.contracts import ReadyBy
 from pipecat_bridge.wire import commands, frames, rtvi
 
 MAX_HELD: Final = 1 << 21
@@ -39,7 +39,7 @@ class Beginning:
         return self._bytes > MAX_HELD
 
     def add(self, frame: frames.BotFrame, size: int) -> None:
-        """Hold one frame, which came in `size` bytes. Raises ValueError for a message that cannot
+        """Hold one frame, which came in `size` bytes. Raises PeerError for a message that cannot
         be read."""
         if isinstance(frame, frames.Message):
             self._look_at_message(frame.data)

@@ -10,9 +10,9 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pipecat_bridge.audio.pcm import is_silent
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.contracts import BotEventListener, LinkStats
 from pipecat_bridge.runner.link.barge_in import BargeIns, Signal
 from pipecat_bridge.runner.link.caller_stream import CallerStream
-from pipecat_bridge.runner.link.interfaces import LinkListener, LinkStats
 from pipecat_bridge.runner.link.sockets import SocketPair
 from pipecat_bridge.wire import commands, frames, rtvi
 from pipecat_bridge.wire.dialect import Dialect
@@ -37,7 +37,7 @@ class BotStream:
         self,
         clock: IReactorTime,
         playout: Playout,
-        listener: LinkListener,
+        listener: BotEventListener,
         sockets: SocketPair,
         dialect: Dialect,
         to_bot: CallerStream,
@@ -60,7 +60,7 @@ class BotStream:
         self._barge_ins = BargeIns()
 
     def take(self, frame: frames.BotFrame) -> None:
-        """One frame. Raises ValueError for one that cannot be used."""
+        """One frame. Raises PeerError for one that cannot be used."""
         if isinstance(frame, frames.Audio):
             stats, playout = self.stats, self._playout
             stats.frames_in += 1

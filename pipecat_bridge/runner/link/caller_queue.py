@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from pipecat_bridge.contracts import QueueStats
+
 CAUGHT_UP = 5
 """Frames, 0.1 s, that are kept when a bot that reads too slowly is brought back to the present."""
-
-
-@dataclass(slots=True)
-class QueueStats:
-    """Counters in frames, waits in seconds; `filter_delay` is what a resampler adds before it."""
-
-    sent: int = 0
-    dropped: int = 0
-    depth_max: int = 0
-    wait_sum: float = 0.0
-    wait_max: float = 0.0
-    filter_delay: float = 0.0
 
 
 def _ignore(frame: bytes) -> None:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.net.http import RunnerBusyError, RunnerError
+from pipecat_bridge.contracts import BotEventListener, ReadyBy
+from pipecat_bridge.errors import BlameError, BridgeError, FormatError, PeerBusyError, PeerError
 from pipecat_bridge.options import CallerAudioOptions
 from pipecat_bridge.runner.link.beginning import Beginning
 from pipecat_bridge.runner.link.bot_stream import BotStream
@@ -23,9 +26,7 @@ from pipecat_bridge.runner.link.interfaces import (
     BotSocket,
     Direction,
     LinkListener,
-    LinkOwner,
     Loss,
-    ReadyBy,
     SocketClose,
 )
 from pipecat_bridge.runner.link.sockets import SocketPair
@@ -45,13 +46,15 @@ class BotLink:
     held, and dropped if the start fails.
     """
 
+    _log = Logger()
+
     def __init__(
         self,
         call_id: str,
         clock: IReactorTime,
         playout: Playout,
-        owner: LinkOwner,
-        listener: LinkListener,
+        owner: LinkListener,
+        listener: BotEventListener,
         dialect: Dialect,
         options: CallerAudioOptions,
         early: Early,
@@ -121,7 +124,7 @@ class BotLink:
         else:
             self._end(self._loss(how))
 
-    def _start_error(self, how: SocketClose) -> RunnerError:
+    def _start_error(self, how: SocketClose) -> PeerError:
         text = f"the bot was lost before it was ready: {how.reason}"
         if not self._beginning.frames and not self._beginning.faults:
             text += "; it had sent nothing"
@@ -129,7 +132,7 @@ class BotLink:
             text += f"; its last error: {self._beginning.error}"
         elif self._beginning.faults:
             text += f"; {self._beginning.faults[0][1]}"
-        return RunnerBusyError(text) if how.busy else RunnerError(text)
+        return PeerBusyError(text) if how.busy else PeerError(text)
 
     def _loss(self, how: SocketClose) -> Loss | None:
         """What the close means for the call; None for an end in good order."""
@@ -150,7 +153,7 @@ class BotLink:
         else:
             owner.link_lost(loss)
 
-    def fail(self, error: RunnerError) -> None:
+    def fail(self, error: BlameError) -> None:
         """The start has failed; nothing once the bot is ready."""
         if self.ready or self._closed:
             return
@@ -255,8 +258,10 @@ class BotLink:
                 self.from_bot.take(frame)
             else:
                 self._take_early(frame, len(payload))
-        except ValueError as error:
+        except PeerError as error:
             self._refuse(error)
+        except Exception:  # noqa: BLE001 - a mistake of ours costs this call only
+            self._break(Failure())
 
     def _take(self, frame: frames.BotFrame) -> None:
         """A frame that was held; none of what comes after the end of the call."""
@@ -264,14 +269,14 @@ class BotLink:
             return
         try:
             self.from_bot.take(frame)
-        except ValueError as error:
+        except PeerError as error:
             self._refuse(error)
 
     def _take_early(self, frame: frames.BotFrame, size: int) -> None:
         beginning = self._beginning
         beginning.add(frame, size)
         if beginning.fatal:
-            self.fail(RunnerError(f"the bot reported a fatal error: {beginning.fatal}"))
+            self.fail(PeerError(f"the bot reported a fatal error: {beginning.fatal}"))
         elif beginning.ready_by is not None and self.connected:
             self._become_ready(beginning.ready_by)
         elif beginning.full and self.sockets.output is not None:
@@ -282,13 +287,28 @@ class BotLink:
         if self.ready:
             self.fault(what)
         else:
-            self.fail(RunnerError(f"the bot speaks another protocol: {what}"))
+            self.fail(PeerError(f"the bot speaks another protocol: {what}"))
 
     def fault(self, what: str) -> None:
         """The bot sent something that cannot be used."""
-        self._refuse(ValueError(what))
+        self._refuse(FormatError(what))
 
-    def _refuse(self, error: ValueError) -> None:
+    def _break(self, failure: Failure) -> None:
+        """The bridge made a mistake: it is logged with its traceback, and ends this call."""
+        self._log.failure(
+            "{call_id} a mistake of the bridge ends the call", failure, call_id=self.call_id
+        )
+        if self._closed:
+            return
+        reason = f"a mistake of the bridge: {failure.getErrorMessage()}"
+        if not self.ready:
+            self.fail(BridgeError(reason))
+            return
+        owner = self._owner
+        self.close()
+        owner.link_broken(reason)
+
+    def _refuse(self, error: PeerError) -> None:
         self.from_bot.stats.bad_frames += 1
         kind = "bad-command" if isinstance(error, CommandError) else "bad-message"
         tell = self.from_bot.warn if self.ready else self._beginning.add_fault

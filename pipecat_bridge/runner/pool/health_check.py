@@ -12,34 +12,26 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pipecat_bridge.net.http import BUSY, BridgeError, RunnerClient, RunnerError
+from pipecat_bridge.errors import BridgeError, PeerError
+from pipecat_bridge.net.http import BUSY, HTTPClient
 from pipecat_bridge.net.tally import Tally
-from pipecat_bridge.options import Mode, RunnerOptions
+from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.pool.breaker import jitter
 from pipecat_bridge.runner.pool.upstream import Upstream
 
 CHECK_TIMEOUT: Final = 2.0
 """Seconds in which a runner must have answered: a call that waits longer has a caller who waits."""
 
-STATUS_PATHS: Final[dict[Mode, str]] = {
-    "embedded": "/health",
-    "dialback": "/health",
-    "dial": "/status",
-    "twilio": "/status",
-    "direct": "",
-}
-"""What runners of each mode answer to; Pipecat's development runner has /status."""
 
+def status_url(base: str, path: str, default_path: str) -> str:
+    """What a runner is asked for, "" when it cannot be: `path`, by default its mode's.
 
-def status_url(base: str, options: RunnerOptions) -> str:
-    """What a runner is asked for, "" when it cannot be.
-
-    A bot's WebSocket URL says nothing about its host's HTTP, so there `health_path` must be set,
-    and is taken from the root of the host.
+    The WebSocket URL of a bot says nothing about HTTP on its host. So there is no default, and
+    `path` is taken from the root of the host.
     """
     parts = urlsplit(base)
     dialled = parts.scheme in ("ws", "wss")
-    path = options.health_path or ("" if dialled else STATUS_PATHS[options.mode])
+    path = path or ("" if dialled else default_path)
     if not path:
         return ""
     if dialled:
@@ -64,11 +56,13 @@ class HealthChecks:
     def __init__(
         self,
         upstreams: Sequence[Upstream],
-        client: RunnerClient,
+        client: HTTPClient,
         clock: IReactorTime,
         options: RunnerOptions,
+        default_path: str,
         chance: random.Random,
     ) -> None:
+        self._default_path = default_path
         self._client = client
         self._clock = clock
         self._options = options
@@ -130,7 +124,7 @@ class HealthChecks:
         knowing = upstream.address.url()
         if not knowing.called:
             upstream.has_no_address()
-        url = status_url(await knowing, self._options)
+        url = status_url(await knowing, self._options.health_path, self._default_path)
         if url and not upstream.breaker.probing:
             await self._get(upstream, url)
         return bool(url)
@@ -141,7 +135,7 @@ class HealthChecks:
             answer = await self._client.request("GET", url, timeout=CHECK_TIMEOUT)
         except BridgeError:
             pass  # it says nothing about the runner
-        except RunnerError as error:
+        except PeerError as error:
             if self._running:  # else given up: some requests end that with an error of their own
                 upstream.silent(attempt, f"{what}: {error}")
         else:

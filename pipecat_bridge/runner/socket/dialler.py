@@ -15,18 +15,13 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
 from pipecat_bridge import __version__
+from pipecat_bridge.errors import BlameError, PeerBusyError, PeerError
 from pipecat_bridge.net.failures import closed, describe, given_up
-from pipecat_bridge.net.http import (
-    BUSY,
-    RunnerBusyError,
-    RunnerError,
-    redirect_to,
-    seconds_of,
-)
+from pipecat_bridge.net.http import BUSY, redirect_to, seconds_of
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.socket.protocol import BotSocketProtocol, protocol_options
-from pipecat_bridge.runner.start.target import Target
+from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.wire.websocket import ClientMask
 
 MAX_HANDSHAKE: Final = 1 << 16
@@ -121,7 +116,7 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
 
 
 class _DialFactory(WebSocketClientFactory):
-    """One socket; `result` fires when it is open, or fails with RunnerError.
+    """One socket; `result` fires when it is open, or fails with PeerError.
 
     `at` is where to connect to; `given_up`: nobody waits for it any more.
     """
@@ -179,9 +174,9 @@ class _DialFactory(WebSocketClientFactory):
             reason += redirect_to(headers.get("location", ""), self.redact)
         if status in BUSY:
             retry_after = seconds_of(headers.get("retry-after", ""))
-            self.result.errback(RunnerBusyError(reason, retry_after))
+            self.result.errback(PeerBusyError(reason, retry_after))
         else:
-            self.result.errback(RunnerError(reason))
+            self.result.errback(PeerError(reason))
 
 
 def _named(status: int) -> str:
@@ -206,7 +201,7 @@ class Dialler:
         self._subprotocol = subprotocol
 
     async def dial(self, target: Target, link: BotLink) -> None:
-        """Open the WebSocket at `target` for both directions; raises RunnerError.
+        """Open the WebSocket at `target` for both directions; raises PeerError.
 
         Cancelling gives it up: an unfinished connection is closed.
         """
@@ -218,11 +213,11 @@ class Dialler:
         try:
             protocol = await endpoint.connect(factory)
             await factory.result
-        except RunnerError:
+        except BlameError:
             raise
         except Exception as error:
             if not given_up(error):
-                raise RunnerError(describe(error)) from error
+                raise PeerError(describe(error)) from error
             if protocol is not None:
                 protocol.give_up()
             raise CancelledError from None

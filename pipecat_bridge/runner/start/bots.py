@@ -12,17 +12,23 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.contracts import (
+    AudioSink,
+    BotListener,
+    BotRequest,
+    FailureCause,
+    LinkStats,
+    QueueStats,
+)
+from pipecat_bridge.errors import BlameError, BridgeError
 from pipecat_bridge.net.descriptors import Descriptors
-from pipecat_bridge.net.http import BridgeError, RunnerError
 from pipecat_bridge.net.tally import Tally
-from pipecat_bridge.options import CallerAudioOptions, RunnerOptions
-from pipecat_bridge.runner.link.caller_queue import QueueStats
+from pipecat_bridge.options import Options
 from pipecat_bridge.runner.link.early import CallerMessage, Digit, Early, Text
-from pipecat_bridge.runner.link.interfaces import BotListener, FailureCause, LinkStats
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.pool.pool import Lease, Pool, Upstream
-from pipecat_bridge.runner.request import BotRequest
-from pipecat_bridge.runner.start.start import Mode, Start
+from pipecat_bridge.runner.start.mode import RunnerMode
+from pipecat_bridge.runner.start.start import Start, Starter
 
 TOLD_WITHIN: Final = 2.0
 """Seconds that a runner has to take note that a bot is not needed any more, before the call that
@@ -45,19 +51,19 @@ class Bots:
     def __init__(
         self,
         reactor: IReactorTime,
-        mode: Mode,
+        mode: RunnerMode,
+        starter: Starter,
         pool: Pool,
-        options: RunnerOptions,
-        audio: CallerAudioOptions,
+        options: Options,
         descriptors: Descriptors,
         now: Callable[[], float],
     ) -> None:
         self.reactor = reactor
         self.mode = mode
+        self.starter = starter
         self.pool = pool
         self.options = options
         self.stopping = Tally()
-        self.audio = audio
         self.descriptors = descriptors
         self.now = now
 
@@ -102,7 +108,7 @@ class Bot:
         self._listener = listener
         self._lost = lost.upstream if lost is not None else None
         self._replaces = lost is not None
-        self._early = Early(bots.audio.keep_before_ready)
+        self._early = Early(bots.options.caller_audio.keep_before_ready)
         self._start: Start | None = None
         self._searching: Deferred[None] | None = None
         self._told: set[tuple[str, str]] = set()
@@ -123,7 +129,7 @@ class Bot:
             self._early.audio.add(pcm, rate)
 
     @property
-    def audio_sink(self) -> Callable[[bytes, int], None]:
+    def audio_sink(self) -> AudioSink:
         """Where the caller's audio goes from now on."""
         link = self.link
         return link.to_bot.send if link is not None and link.ready else self.send_audio
@@ -176,10 +182,10 @@ class Bot:
         its fallback soon. A search for a lost bot's successor goes on: the caller is in a talk.
         """
         bots = self._bots
-        deadline = bots.reactor.seconds() + bots.options.connect_timeout
+        deadline = bots.reactor.seconds() + bots.options.runner.connect_timeout
         pause = FIRST_PAUSE
         tried = self._tried_first()
-        failure: RunnerError | None = None
+        failure: BlameError | None = None
         while True:
             lease = bots.pool.take(tried)
             if lease is not None:
@@ -207,7 +213,7 @@ class Bot:
             self._told.add((runner, reason))
             self._listener.bot_attempt_failed(runner, reason)
 
-    def _is_over(self, deadline: float, failure: RunnerError) -> bool:
+    def _is_over(self, deadline: float, failure: BlameError) -> bool:
         left = deadline - self._bots.reactor.seconds()
         return left < LEAST_TIME or isinstance(failure, BridgeError)
 
@@ -221,10 +227,10 @@ class Bot:
         bots = self._bots
         seconds = deadline - bots.reactor.seconds()
         if self._replaces or bots.pool.could_try(tried):
-            seconds = min(seconds, bots.options.attempt_timeout)
+            seconds = min(seconds, bots.options.runner.attempt_timeout)
         return max(seconds, 0.001)
 
-    async def _try(self, lease: Lease, seconds: float) -> RunnerError | None:
+    async def _try(self, lease: Lease, seconds: float) -> BlameError | None:
         """Start the bot at one runner; what went wrong."""
         self.upstream = lease.upstream
         start = self._start = Start(
@@ -242,7 +248,7 @@ class Bot:
             return
         call_id = self._request.call_id
         self._log.failure("{call_id} cannot search for a bot", failure, call_id=call_id)
-        self._listener.bot_failed(f"a fault of the bridge: {failure.getErrorMessage()}", "bridge")
+        self._listener.bot_failed(f"a mistake of the bridge: {failure.getErrorMessage()}", "bridge")
 
     # The end
 

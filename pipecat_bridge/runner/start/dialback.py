@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -10,47 +9,34 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from pipecat_bridge import __version__
-from pipecat_bridge.net.http import (
-    Answer,
-    BridgeError,
-    RunnerClient,
-    RunnerError,
-    RunnerRefusedError,
-)
+from pipecat_bridge.contracts import BotRequest
+from pipecat_bridge.errors import BlameError, BridgeError, PeerError, PeerRefusedError
+from pipecat_bridge.net.http import Answer
 from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.net.tally import Tally
-from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.options import Options
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.pool.address import RunnerAddress
-from pipecat_bridge.runner.request import BotRequest
-from pipecat_bridge.runner.socket.door import Door
+from pipecat_bridge.runner.start.mode import Means
 from pipecat_bridge.wire.pipecat import PipecatDialect
+
+
+def dialect(request: BotRequest, options: Options) -> PipecatDialect:
+    """Pipecat's frames; `/run` has told the metadata, and `/stop` tells the end."""
+    return PipecatDialect(options.caller_audio.sample_rate, __version__)
 
 
 class DialBack:
     """Has bots started by `/run`, and takes the sockets that they dial back."""
 
-    takes_text = True
     _log = Logger()
 
-    def __init__(
-        self,
-        client: RunnerClient,
-        door: Door,
-        dialback_url: Callable[[], str],
-        options: RunnerOptions,
-        rate: int,
-    ) -> None:
-        self.client = client
-        self.door = door
-        self._dialback_url = dialback_url
-        self._options = options
-        self._rate = rate
+    def __init__(self, means: Means) -> None:
+        self.client = means.client
+        self.door = means.door
+        self._dialback_url = means.dialback_url
+        self._parameters = means.options.runner.parameters
         self._stopping: dict[tuple[str, str], Tally] = {}
-
-    def dialect(self, request: BotRequest) -> PipecatDialect:
-        """Protobuf frames; `/run` has told the metadata, and `/stop` tells the end."""
-        return PipecatDialect(self._rate, __version__)
 
     def attempt(
         self, request: BotRequest, link: BotLink, address: RunnerAddress
@@ -62,7 +48,7 @@ class DialBack:
         """The body of `/run`."""
         base = self._dialback_url().rstrip("/")
         return {
-            **self._options.parameters,
+            **self._parameters,
             **request.parameters,
             **request.described(),
             # The token is part of the path: a runner that appends ?direction=.. cannot break it.
@@ -93,7 +79,7 @@ class DialBack:
     async def _send_stop(self, call_id: str, base: str) -> None:
         try:
             answer = await self.client.request("POST", f"{base}/stop?id={quote(call_id)}")
-        except RunnerError as error:
+        except BlameError as error:
             self._log.warn("{call_id} /stop failed: {error}", call_id=call_id, error=error)
             return
         if answer.status not in (200, 404):
@@ -118,7 +104,7 @@ class DialBackAttempt:
         self.unconnected = "the runner has not dialled back"
 
     async def ask(self) -> None:
-        """Send `/run`; the bot dials back. Raises RunnerError."""
+        """Send `/run`; the bot dials back. Raises PeerError, BridgeError."""
         token = self._runner.door.expect(self._link)
         body = self._runner.body(self._request, token)
         where = body["ws_url"].removesuffix(f"/{self._request.call_id}/ws/{token}")
@@ -129,9 +115,9 @@ class DialBackAttempt:
             answer.check()
             said = answer.json()
             if isinstance(said, dict) and said.get("status", "ok") != "ok":
-                raise RunnerError(f"answered with {answer.excerpt()}")
+                raise PeerError(f"answered with {answer.excerpt()}")
             self.unconnected = f"the runner has not dialled back to {where}"
-        except RunnerError as error:
+        except BlameError as error:
             raise error.prefixed("/run: ") from None
 
     async def _run(self, body: dict[str, Any], redact: Redaction) -> Answer:
@@ -148,7 +134,7 @@ class DialBackAttempt:
             except BridgeError:
                 self._asked = ""  # it was never sent
                 raise
-            except RunnerRefusedError:
+            except PeerRefusedError:
                 self._asked = ""
                 if not self._address.refused(base):
                     raise

@@ -10,47 +10,35 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.contracts import BotListener, BotRequest, ReadyBy
+from pipecat_bridge.errors import BlameError, BridgeError, PeerBusyError, PeerError
 from pipecat_bridge.net.descriptors import NONE_LEFT
-from pipecat_bridge.net.http import (
-    BridgeError,
-    RunnerBusyError,
-    RunnerError,
-    as_runner_error,
-)
 from pipecat_bridge.runner.link.early import Early
-from pipecat_bridge.runner.link.interfaces import BotListener, Loss, ReadyBy
+from pipecat_bridge.runner.link.interfaces import Loss
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.pool.address import RunnerAddress
 from pipecat_bridge.runner.pool.upstream import Lease
-from pipecat_bridge.runner.request import BotRequest
-from pipecat_bridge.wire.dialect import Dialect
 
 if TYPE_CHECKING:
     from pipecat_bridge.runner.start.bots import Bots
 
 
 class Attempt(Protocol):
-    """One start of a bot at one runner; `unconnected` says what is missing when it takes long."""
+    """One start of a bot at one runner. `unconnected` says what is missing when it takes long."""
 
     @property
     def unconnected(self) -> str: ...
 
     async def ask(self) -> None:
-        """Ask for the bot, and dial it where that is our part; raises RunnerError."""
+        """Ask for the bot, and dial it where the bridge does that. Raises BlameError."""
         ...
 
     def stop(self) -> Deferred[None]:
         """Let go of whatever was started; fires when the runner has been told."""
 
 
-class Mode(Protocol):
-    """A way to start bots and to speak with them. `takes_text`: its dialect has words for text."""
-
-    @property
-    def takes_text(self) -> bool: ...
-
-    def dialect(self, request: BotRequest) -> Dialect:
-        """What is spoken with the bot."""
+class Starter(Protocol):
+    """Makes attempts, in the way of one runner mode."""
 
     def attempt(self, request: BotRequest, link: BotLink, address: RunnerAddress) -> Attempt:
         """A start at the runner at `address`, whose sockets are attached to `link`."""
@@ -77,7 +65,7 @@ class Start:
         self._bots = bots
         self._listener = listener
         self._lease = lease
-        self._result: Deferred[RunnerError | None] = Deferred()
+        self._result: Deferred[BlameError | None] = Deferred()
         self._asking: Deferred[None] | None = None
         self._timer: IDelayedCall | None = None  # until the sockets are open
         self.link = BotLink(
@@ -86,16 +74,16 @@ class Start:
             playout,
             self,
             listener,
-            bots.mode.dialect(request),
-            bots.audio,
+            bots.mode.dialect(request, bots.options),
+            bots.options.caller_audio,
             early,
-            bots.options.ready_timeout,
+            bots.options.runner.ready_timeout,
             bots.now,
-            bots.options.disconnect_grace,
+            bots.options.runner.disconnect_grace,
         )
-        self._attempt = bots.mode.attempt(request, self.link, lease.upstream.address)
+        self._attempt = bots.starter.attempt(request, self.link, lease.upstream.address)
 
-    def begin(self, seconds: float) -> Deferred[RunnerError | None]:
+    def begin(self, seconds: float) -> Deferred[BlameError | None]:
         """Ask for the bot, which has `seconds` to connect; fires with None, or what went wrong.
 
         It never fails: what is raised out of a Deferred into a coroutine, and out of that, is in a
@@ -113,7 +101,7 @@ class Start:
             # A bot that dials back, and whose connection was not accepted.
             self.link.fail(BridgeError(f"{text}: {NONE_LEFT}"))
         else:
-            self.link.fail(RunnerError(text))
+            self.link.fail(PeerError(text))
 
     def _not_asked(self, failure: Failure) -> None:
         """The runner refuses, or the fault is ours.
@@ -124,11 +112,12 @@ class Start:
         link = self.link
         if failure.check(CancelledError) or link.connected:
             return
-        if failure.check(RunnerError):
-            link.fail(as_runner_error(failure))
+        error = failure.value
+        if isinstance(error, BlameError):
+            link.fail(error.prefixed(""))  # without the frames that it came through
             return
         self._log.failure("{call_id} cannot start the bot", failure, call_id=link.call_id)
-        link.fail(BridgeError(f"a fault of the bridge: {failure.getErrorMessage()}"))
+        link.fail(BridgeError(f"a mistake of the bridge: {failure.getErrorMessage()}"))
 
     # From the link
 
@@ -142,9 +131,9 @@ class Start:
         self._result.callback(None)
         self._listener.bot_ready(by)
 
-    def link_failed(self, error: RunnerError) -> None:
+    def link_failed(self, error: BlameError) -> None:
         """The start has failed; a fault of our own is blamed on nobody."""
-        if isinstance(error, RunnerBusyError):
+        if isinstance(error, PeerBusyError):
             self._lease.busy(error.seconds)
         elif not isinstance(error, BridgeError):
             self._lease.failed(str(error))
@@ -158,6 +147,10 @@ class Start:
         """The bot is lost."""
         self._lease.lost(loss.reason, loss.busy)
         self._listener.bot_lost(loss.cause, loss.reason)
+
+    def link_broken(self, reason: str) -> None:
+        """The bridge made a mistake; the runner is not blamed."""
+        self._listener.bot_broken(reason)
 
     # The end
 

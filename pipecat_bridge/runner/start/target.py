@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import ip_address
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from urllib.parse import SplitResult, quote, urlencode, urlsplit, urlunsplit
 
-from pipecat_bridge.net.http import RunnerError
-from pipecat_bridge.net.redaction import Redaction
+from pipecat_bridge.errors import PeerError
 from pipecat_bridge.net.urls import address_fault, shown_url
+from pipecat_bridge.runner.socket.target import Target
 
 TokenPlace = Literal["header", "query", "path"]
 
 _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
-
-
-class Target(NamedTuple):
-    """What is dialled; headers are the bot's token or the configured ones.
-
-    `redact` takes these and other secrets out of what the bot says.
-    """
-
-    url: str
-    headers: dict[str, str]
-    redact: Redaction = Redaction()
 
 
 def from_answer(
@@ -32,18 +21,18 @@ def from_answer(
 ) -> Target:
     """The target that an answer `{wsUrl, token}` of the runner at `base` names.
 
-    Raises RunnerError for an answer without one, and for a host that is neither the runner's nor
+    Raises PeerError for an answer without one, and for a host that is neither the runner's nor
     among `allowed_hosts`.
     """
     url = answer.get("wsUrl") or answer.get("ws_url") if isinstance(answer, dict) else None
     if not isinstance(url, str):
-        raise RunnerError(f'an answer without "wsUrl": {_outline(answer)}')
+        raise PeerError(f'an answer without "wsUrl": {_outline(answer)}')
     parts = _checked(url)
     parts = _as_seen_from_here(parts, urlsplit(base))
     _check_host(parts.hostname or "", urlsplit(base).hostname or "", allowed_hosts)
     token = answer.get("token") or ""
     if not isinstance(token, str) or any(not "!" <= letter <= "~" for letter in token):
-        raise RunnerError("a token that is not a string of visible ASCII characters")
+        raise PeerError("a token that is not a string of visible ASCII characters")
     return _with_token(_with_body(parts, answer.get("body")), token, token_in)
 
 
@@ -55,7 +44,7 @@ def _checked(url: str) -> SplitResult:
     except ValueError:
         good = False
     if not good or address_fault(parts) or any(not "!" <= letter <= "~" for letter in url):
-        raise RunnerError(
+        raise PeerError(
             f"wsUrl {shown_url(url)}: expected a URL such as ws://127.0.0.1:7860/ws-client"
         )
     return parts
@@ -105,7 +94,7 @@ def _check_host(host: str, own: str, allowed: Sequence[str]) -> None:
         return
     if _loopback(host) and _loopback(own):  # asked at 127.0.0.1 it still names "localhost"
         return
-    raise RunnerError(
+    raise PeerError(
         f"wsUrl leads to {host}, which is neither the runner's host nor in [runner] allowed_hosts"
     )
 

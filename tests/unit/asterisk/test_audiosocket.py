@@ -16,11 +16,14 @@ from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.asterisk.audiosocket import CLOSE_TIMEOUT, STALLED, AudioSocketConnection
-from pipecat_bridge.asterisk.clock import FRAME, FrameClock
-from pipecat_bridge.asterisk.interfaces import LineOptions, PhoneEnd
+from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.line import Line, LineOptions
+from pipecat_bridge.asterisk.networks import Networks
 from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio import g711
+from pipecat_bridge.audio.frame import FRAME
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.contracts import PhoneEnd
 from tests.doubles.asterisk import HUNG_UP, JITTER, RATES, StrictAsterisk
 from tests.doubles.link import LinkTransport, turn
 from tests.unit.signals import tone
@@ -45,7 +48,7 @@ class Call:
         self.warnings: list[tuple[str, str]] = []
         self.joined_at = 0.0
 
-    def join(self, phone: AudioSocketConnection) -> None:
+    def join(self, phone: Line) -> None:
         self.joined_at = self._exchange.clock.seconds()
         phone.join(self.hear, self.playout)
 
@@ -86,7 +89,7 @@ class Exchange:
         self.refuses = False
         self.hangs_up = False
 
-    def answer(self, call_id: str, phone: AudioSocketConnection) -> Call | None:
+    def answer(self, call_id: str, phone: Line) -> Call | None:
         if self.refuses or call_id in self.calls:
             return None
         call = self.calls[call_id] = Call(self)
@@ -135,7 +138,7 @@ class Place:
 
     def _connection(self) -> AudioSocketConnection:
         return AudioSocketConnection(
-            self.exchange, self.frame_clock, self.clock, self.options, self.clock.seconds
+            self.exchange.answer, self.frame_clock, self.clock, self.options, self.clock.seconds
         )
 
     def connect(
@@ -156,7 +159,7 @@ class Place:
         turn(self.clock, seconds, step)
 
 
-class Line(Place):
+class StrictLine(Place):
     """A strict Asterisk on a line; `call` is there once its UUID was read."""
 
     def __init__(self, options: dict[str, Any] | None = None, **asterisk: Any) -> None:
@@ -217,7 +220,7 @@ class AcceptTests(Case):
         self.assertEqual(dumb.received, SILENCE)
 
     def test_silence_for_ever_when_there_is_nothing_to_say(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.turn(60.0)
         self.assertEqual(set(line.writes), {SILENCE})
         self.assertApproximates(len(line.asterisk.frames), 3001, 1)
@@ -229,19 +232,19 @@ class AcceptTests(Case):
     def test_a_uuid_in_any_pieces(self) -> None:
         for segment in range(1, 20):
             with self.subTest(segment=segment):
-                line = Line(segment=segment)
+                line = StrictLine(segment=segment)
                 self.assertEqual(len(line.exchange.calls), 1)
-                self.assertEqual(line.connection.call_id, str(line.asterisk.call_id))
+                self.assertEqual(line.connection.line.call_id, str(line.asterisk.call_id))
 
     def test_every_message_is_one_write_and_of_the_right_size(self) -> None:
         for kind, rate in RATES.items():
             with self.subTest(rate=rate):
-                line = Line(rate=rate)
+                line = StrictLine(rate=rate)
                 line.asterisk.start_audio()
                 line.turn(0.1)
                 line.call.say(tone(440, rate, 1.0), rate)
                 line.turn(1.5)
-                line.connection.hang_up()
+                line.connection.line.hang_up()
                 line.turn(0.1)
                 self.assertEqual(line.writes[0], SILENCE)
                 for one in line.writes[10:-1]:
@@ -255,7 +258,7 @@ class AudioTests(Case):
     def test_all_rates_in_and_out(self) -> None:
         for rate in RATES.values():
             with self.subTest(rate=rate):
-                line = Line(rate=rate, jitter=JITTER)
+                line = StrictLine(rate=rate, jitter=JITTER)
                 said = tone(440, rate, 1.0)
                 line.asterisk.start_audio(frames(said, rate // 25))
                 line.turn(0.1)
@@ -271,7 +274,7 @@ class AudioTests(Case):
                 self.assertEqual(self.logged, [])
 
     def test_the_rate_changes_within_a_call(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.call.say(tone(440, 8000, 3.0))
         for kind, rate in ((0x10, 8000), (0x12, 16000), (0x16, 48000), (0x10, 8000)):
             line.asterisk.send(message(kind, tone(330, rate, FRAME)))
@@ -282,7 +285,7 @@ class AudioTests(Case):
         self.assertEqual(line.asterisk.faults, [])
 
     def test_a_frame_of_any_even_length_goes_on_as_it_is(self) -> None:
-        line = Line()
+        line = StrictLine()
         for size in (320, 42, 276, 2, 960, 8000, 318):
             with self.subTest(size=size):
                 line.asterisk.send_audio(b"\x01\x02" * (size // 2))
@@ -290,11 +293,11 @@ class AudioTests(Case):
                 self.assertEqual(line.call.heard[-1][1], b"\x01\x02" * (size // 2))
 
     def test_an_odd_length_is_refused_for_that_frame_alone(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio(cycle([b"\1" * 320, b"\1" * 321]))
         line.turn(1.0)
         self.assertEqual({len(pcm) for _, pcm, _ in line.call.heard}, {320})
-        stats = line.connection.stats
+        stats = line.connection.line.stats
         self.assertApproximates(stats.odd_frames, 25, 1)
         self.assertApproximates(stats.frames_in, 25, 1)
         self.assertEqual({kind for kind, _ in line.call.warnings}, {"odd-frame"})
@@ -302,7 +305,7 @@ class AudioTests(Case):
         self.assertEqual(line.asterisk.faults, [])
 
     def test_an_empty_frame_is_nothing(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.send(message(0x10))
         line.turn(10 * MS)
         self.assertEqual(line.call.heard, [])
@@ -313,7 +316,7 @@ class AudioTests(Case):
             self.assertEqual(bool(line.call.heard), number >= 9)
 
     def test_the_callers_voice_goes_on_in_the_turn_in_which_it_came(self) -> None:
-        line = Line()
+        line = StrictLine()
         before = line.clock.seconds()
         line.connection.dataReceived(message(0x10, bytes(320)) * 3)
         self.assertEqual([at for at, _, _ in line.call.heard], [before] * 3)
@@ -326,7 +329,7 @@ class FormatTests(Case):
             for jitter in ((0.0,), JITTER):
                 with self.subTest(codec=codec, jitter=jitter):
                     self.events.clear()
-                    line = Line({"g711": codec}, jitter=jitter)
+                    line = StrictLine({"g711": codec}, jitter=jitter)
                     line.asterisk.start_audio(frames(encoded, 160))
                     line.turn(1.5)
                     line.asterisk.hangup()
@@ -336,31 +339,33 @@ class FormatTests(Case):
                     )
                     self.assertGreater(len(line.call.pcm), 320 * 70)
                     [(kind, text)] = line.call.warnings
-                    self.assertEqual((kind, line.connection.codec), ("codec-guess", codec))
+                    self.assertEqual((kind, line.connection.line.codec), ("codec-guess", codec))
                     self.assertIn(f"taken for {codec}", text)
                     self.assertIn("add c(slin)", text)
                     self.assertEqual({frame.rate for frame in line.asterisk.frames}, {8000})
 
     def test_ten_ms_of_linear_audio_are_not_taken_for_it(self) -> None:
-        line = Line()
+        line = StrictLine()
         said = tone(440, 8000, 1.0)
         for piece in frames(said, 160):
             line.asterisk.send_audio(piece)
             line.turn(10 * MS)
         self.assertEqual(line.call.pcm, said)
         self.assertEqual(line.call.warnings, [])
-        self.assertEqual(line.connection.codec, "linear")
+        self.assertEqual(line.connection.line.codec, "linear")
 
     def test_what_the_line_carries_is_told(self) -> None:
-        line = Line()
-        self.assertEqual((line.connection.codec, line.connection.rate), ("linear", 8000))
+        line = StrictLine()
+        self.assertEqual((line.connection.line.codec, line.connection.line.rate), ("linear", 8000))
         for kind, rate in RATES.items():
             line.asterisk.send(message(kind, bytes(rate // 25)))
             line.turn(5 * MS)
-            self.assertEqual((line.connection.codec, line.connection.rate), ("linear", rate))
+            self.assertEqual(
+                (line.connection.line.codec, line.connection.line.rate), ("linear", rate)
+            )
 
     def test_16_khz_of_old_releases_in_and_8_khz_out(self) -> None:
-        line = Line(rate=16000, release="20.13", jitter=JITTER)
+        line = StrictLine(rate=16000, release="20.13", jitter=JITTER)
         said = tone(440, 16000, 1.0)
         line.asterisk.start_audio(frames(said, 640))
         line.turn(0.3)
@@ -375,7 +380,7 @@ class FormatTests(Case):
         [(kind, text)] = line.call.warnings
         self.assertEqual(kind, "codec-guess")
         self.assertIn("taken for 16 kHz", text)
-        self.assertEqual((line.connection.codec, line.connection.rate), ("slin16", 8000))
+        self.assertEqual((line.connection.line.codec, line.connection.line.rate), ("slin16", 8000))
         self.assertEqual(line.asterisk.faults, [])
 
 
@@ -389,7 +394,7 @@ class HoldTests(Case):
     def test_silence_comes_in_real_time_at_the_callers_rate(self) -> None:
         for kind, rate in RATES.items():
             with self.subTest(rate=rate):
-                line = Line(rate=rate)
+                line = StrictLine(rate=rate)
                 line.asterisk.start_audio(frames(tone(440, rate, 1.0), rate // 25))
                 line.turn(0.9)
                 line.asterisk.hold()
@@ -406,7 +411,7 @@ class HoldTests(Case):
                 self.assertGreaterEqual(min(spaces), 0.019)
 
     def test_audio_goes_on_after_it_with_nothing_lost(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio(numbered())
         for _ in range(20):
             line.turn(0.5)
@@ -419,35 +424,35 @@ class HoldTests(Case):
         self.check_time(line)
 
     def test_a_caller_that_never_speaks(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.turn(10.0)
         self.assertEqual(set(line.call.pcm), {0})
         self.check_time(line)
-        self.assertApproximates(line.connection.stats.filled_frames, 500, 2)
+        self.assertApproximates(line.connection.line.stats.filled_frames, 500, 2)
 
     def test_a_caller_without_a_pause_is_never_filled(self) -> None:
-        line = Line(jitter=JITTER)
+        line = StrictLine(jitter=JITTER)
         line.asterisk.start_audio(numbered())
         line.turn(60.0)
-        self.assertEqual(line.connection.stats.filled_frames, 0)
+        self.assertEqual(line.connection.line.stats.filled_frames, 0)
         self.check_time(line)
 
     def test_a_caller_whose_clock_is_not_ours_is_never_filled_either(self) -> None:
         for deviation in (-200e-6, 200e-6):
             with self.subTest(deviation=deviation):
-                line = Line()
+                line = StrictLine()
                 line.turn(20 * MS)
                 start = line.clock.seconds()
                 for number in range(1, 90_000):  # half an hour: 360 ms apart at its end
                     due = start + number * FRAME * (1 + deviation)
                     line.clock.advance(due - line.clock.seconds())
                     line.connection.dataReceived(message(0x10, b"\1\1" * 160))
-                self.assertEqual(line.connection.stats.filled_frames, 0)
+                self.assertEqual(line.connection.line.stats.filled_frames, 0)
                 line.turn(1.0)  # and a pause after it is filled at once, and by no more than it
-                self.assertApproximates(line.connection.stats.filled_frames, 50, 7)
+                self.assertApproximates(line.connection.line.stats.filled_frames, 50, 7)
 
     def test_our_own_stall_is_no_pause_of_the_callers(self) -> None:
-        line = Line()
+        line = StrictLine()
         for stall in (0.025, 0.06, 0.11, 0.5, 2.0):
             with self.subTest(stall=stall):
                 for _ in range(50):
@@ -456,18 +461,18 @@ class HoldTests(Case):
                 line.clock.advance(stall)
                 missed = round(stall / FRAME)
                 line.connection.dataReceived(message(0x10, b"\1\1" * 160) * missed)
-                self.assertEqual(line.connection.stats.filled_frames, 0)
+                self.assertEqual(line.connection.line.stats.filled_frames, 0)
                 line.turn(20 * MS)
                 self.check_time(line)
 
     def test_frames_that_are_late_under_load_are_not_missing(self) -> None:
-        line = Line(jitter=(0.0, 0.0, 0.032, 0.014, 0.0, 0.0))
+        line = StrictLine(jitter=(0.0, 0.0, 0.032, 0.014, 0.0, 0.0))
         line.asterisk.start_audio(numbered())
         line.turn(20.0)
-        self.assertEqual(line.connection.stats.filled_frames, 0)
+        self.assertEqual(line.connection.line.stats.filled_frames, 0)
 
     def test_a_network_that_stalls_and_catches_up_is_set_off_against_later_silence(self) -> None:
-        line = Line()
+        line = StrictLine()
         for _ in range(30):
             for _ in range(50):
                 line.turn(20 * MS)
@@ -481,7 +486,7 @@ class HoldTests(Case):
         for seed in range(4):
             with self.subTest(seed=seed):
                 chance = random.Random(seed)
-                line = Line(jitter=JITTER)
+                line = StrictLine(jitter=JITTER)
                 line.asterisk.start_audio(numbered())
                 for _ in range(120):
                     line.turn(chance.uniform(0.2, 1.0))
@@ -512,7 +517,7 @@ class HoldTests(Case):
 
 class DtmfTests(Case):
     def test_every_key_in_order(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio()
         for key in "0123456789ABCD*#":
             line.asterisk.dtmf(key)
@@ -520,7 +525,7 @@ class DtmfTests(Case):
         self.assertEqual("".join(line.call.digits), "0123456789ABCD*#")
 
     def test_while_a_key_is_held_there_is_silence_and_then_the_key(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio(numbered())
         line.turn(1.0)
         line.asterisk.dtmf("5", held=0.5)
@@ -532,7 +537,7 @@ class DtmfTests(Case):
         self.assertNotEqual(line.call.heard[-1][1], bytes(320))
 
     def test_what_is_no_key_is_dropped_and_told(self) -> None:
-        line = Line()
+        line = StrictLine()
         for byte in (b"e", b"\xff", b"\n", b"\0", b"a"):
             line.asterisk.send(message(0x03, byte))
         line.asterisk.dtmf("1")
@@ -584,7 +589,7 @@ class RefusalTests(Case):
                     self.check_gone(place)
 
     def test_the_calls_beside_it_go_on_undisturbed(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio()
         for _, hello, _ in self.CASES:
             dumb = Dumb()
@@ -646,7 +651,7 @@ class RefusalTests(Case):
         connection, transport = place.connect(dumb)
         dumb.transport.write(message(0x01, uuid4().bytes))
         place.turn(1.0)
-        connection.hang_up()
+        connection.line.hang_up()
         for _ in range(5):
             dumb.transport.write(b"\x55\x55\x55\x55")
             place.turn(10 * MS)
@@ -673,7 +678,7 @@ class RefusalTests(Case):
         self.check_gone(place)
 
     def test_a_uuid_that_is_in_a_call(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio()
         twin = StrictAsterisk(line.clock, call_id=line.asterisk.call_id)
         line.connect(twin)
@@ -700,13 +705,13 @@ class UnknownTests(Case):
     def test_they_are_skipped_and_counted_and_the_call_goes_on(self) -> None:
         for segment in (None, 1, 7):
             with self.subTest(segment=segment):
-                line = Line(segment=segment)
+                line = StrictLine(segment=segment)
                 frame = message(0x10, b"\1\1" * 160)
                 for number, unknown in enumerate(self.UNKNOWN, 1):
                     line.asterisk.send(unknown + frame)
                     line.turn(len(unknown) * MS / (segment or 1e9) + 0.4)
-                    self.assertEqual(line.connection.stats.unknown_messages, number)
-                    self.assertEqual(line.connection.stats.frames_in, number)
+                    self.assertEqual(line.connection.line.stats.unknown_messages, number)
+                    self.assertEqual(line.connection.line.stats.frames_in, number)
                 line.asterisk.dtmf("5")
                 line.turn(20 * MS)
                 self.assertEqual(line.call.digits, ["5"])
@@ -714,7 +719,7 @@ class UnknownTests(Case):
                 self.assertEqual(line.asterisk.gaps(), [])
 
     def test_they_are_told(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.send(message(0x02))
         line.turn(5 * MS)
         line.asterisk.send(message(0x04, b"1") * 1000)
@@ -723,7 +728,7 @@ class UnknownTests(Case):
         self.assertEqual((first[0], second[0]), ("unknown-message", "unknown-message"))
         self.assertIn("kind 0x02 with a length of 0 was skipped", first[1])
         self.assertIn("kind 0x04 with a length of 1 was skipped", second[1])
-        self.assertEqual(line.connection.stats.unknown_messages, 1001)
+        self.assertEqual(line.connection.line.stats.unknown_messages, 1001)
 
 
 class EndTests(Case):
@@ -731,14 +736,14 @@ class EndTests(Case):
         ends = {"hangup": "", "reset": "the phone's connection was reset"}
         for how, reason in ends.items():
             with self.subTest(how=how):
-                line = Line()
+                line = StrictLine()
                 line.asterisk.start_audio()
                 line.turn(1.0)
                 getattr(line.asterisk, how)()
                 line.turn(5 * MS)
                 self.assertEqual(line.call.ends, [("hangup", reason)])
                 self.assertEqual(line.asterisk.faults, [])
-                line.connection.hang_up()  # the call's answer to it
+                line.connection.line.hang_up()  # the call's answer to it
                 self.check_gone(line)
 
     def test_a_peer_that_says_hangup(self) -> None:
@@ -771,11 +776,11 @@ class EndTests(Case):
                 self.check_gone(place)
 
     def test_our_hangup_is_one_write_and_asterisk_closes(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio()
         line.turn(1.0)
-        line.connection.hang_up()
-        line.connection.hang_up()
+        line.connection.line.hang_up()
+        line.connection.line.hang_up()
         self.assertEqual(line.writes[-1], b"\0\0\0")
         self.assertEqual(line.writes.count(b"\0\0\0"), 1)
         line.turn(10 * MS)
@@ -786,11 +791,11 @@ class EndTests(Case):
         self.check_gone(line)
 
     def test_an_error_instead_hangs_the_channel_up(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio()
         line.turn(1.0)
-        line.connection.hang_up(cleanly=False)
-        line.connection.hang_up()
+        line.connection.line.hang_up(cleanly=False)
+        line.connection.line.hang_up()
         self.assertEqual(line.writes[-1], message(0xFF, b"\0"))
         line.turn(10 * MS)
         self.assertEqual(line.asterisk.ended, HUNG_UP)
@@ -805,15 +810,15 @@ class EndTests(Case):
         connection, _ = place.connect(dumb)
         dumb.transport.write(message(0x01, uuid4().bytes))
         place.turn(1.0)
-        connection.hang_up(cleanly=False)
+        connection.line.hang_up(cleanly=False)
         place.turn(CLOSE_TIMEOUT + 5 * MS)
         self.assertTrue(dumb.lost)
         self.assertEqual(dumb.received.replace(SILENCE, b""), message(0xFF, b"\0"))
         self.check_gone(place)
 
     def test_audio_on_its_way_meanwhile_is_no_longer_heard(self) -> None:
-        line = Line()
-        line.connection.hang_up()
+        line = StrictLine()
+        line.connection.line.hang_up()
         line.connection.dataReceived(message(0x10, b"\1\1" * 160))
         self.assertEqual(line.call.heard, [])
 
@@ -832,7 +837,7 @@ class EndTests(Case):
         connection, _ = place.connect(dumb)
         dumb.transport.write(message(0x01, uuid4().bytes))
         place.turn(1.0)
-        connection.hang_up()
+        connection.line.hang_up()
         place.turn(CLOSE_TIMEOUT - 2 * MS)
         self.assertFalse(dumb.lost)
         place.turn(5 * MS)
@@ -846,7 +851,7 @@ class EndTests(Case):
         place.turn(10 * MS)
         dumb.transport.pauseProducing()
         place.turn(1.0)
-        connection.hang_up()
+        connection.line.hang_up()
         place.turn(2 * CLOSE_TIMEOUT - 2 * MS)
         self.assertFalse(transport.disconnected)
         place.turn(5 * MS)
@@ -855,7 +860,7 @@ class EndTests(Case):
         self.check_gone(place)
 
     def test_lines_leave_nothing_behind_however_they_end(self) -> None:
-        line = Line()
+        line = StrictLine()
         for number in range(200):
             asterisk = StrictAsterisk(line.clock)
             connection, _ = line.connect(asterisk)
@@ -863,7 +868,7 @@ class EndTests(Case):
             ends = (
                 asterisk.hangup,
                 asterisk.reset,
-                connection.hang_up,
+                connection.line.hang_up,
                 lambda asterisk=asterisk: asterisk.send(b"\x10\xff\xff"),
             )
             ends[number % len(ends)]()
@@ -876,17 +881,17 @@ class EndTests(Case):
 
 class NotReadingTests(Case):
     def test_frames_are_skipped_and_counted_and_the_call_recovers(self) -> None:
-        line = Line(window=1000, buffer=3000)
+        line = StrictLine(window=1000, buffer=3000)
         line.asterisk.start_audio()
         line.turn(1.0)
         line.asterisk.stop_reading()
         line.turn(1.0)
         self.assertEqual(line.call.gone, 0)
-        waiting, skipped = line.transport.waiting, line.connection.stats.frames_skipped
+        waiting, skipped = line.transport.waiting, line.connection.line.stats.frames_skipped
         self.assertLess(waiting, 4000 + 2 * 323)
         line.turn(8.0)
         self.assertEqual(line.transport.waiting, waiting)
-        self.assertApproximates(line.connection.stats.frames_skipped - skipped, 400, 1)
+        self.assertApproximates(line.connection.line.stats.frames_skipped - skipped, 400, 1)
         self.assertEqual(line.call.gone, 0)
         self.assertApproximates(line.call.seconds, 10.0, 0.1)  # nor is the caller's way held up
         line.asterisk.start_reading()
@@ -897,11 +902,11 @@ class NotReadingTests(Case):
         self.assertLess(line.asterisk.far_end.lead_max, 20)
         self.assertEqual(line.asterisk.gaps()[1:], [])
         self.assertEqual(line.asterisk.faults, [])
-        sent = line.connection.stats.frames_out
+        sent = line.connection.line.stats.frames_out
         self.assertApproximates(len(line.asterisk.frames), sent, 1)
 
     def test_what_the_bot_says_meanwhile_is_skipped_and_not_played_late(self) -> None:
-        line = Line(window=1000, buffer=3000)
+        line = StrictLine(window=1000, buffer=3000)
         line.asterisk.start_audio()
         line.asterisk.stop_reading()
         line.turn(1.0)
@@ -914,7 +919,7 @@ class StallTests(Case):
     """A phone that takes nothing for ten seconds is gone; nothing else says so."""
 
     def stalled(self, **options: float) -> Line:
-        line = Line(options, window=1000, buffer=3000)
+        line = StrictLine(options, window=1000, buffer=3000)
         line.asterisk.start_audio()
         line.turn(1.0)
         line.asterisk.stop_reading()
@@ -934,7 +939,7 @@ class StallTests(Case):
             f"{call_id} connection from 127.0.0.1:40000 closed: the phone took nothing for 10 s",
         )
         self.assertTrue(line.transport.disconnected)
-        line.connection.hang_up()  # the call's answer to it
+        line.connection.line.hang_up()  # the call's answer to it
         line.turn(1.0)
         self.check_gone(line)
 
@@ -955,7 +960,7 @@ class StallTests(Case):
         self.assertEqual(line.call.gone, 0)
 
     def test_a_caller_on_hold_stays(self) -> None:
-        line = Line()
+        line = StrictLine()
         line.asterisk.start_audio()
         line.turn(1.0)
         line.asterisk.hold()
@@ -973,7 +978,7 @@ class StallTests(Case):
 
     def test_one_that_is_being_hung_up_is_not_told_of(self) -> None:
         line = self.stalled(stall_timeout=1.0)
-        line.connection.hang_up()
+        line.connection.line.hang_up()
         line.turn(3.0)
         self.assertEqual((self.logged, line.call.gone), ([], 1))
         self.check_gone(line)
@@ -1002,7 +1007,7 @@ class StallTests(Case):
 class NetworkTests(Case):
     def allowed(self, host: str, *allow: str) -> bool:
         place = Place()
-        factory = AudioSocketFactory(place._connection, allow)
+        factory = AudioSocketFactory(place._connection, Networks(allow))
         address = LinkTransport(place.clock, 40000, 0, None).getHost()
         address.host = host
         taken = factory.buildProtocol(address) is not None

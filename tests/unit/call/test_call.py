@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection, LineOptions
+from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.line import LineOptions
 from pipecat_bridge.call.call import LAST_FRAMES, Call
 from pipecat_bridge.call.life import Outcome, State
 from pipecat_bridge.call.record import record
@@ -176,7 +177,9 @@ class FinishTests(SynchronousTestCase):
         exchange = Exchange()
         clock = exchange.clock
         frames = FrameClock(clock, clock.seconds)
-        line = AudioSocketConnection(exchange.calls, frames, clock, LineOptions(), clock.seconds)
+        line = AudioSocketConnection(
+            exchange.calls.answer, frames, clock, LineOptions(), clock.seconds
+        )
         asterisk = StrictAsterisk(clock)
         join(clock, asterisk, line)
         asterisk.start_audio()

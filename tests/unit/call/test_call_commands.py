@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection, LineOptions
+from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.line import LineOptions
 from pipecat_bridge.audio.tones import dtmf
 from pipecat_bridge.call.call import LAST_FRAMES, MAX_DIGITS
 from pipecat_bridge.call.life import Outcome, State
@@ -85,7 +86,9 @@ class HangupTests(SynchronousTestCase):
         exchange = Exchange()
         clock = exchange.clock
         frames = FrameClock(clock, clock.seconds)
-        line = AudioSocketConnection(exchange.calls, frames, clock, LineOptions(), clock.seconds)
+        line = AudioSocketConnection(
+            exchange.calls.answer, frames, clock, LineOptions(), clock.seconds
+        )
         asterisk = StrictAsterisk(clock, rate=16000)
         join(clock, asterisk, line)
         asterisk.start_audio()

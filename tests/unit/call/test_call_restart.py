@@ -9,13 +9,13 @@ import numpy as np
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection, LineOptions
+from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.asterisk.line import LineOptions
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome, State
 from pipecat_bridge.call.record import record, stats
-from pipecat_bridge.runner.link.caller_queue import QueueStats
-from pipecat_bridge.runner.link.interfaces import LinkStats
+from pipecat_bridge.contracts import LinkStats, QueueStats
 from pipecat_bridge.wire.commands import Hangup, SetVariables
 from tests.doubles.asterisk import HUNG_UP, StrictAsterisk
 from tests.doubles.link import join, turn
@@ -76,7 +76,7 @@ class PolicyTests(SynchronousTestCase):
             clock = exchange.clock
             frames = FrameClock(clock, clock.seconds)
             line = AudioSocketConnection(
-                exchange.calls, frames, clock, LineOptions(), clock.seconds
+                exchange.calls.answer, frames, clock, LineOptions(), clock.seconds
             )
             asterisk = StrictAsterisk(clock)
             join(clock, asterisk, line)

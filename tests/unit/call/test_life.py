@@ -7,9 +7,9 @@ from itertools import product
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.asterisk.interfaces import PhoneEnd
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import TRANSITIONS, Input, Outcome, State
+from pipecat_bridge.contracts import PhoneEnd
 from pipecat_bridge.wire.commands import Hangup, Transfer
 from tests.unit.sides import BotSide, Exchange, PhoneSide
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.config.load import ConfigError, load_options
-from pipecat_bridge.config.ports import filled, shifted
+from pipecat_bridge.net.ports import filled, shifted
 
 
 class ShiftTests(SynchronousTestCase):

@@ -14,9 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import URI
 from twisted.web.error import SchemeNotSupported
 
+from pipecat_bridge.errors import BridgeError
 from pipecat_bridge.net.descriptors import Descriptors
 from pipecat_bridge.net.endpoints import ATTEMPT_DELAY, Endpoints
-from pipecat_bridge.net.http import BridgeError
 
 
 class EndpointTests(SynchronousTestCase):

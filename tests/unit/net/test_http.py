@@ -10,13 +10,9 @@ from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 from twisted.web.error import SchemeNotSupported
 
+from pipecat_bridge.errors import PeerError, PeerRefusedError
 from pipecat_bridge.net.failures import describe
-from pipecat_bridge.net.http import (
-    MAX_BODY,
-    Answer,
-    RunnerError,
-    RunnerRefusedError,
-)
+from pipecat_bridge.net.http import MAX_BODY, Answer
 from tests.unit.runner_side import ENDLESS, OK, URL, ClientCase, Connection
 
 
@@ -72,7 +68,7 @@ class AnswerTests(ClientCase):
             (b"o\r\n k\x1b[2J", r"o k\x1b[2J"),
             (b"\xff", "\N{REPLACEMENT CHARACTER}"),
         ):
-            with self.assertRaises(RunnerError) as raised:
+            with self.assertRaises(PeerError) as raised:
                 Answer(200, body).json()
             expected = f"an answer of {len(body)} bytes that is not JSON: {shown}"
             self.assertEqual(str(raised.exception), expected)
@@ -89,7 +85,7 @@ class AnswerTests(ClientCase):
             head = b"HTTP/1.1 302 Found\r\nContent-Length: 2\r\nLocation: %b\r\n\r\nhi"
             self.accept().answer(head % location)
             answer = self.successResultOf(asking)
-            error = self.assertRaises(RunnerError, answer.check)
+            error = self.assertRaises(PeerError, answer.check)
             expected = f"answered with 302, a redirect to {shown}, which is not followed"
             self.assertEqual(str(error), expected)
 
@@ -208,7 +204,7 @@ class TimeoutTests(ClientCase):
             connection = self.accept()
             connection.answer(started)
             asking.cancel()
-            self.failureResultOf(asking, RunnerError, CancelledError)
+            self.failureResultOf(asking, PeerError, CancelledError)
             self.assertTrue(connection.closed)
             self.assertEqual(self.reactor.getDelayedCalls(), [])
 
@@ -243,7 +239,7 @@ class ConcurrencyTests(ClientCase):
                     self.reactor.advance(6)
                 if ending in ("oversized", "drop"):
                     connection.lose()
-                self.failureResultOf(asking, RunnerError, CancelledError)
+                self.failureResultOf(asking, PeerError, CancelledError)
 
     def test_cancelled_while_waiting_it_is_never_sent(self) -> None:
         self.make(max_requests=1)
@@ -400,7 +396,7 @@ class KeptTests(ClientCase):
         [connection] = self.kept()
         asking = self.ask()
         asking.cancel()
-        self.failureResultOf(asking, RunnerError, CancelledError)
+        self.failureResultOf(asking, PeerError, CancelledError)
         connection.lose()
         self.assertEqual(self.dials, 1)
 
@@ -419,7 +415,7 @@ class KeptTests(ClientCase):
         factory = self.reactor.tcpClients[1][2]
         factory.clientConnectionFailed(None, Failure(error.ConnectionRefusedError()))
         self.reactor.advance(1)
-        self.failureResultOf(asking, RunnerRefusedError)
+        self.failureResultOf(asking, PeerRefusedError)
 
     def test_the_timeout_spans_both(self) -> None:
         self.make(request_timeout=3.0)

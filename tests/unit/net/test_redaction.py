@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.net.redaction import MAX_READ, Redaction, printable
 from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.secrets import redaction_of
 
 SECRET = "sk-1234567890"
 
@@ -47,12 +48,12 @@ class SecretTests(SynchronousTestCase):
             ({"url": "ws://h/ws?a=longer%20%26", "mode": "direct"}, "longer &", "long"),
         ):
             with self.subTest(options=options):
-                redact = Redaction.of(RunnerOptions(**options))  # type: ignore[arg-type]
+                redact = redaction_of(RunnerOptions(**options))  # type: ignore[arg-type]
                 text = f"said {hidden or ''} and {shown}"
                 self.assertEqual(redact(text), f"said {'***' if hidden else ''} and {shown}")
 
     def test_values_of_a_request(self) -> None:
-        base = Redaction.of(RunnerOptions(parameters={"llm_key": "first-secret"}))
+        base = redaction_of(RunnerOptions(parameters={"llm_key": "first-secret"}))
         more = base.including({"tts_key": "second-secret"}, None, "x").hiding("third-secret")
         text = "first-secret second-secret third-secret"
         self.assertEqual(more(text), "*** *** ***")

@@ -16,12 +16,13 @@ from twisted.web.client import Agent
 from pipecat_bridge.config import checks
 from pipecat_bridge.net.descriptors import Descriptors
 from pipecat_bridge.net.endpoints import Endpoints
-from pipecat_bridge.net.http import RunnerClient
 from pipecat_bridge.net.urls import is_path, shown_url
 from pipecat_bridge.options import Options, RunnerOptions, WebSocketOptions
 from pipecat_bridge.runner.pool.health_check import status_url
+from pipecat_bridge.runner.side import http_client
 from pipecat_bridge.runner.socket.dialler import Dialler
 from pipecat_bridge.runner.start.dial import Dial
+from pipecat_bridge.runner.start.mode import Means
 from tests.unit.runner_side import Connection
 
 HOSTS = st.one_of(
@@ -78,7 +79,7 @@ class TakenTests(SynchronousTestCase):
 
     def check_http(self, url: str, path: str) -> None:
         agent = Agent.usingEndpointFactory(self.reactor, self.endpoints)
-        client = RunnerClient(self.reactor, agent, RunnerOptions())
+        client = http_client(self.reactor, agent, RunnerOptions())
         asking = Deferred.fromCoroutine(client.request("POST", url))
         asking.addErrback(lambda _: None)
         secure = url.lower().startswith("https")
@@ -102,7 +103,7 @@ class TakenTests(SynchronousTestCase):
         self.setUp()
         self.check_http(url.rstrip("/") + path, whole)
         self.setUp()
-        self.check_http(status_url(url, options), whole if path else f"{whole}/status")
+        self.check_http(status_url(url, path, "/status"), whole if path else f"{whole}/status")
 
     @given(url=urls(["ws", "wss", "WS", "http"]))
     @example(url="ws://127.0.0.1:7860/ws")
@@ -124,7 +125,9 @@ class TakenTests(SynchronousTestCase):
             options.subprotocol,
         )
         link: Any = None
-        target = Dial(None, dialler, options, 16000).fixed(url)  # type: ignore[arg-type]
+        nothing: Any = None
+        means = Means(Options(runner=options), nothing, nothing, dialler, nothing)
+        target = Dial(means, "websocket").fixed(url)
         dialling = Deferred.fromCoroutine(dialler.dial(target, link))
         dialling.addErrback(lambda _: None)
         secure = url.lower().startswith("wss")

@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.options import Options
-from pipecat_bridge.workers.setup import NOWHERE, Setup, worker_options
+from pipecat_bridge.workers.setup import Setup, worker_options
 
 
 class WorkerOptionsTests(SynchronousTestCase):
@@ -15,17 +15,12 @@ class WorkerOptionsTests(SynchronousTestCase):
         options = load_options(overrides=["service.workers=3", *settings])
         return worker_options(options, number, port)
 
-    def test_it_listens_nowhere_and_has_no_workers_itself(self) -> None:
-        options = self.of(2, 8002, "audiosocket.listen=systemd:INET:name=x", "api.listen=tcp:80")
-        self.assertEqual((options.audiosocket.listen, options.api.listen), (NOWHERE, NOWHERE))
+    def test_it_has_no_workers_itself_and_does_not_wait_at_the_end(self) -> None:
+        options = self.of(2, 8002)
         self.assertEqual(options.service.workers, 1)
-        self.assertEqual(options.calls.drain_timeout, 0)
+        self.assertEqual((options.calls.drain_timeout, options.api.linger), (0, 0))
 
-    def test_the_embedded_runner_is_one_that_dials_back(self) -> None:
-        runner = self.of(1, 8001, "runner.url=http://10.0.0.1:1").runner
-        self.assertEqual((runner.mode, runner.urls), ("dialback", ["http://127.0.0.1"]))
-
-    def test_other_runners_stay_as_they_are(self) -> None:
+    def test_runners_stay_as_they_are(self) -> None:
         runner = self.of(1, 0, "runner.mode=direct", "runner.url=ws://10.0.0.1:1").runner
         self.assertEqual((runner.mode, runner.urls), ("direct", ["ws://10.0.0.1:1"]))
 
@@ -49,7 +44,7 @@ class WorkerOptionsTests(SynchronousTestCase):
             "runner.mode=dialback",
         )
         options = self.of(1, 8001, *settings)
-        setup = Setup(1, options, "x", listens=True, proxied=False, embedded=True)
+        setup = Setup(1, options, "x", listens=True, proxied=False)
         there = msgspec.json.decode(msgspec.json.encode(setup), type=Setup)
         self.assertEqual(there, setup)
         self.assertEqual(there.options.runner.parameters["llm_messages"], [{"role": "system"}])

@@ -7,8 +7,9 @@ from typing import Any
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.config.load import load_options
-from pipecat_bridge.service import Bridge, makeService
+from pipecat_bridge.service import makeService
 from pipecat_bridge.workers.supervisor import Supervisor
 
 

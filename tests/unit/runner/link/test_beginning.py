@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipecat_bridge.audio import g711
-from pipecat_bridge.net.http import RunnerBusyError
+from pipecat_bridge.errors import PeerBusyError
 from pipecat_bridge.runner.link.beginning import MAX_HELD
 from pipecat_bridge.runner.link.early import Digit
 from pipecat_bridge.wire import rtvi
@@ -141,7 +141,7 @@ class LostBeforeReadyTests(BotSideCase):
             bot.close(code, "no")
             lost = f"the bot was lost before it was ready: its WebSocket closed: no ({code})"
             self.assertEqual(self.failed(bot), f"{lost}; it had sent nothing")
-            self.assertNotIsInstance(self.side.heard.errors[0], RunnerBusyError)
+            self.assertNotIsInstance(self.side.heard.errors[0], PeerBusyError)
 
     def test_a_reset(self) -> None:
         bot = self.bot()
@@ -153,7 +153,7 @@ class LostBeforeReadyTests(BotSideCase):
             bot = self.bot()
             bot.close(code, "later")
             self.assertIn(f"({code})", self.failed(bot))
-            self.assertIsInstance(self.side.heard.errors[0], RunnerBusyError)
+            self.assertIsInstance(self.side.heard.errors[0], PeerBusyError)
 
     def test_a_fatal_error(self) -> None:
         bot = self.bot()

@@ -11,6 +11,7 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from pipecat_bridge.options import RunnerOptions
+from pipecat_bridge.runner.modes import MODES
 from pipecat_bridge.runner.pool.address import FixedAddress
 from pipecat_bridge.runner.pool.health_check import CHECK_TIMEOUT, HealthChecks, status_url
 from pipecat_bridge.runner.pool.pool import Pool, Upstream
@@ -48,7 +49,12 @@ class CheckCase(ClientCase):
         self.upstream = Upstream(url, address or FixedAddress(url))
         self.pool = Pool([self.upstream], self.reactor, self.options, Middle())
         self.checks = HealthChecks(
-            [self.upstream], self.client, self.reactor, self.options, Middle()
+            [self.upstream],
+            self.client,
+            self.reactor,
+            self.options,
+            MODES[self.options.mode].health_path,
+            Middle(),
         )
         self.checks.start()
         self.kept: Connection | None = None
@@ -83,28 +89,32 @@ class CheckCase(ClientCase):
             lease.failed("refused")
 
 
+def default_url(base: str, mode: str) -> str:
+    return status_url(base, "", MODES[mode].health_path)
+
+
 class StatusURLTests(ClientCase):
     def test_by_mode(self) -> None:
         paths = {"embedded": "/health", "dialback": "/health", "dial": "/status"}
         for mode, path in {**paths, "twilio": "/status"}.items():
-            self.assertEqual(
-                status_url("http://a:1", RunnerOptions(mode=mode)), f"http://a:1{path}"
-            )
+            self.assertEqual(default_url("http://a:1", mode), f"http://a:1{path}")
 
     def test_none_of_a_websocket(self) -> None:
         for mode in ("direct", "twilio"):
             for url in ("ws://a:1/ws", "wss://a/ws"):
-                self.assertEqual(status_url(url, RunnerOptions(mode=mode)), "")
+                self.assertEqual(default_url(url, mode), "")
 
     def test_the_option_goes_before(self) -> None:
-        options = RunnerOptions(mode="dial", health_path="/up?deep=1")
-        self.assertEqual(status_url("https://a/b/", options), "https://a/b/up?deep=1")
-        self.assertEqual(status_url("ws://a:1/ws?key=2", options), "http://a:1/up?deep=1")
-        self.assertEqual(status_url("wss://a/ws", options), "https://a/up?deep=1")
+        self.assertEqual(
+            status_url("https://a/b/", "/up?deep=1", "/status"), "https://a/b/up?deep=1"
+        )
+        self.assertEqual(
+            status_url("ws://a:1/ws?key=2", "/up?deep=1", "/status"), "http://a:1/up?deep=1"
+        )
+        self.assertEqual(status_url("wss://a/ws", "/up?deep=1", ""), "https://a/up?deep=1")
 
     def test_a_query_of_the_url_is_kept(self) -> None:
-        options = RunnerOptions(mode="dial")
-        self.assertEqual(status_url("http://a/b?key=2#c", options), "http://a/b/status?key=2")
+        self.assertEqual(default_url("http://a/b?key=2#c", "dial"), "http://a/b/status?key=2")
 
 
 class AnswerTests(CheckCase):

@@ -16,11 +16,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from pipecat_bridge.net.http import RunnerClient
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.pool.address import FixedAddress
 from pipecat_bridge.runner.pool.health_check import HealthChecks
 from pipecat_bridge.runner.pool.pool import Lease, Pool, Upstream
+from pipecat_bridge.runner.side import http_client
 
 RATE = 50
 """Starts a second."""
@@ -164,8 +164,8 @@ class LoadCase(SynchronousTestCase):
         ]
         self.pool = Pool(upstreams, self.clock, options, chance)
         self.runners = {each: Runner(self.clock, chance) for each in upstreams}
-        client = RunnerClient(self.clock, Network(self), options)
-        self.checks = HealthChecks(upstreams, client, self.clock, options, chance)
+        client = http_client(self.clock, Network(self), options)
+        self.checks = HealthChecks(upstreams, client, self.clock, options, "/health", chance)
         self.checks.start()
         self.addCleanup(self.checks.stop)
         self.calls: list[Call] = []

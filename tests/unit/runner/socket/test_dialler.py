@@ -17,13 +17,13 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.audio import g711
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.net.http import RunnerBusyError, RunnerError
+from pipecat_bridge.errors import PeerBusyError, PeerError
 from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
 from pipecat_bridge.runner.link.early import Early
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.socket.dialler import MAX_HANDSHAKE, Dialler
-from pipecat_bridge.runner.start.target import Target
+from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.wire.dialect import Dialect
 from pipecat_bridge.wire.pipecat import PipecatDialect
 from pipecat_bridge.wire.twilio import TwilioDialect
@@ -165,9 +165,9 @@ class DialCase(SynchronousTestCase):
                 self.server.transport.write(piece)
             self.turn(0.003)
 
-    def why(self, kind: type[RunnerError] = RunnerError) -> str:
+    def why(self, kind: type[PeerError] = PeerError) -> str:
         """The sentence of a dial that has failed, after which nothing may be left."""
-        error = self.failureResultOf(self.result, RunnerError).value
+        error = self.failureResultOf(self.result, PeerError).value
         self.assertIs(type(error), kind)
         self.assertEqual(self.heard.names, [])
         self.assertTrue(self.server.lost)
@@ -346,7 +346,7 @@ class RefusalTests(DialCase):
                     self.dial()
                     self.answer(f"HTTP/1.1 {status} x\r\n{header}\r\n".encode())
                     expected = f"the opening handshake was answered with {status} {name}"
-                    self.assertEqual(self.why(RunnerBusyError), expected)
+                    self.assertEqual(self.why(PeerBusyError), expected)
                     self.assertEqual(self.busy, seconds)
 
     def test_what_is_no_answer_to_a_handshake(self) -> None:
@@ -426,7 +426,7 @@ class RefusalTests(DialCase):
         self.make(waits=True)
         self.dial()
         self.endpoint._connecting.errback(ConnectionRefusedError("Connection refused"))
-        error = self.failureResultOf(self.result, RunnerError).value
+        error = self.failureResultOf(self.result, PeerError).value
         self.assertEqual(str(error), "Connection refused")
 
 
@@ -440,7 +440,7 @@ class SubprotocolTests(DialCase):
     def test_one_that_the_bot_passes_over(self) -> None:
         self.dial(subprotocol="rtvi")
         self.answer(self.server.accepting())
-        error = self.failureResultOf(self.result, RunnerError).value
+        error = self.failureResultOf(self.result, PeerError).value
         self.assertEqual(str(error), "the bot does not speak the subprotocol 'rtvi'")
         self.assertEqual(self.heard.names, [])
         self.assertEqual(self.server.data[0], 0x88, "a close frame")

@@ -13,16 +13,18 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent
 
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.contracts import BotRequest
 from pipecat_bridge.net.descriptors import Descriptors
-from pipecat_bridge.net.http import RunnerClient, connection_pool
-from pipecat_bridge.options import CallerAudioOptions, RunnerOptions, WebSocketOptions
+from pipecat_bridge.options import Options, RunnerOptions, WebSocketOptions
+from pipecat_bridge.runner.modes import MODES
 from pipecat_bridge.runner.pool.address import FixedAddress
 from pipecat_bridge.runner.pool.announced import AnnouncedAddress
 from pipecat_bridge.runner.pool.pool import Pool, Upstream
-from pipecat_bridge.runner.request import BotRequest
+from pipecat_bridge.runner.side import http_client, http_pool
 from pipecat_bridge.runner.socket.door import Door
 from pipecat_bridge.runner.start.bots import Bot, Bots
 from pipecat_bridge.runner.start.dialback import DialBack
+from pipecat_bridge.runner.start.mode import Means
 from tests.doubles.bot import BotDouble, Direction
 from tests.doubles.bot_socket import DialError
 from tests.doubles.link import join, turn
@@ -53,21 +55,23 @@ class DialBackCase(ClientCase):
     def make(self, address: Any = None, **options: Any) -> None:  # type: ignore[override]
         self.reactor = MemoryReactorClock()
         runner = RunnerOptions(**options)
-        pool = connection_pool(self.reactor, runner)
+        pool = http_pool(self.reactor, runner)
         agent = Agent(self.reactor, connectTimeout=1e6, pool=pool)
-        self.client = RunnerClient(self.reactor, agent, runner)
+        self.client = http_client(self.reactor, agent, runner)
         self.door = Door(self.reactor, WebSocketOptions(), runner.require_token)
         self.door.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
-        mode = DialBack(self.client, self.door, lambda: "ws://127.0.0.1:8001/", runner, 16000)
+        options = Options(runner=runner)
+        dialler: Any = None
+        means = Means(options, self.client, self.door, dialler, lambda: "ws://127.0.0.1:8001/")
         addresses = address if isinstance(address, list) else [address or FixedAddress(URL + "/")]
         upstreams = [Upstream(f"runner {n}", each) for n, each in enumerate(addresses, 1)]
         self.pool = Pool(upstreams, self.reactor, runner, random.Random(1))
         self.runner = Bots(
             self.reactor,
-            mode,
+            MODES["dialback"],
+            DialBack(means),
             self.pool,
-            runner,
-            CallerAudioOptions(),
+            options,
             Descriptors(self.reactor),
             self.reactor.seconds,
         )

@@ -6,8 +6,9 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.net.http import RunnerError
-from pipecat_bridge.runner.start.target import Target, TokenPlace, from_answer
+from pipecat_bridge.errors import PeerError
+from pipecat_bridge.runner.socket.target import Target
+from pipecat_bridge.runner.start.target import TokenPlace, from_answer
 
 BASE = "http://10.0.0.7:7860"
 
@@ -28,7 +29,7 @@ def target(
 class TargetCase(SynchronousTestCase):
     def refused(self, *args: Any, **options: Any) -> str:
         """The sentence with which an answer is refused."""
-        return str(self.assertRaises(RunnerError, target, *args, **options))
+        return str(self.assertRaises(PeerError, target, *args, **options))
 
     def check(self, expected: str, *args: Any, **options: Any) -> None:
         self.assertEqual(target(*args, **options), Target(expected, {}))
@@ -80,7 +81,7 @@ class URLTests(TargetCase):
             ({"\N{SNOWMAN}\n" * 500: 1}, "it has '" + "\\u2603\\n" * 100 + "'"),
         ):
             with self.subTest(answer=answer):
-                error = self.assertRaises(RunnerError, from_answer, answer, BASE, (), "header")
+                error = self.assertRaises(PeerError, from_answer, answer, BASE, (), "header")
                 self.assertEqual(str(error), f'an answer without "wsUrl": {outline}')
 
     def test_what_is_no_websocket_url(self) -> None:

@@ -1,0 +1,205 @@
+"""The bridge: its parts, how they are joined, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
+
+from pipecat_bridge.asterisk.clock import FrameClock
+from pipecat_bridge.audio.resample import make_resampler
+from pipecat_bridge.call.registry import Calls
+from pipecat_bridge.contracts import Answer
+from pipecat_bridge.events.events import EventLog, Events
+from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
+from pipecat_bridge.net.descriptors import EXHAUSTED_HELP, Descriptors, limit
+from pipecat_bridge.net.listener import Listen
+from pipecat_bridge.net.tally import Tally
+from pipecat_bridge.options import Options
+from pipecat_bridge.runner.pool.address import RunnerAddress, without_secrets
+from pipecat_bridge.runner.side import RunnerSide
+from pipecat_bridge.web.api import api_site
+from pipecat_bridge.web.health import Health
+from pipecat_bridge.web.metrics import CallCollector, RunnerCollector, registry
+
+
+class PhoneSide(Protocol):
+    """Where phones come from, as a service: AudioSocket, or another protocol."""
+
+    @property
+    def open(self) -> Tally:
+        """The phones that are connected."""
+        ...
+
+    @property
+    def refused(self) -> int:
+        """How many phones were not allowed to connect."""
+        ...
+
+    @property
+    def place(self) -> str:
+        """Where phones connect to, for people; "" where there is no port."""
+        ...
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Start and stop with `parent`."""
+
+
+MakePhoneSide = Callable[[Answer, FrameClock], PhoneSide]
+"""Makes a phone side, whose calls are made by the first argument, on the bridge's clock."""
+
+
+class Bridge(Daemon):
+    """Joins phones and bots.
+
+    `phones`, `bots` and `api` make the three places that are connected to; `bots` is used only in
+    runner modes in which bots dial the bridge. `runner_address` is where the embedded runner is,
+    when another process starts it. `now` is the monotonic clock of all audio, in seconds.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        reactor: Any,
+        phones: MakePhoneSide,
+        bots: Listen,
+        api: Listen,
+        runner_address: RunnerAddress | None = None,
+        now: Callable[[], float] = time.monotonic,
+        handles_signals: bool = True,
+    ) -> None:
+        super().__init__(reactor, handles_signals)
+        self.options = options
+        self.events = Events()
+        self.events.subscribe(EventLog())
+        self.clock = FrameClock(reactor, now)
+        self.descriptors = Descriptors(reactor)
+        self.descriptors.setServiceParent(self)
+        self.runner = RunnerSide(reactor, options, self.descriptors, now, bots, runner_address)
+        self.calls = Calls(self.runner.bots, self.events, reactor, options.calls, options.bot_audio)
+        self.health = Health(reactor)
+        self.health.setServiceParent(self)
+        self.phones = phones(self.calls.answer, self.clock)
+        self.api = api(self._site())
+        # In the order in which they start: phones may come when all else is there.
+        for service in (self.runner, self.api, self.phones):
+            service.setServiceParent(self)
+
+    def _site(self) -> Any:
+        extra: dict[str, tuple[str, Callable[[], int]]] = {
+            "ticks_skipped": (
+                "Frames that were given up after the daemon had stalled",
+                lambda: self.clock.skipped,
+            ),
+            "phones_refused": (
+                "AudioSocket connections from networks that are not allowed",
+                lambda: self.phones.refused,
+            ),
+            "descriptors_exhausted": (
+                EXHAUSTED_HELP,
+                lambda: self.descriptors.exhausted,
+            ),
+            "bot_sockets_refused": (
+                "WebSockets that were refused",
+                lambda: self.runner.door.refused,
+            ),
+        }
+        embedded = self.runner.embedded
+        if embedded is not None:
+            extra["runner_restarts"] = (
+                "Restarts of the embedded runner",
+                lambda: embedded.restarts,
+            )
+        metrics = registry(CallCollector(self.calls, extra))
+        metrics.register(RunnerCollector(self.runner.pool.upstreams))
+        metrics.register(self.health)
+        return api_site(
+            self.calls,
+            lambda: Deferred.fromCoroutine(self.runner.reachable()),
+            self.descriptors,
+            metrics,
+        )
+
+    def startService(self) -> None:
+        super().startService()
+        prepare_filters(self.options)
+        if self.phones.place:
+            self._announce()
+        self._warn_of_far_runners()
+
+    def _announce(self) -> None:
+        self._log.info(
+            "AudioSocket on {phones}, API on {api}, runner mode {mode}",
+            phones=self.phones.place,
+            api=self.api.place,
+            mode=self.options.runner.mode,
+        )
+        self._log.info(
+            "this process may have {limit} file descriptors, and a call takes two or three",
+            limit=limit(),
+        )
+
+    def _warn_of_far_runners(self) -> None:
+        """A runner on another machine cannot dial back to this one by itself."""
+        runner, mode = self.options.runner, self.runner.mode
+        far = [url for url in runner.urls if not _local(url)]
+        if mode.listens and not mode.supervised and not runner.dialback_url and far:
+            self._log.warn(
+                "the runner {url} is on another machine and is told to dial {dialback}: set"
+                " [runner] dialback_url to what it can reach, and listen to let it in",
+                url=without_secrets(far[0]),
+                dialback=self.runner.dialback_url(),
+            )
+
+    def end_calls(self) -> None:
+        """End the calls that run, at once."""
+        self.calls.stop_all()
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Drain: no new calls, those that run may end within the deadline, then the rest.
+
+        The ports are closed last: dialplans of the last calls ask the API how they ended, and a
+        phone that connects meanwhile is told to hang up. Asterisk 22.10 closes the socket of a
+        refused connection twice (res_audiosocket.c), and the second close can hit another call's.
+        """
+        self.calls.drain()
+        timeout = self.options.calls.drain_timeout
+        running = len(self.calls.running)
+        if running:
+            self._log.info(
+                "draining: {running} calls may go on for {timeout:g} s",
+                running=running,
+                timeout=timeout,
+            )
+        yield self.within(timeout, self.calls.idle())
+        self.calls.stop_all()
+        yield self.within(
+            STOP_GRACE,
+            gatherResults(
+                [self.runner.bots.stopping.idle(), self.phones.open.idle()], consumeErrors=True
+            ),
+        )
+        yield self.linger(self.calls.last_end, self.options.api.linger)
+        yield super().stopService()
+
+
+def _local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def prepare_filters(options: Options) -> None:
+    """Design the usual filters now: the first call would wait some milliseconds for each."""
+    bot_rate = options.caller_audio.sample_rate
+    for phone_rate in (8000, 16000):
+        make_resampler(phone_rate, bot_rate, options.caller_audio.resampler)
+        for rate in {bot_rate, 24000}:
+            make_resampler(rate, phone_rate, options.bot_audio.resampler)

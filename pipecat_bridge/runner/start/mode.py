@@ -1,0 +1,47 @@
+"""What a runner mode is. `pipecat_bridge.runner.modes` has them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pipecat_bridge.contracts import BotRequest
+from pipecat_bridge.net.http import HTTPClient
+from pipecat_bridge.options import Options
+from pipecat_bridge.runner.socket.dialler import Dialler
+from pipecat_bridge.runner.socket.door import Door
+from pipecat_bridge.runner.start.start import Starter
+from pipecat_bridge.wire.dialect import Dialect
+
+
+class Means(NamedTuple):
+    """What a mode may use to start bots. `dialback_url` is where runners dial back."""
+
+    options: Options
+    client: HTTPClient
+    door: Door
+    dialler: Dialler
+    dialback_url: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerMode:
+    """One way to start bots and to speak with them, for `[runner] mode`.
+
+    `summary` is a line for people. `schemes` are those of `[runner] url`, and `example` is such a
+    URL. `listens`: bots dial the bridge, at `[runner] listen`. `supervised`: the bridge starts the
+    runner itself. `health_path` is what a runner answers to when `[runner] health_path` is not set,
+    "" for none. `takes_text`: the dialect has words for text.
+    """
+
+    name: str
+    summary: str
+    schemes: tuple[str, ...]
+    example: str
+    health_path: str
+    dialect: Callable[[BotRequest, Options], Dialect]
+    starter: Callable[[Means], Starter]
+    listens: bool = False
+    supervised: bool = False
+    takes_text: bool = True
