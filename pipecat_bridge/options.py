@@ -22,7 +22,7 @@ SILENCE = "none"
 
 
 class AudioSocketOptions(Struct, frozen=True):
-    """`[audiosocket]`: where Asterisk connects."""
+    """`[audiosocket]`: the connections from Asterisk."""
 
     listen: str = "tcp:9092:interface=127.0.0.1"
     allow: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ class RunnerOptions(Struct, frozen=True):
 
 
 class EmbeddedOptions(Struct, frozen=True):
-    """`[embedded]`: the runner that comes with the bridge."""
+    """`[embedded]`: the process of the embedded runner."""
 
     arguments: list[str] = field(default_factory=list)
     start_timeout: Positive = 60.0
@@ -80,7 +80,7 @@ class EmbeddedOptions(Struct, frozen=True):
 
 
 class WebSocketOptions(Struct, frozen=True):
-    """`[websocket]`: the sockets that bots dial."""
+    """`[websocket]`: every WebSocket between bridge and bot, whoever dials."""
 
     read_buffer: Bytes = 65536
     write_buffer: Bytes = 65536
@@ -94,7 +94,7 @@ class WebSocketOptions(Struct, frozen=True):
 
 
 class CallerAudioOptions(Struct, frozen=True):
-    """`[caller_audio]`: from the phone toward the bot."""
+    """`[caller_audio]`: from the phone to the bot."""
 
     sample_rate: BotRate = 16000
     queue_frames: AtLeastOne = 150
@@ -108,7 +108,7 @@ class CallerAudioOptions(Struct, frozen=True):
 
 
 class BotAudioOptions(Struct, frozen=True):
-    """`[bot_audio]`: from the bot toward the phone."""
+    """`[bot_audio]`: from the bot to the phone."""
 
     prebuffer: Seconds = 0.04
     max_prebuffer: Seconds = 0.2
@@ -117,7 +117,7 @@ class BotAudioOptions(Struct, frozen=True):
 
 
 class CallOptions(Struct, frozen=True):
-    """`[calls]`: how many, how long."""
+    """`[calls]`: how many calls, for how long, and how they end."""
 
     max_calls: Count = 0
     max_duration: Seconds = 0.0

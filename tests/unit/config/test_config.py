@@ -18,7 +18,7 @@ from tests.unit.signals import wav
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "etc" / "pipecat-bridge.toml"
-PAGE = ROOT / "docs" / "configuration.md"
+PAGES = (ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def defaults() -> dict[str, dict[str, Any]]:
@@ -321,12 +321,21 @@ class ShippedFileTests(ConfigCase):
             commented, {(one, key) for one, keys in defaults().items() for key in keys}
         )
 
+    def test_each_line_can_be_read_alone(self) -> None:
+        for section, key, _, comment in shipped_rows():
+            self.assertNotRegex(comment, r"^(and|up to|for so|as (in|above))\b", f"{section}.{key}")
+
 
 class PageTests(ConfigCase):
-    def test_the_page_says_what_the_file_says(self) -> None:
-        row = r"^\| `\[(\w+)\] (\w+)` \| `([^`]*)` \| (.+) \|$"
-        text = PAGE.read_text("utf-8").replace("\\|", "|")
-        self.assertEqual(re.findall(row, text, re.MULTILINE), shipped_rows())
+    def test_the_pages_name_options_that_exist(self) -> None:
+        for page in PAGES:
+            named = re.findall(r"`\[(\w+)\]\s+(\w+)", page.read_text("utf-8"))
+            unknown = [(one, key) for one, key in named if key not in defaults().get(one, {})]
+            self.assertEqual(unknown, [], page.name)
+
+    def test_the_page_about_options_leads_to_the_list(self) -> None:
+        text = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+        self.assertIn(f"](../{SHIPPED.relative_to(ROOT)})", text)
 
     def test_sections_are_described_in_options(self) -> None:
         for section, shape in get_type_hints(Options).items():
