@@ -1,4 +1,4 @@
-"""``pipecat-bridge``: the commands for people. The daemon itself is ``twistd pipecat-bridge``."""
+"""Commands to try, measure and check a bridge. The daemon itself is ``twistd pipecat-bridge``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEFAULT_ADDRESS = ("127.0.0.1", 9092)
 
 
 CALL_STATUSES = """\
-exit status: 0 when the bot was heard; 1 when it was not, when the call was refused or broke, and
-when a file cannot be used, which is found out before the call; 2 for wrong arguments; 130 when
-interrupted. Heard is sound of 50 ms or more above -42 dB, the level of speech."""
+exit status: 0 when the bot was heard; 1 when the bot was not heard, when the call was refused or
+broke, or when a file cannot be used; 2 for wrong arguments; 130 when interrupted. Files are checked
+before the call. A bot is heard if its sound is above -42 dB, the level of speech, for 50 ms."""
 
 
 class Command(NamedTuple):
@@ -56,11 +56,11 @@ def _call_arguments(parser: argparse.ArgumentParser) -> None:
         type=_address,
         default=DEFAULT_ADDRESS,
         metavar="HOST:PORT",
-        help="where an AudioSocket server listens (default: 127.0.0.1:9092)",
+        help="address of the AudioSocket server (default: 127.0.0.1:9092)",
     )
-    parser.add_argument("--uuid", type=UUID, help="the call's UUID (default: a new one)")
-    parser.add_argument("--wav", type=Path, help="what the caller says, a PCM WAV file of any rate")
-    parser.add_argument("--out", type=Path, help="write a stereo WAV file: left caller, right bot")
+    parser.add_argument("--uuid", type=UUID, help="UUID of the call (default: a new one)")
+    parser.add_argument("--wav", type=Path, help="what the caller says: a PCM WAV file of any rate")
+    parser.add_argument("--out", type=Path, help="stereo WAV file to write: caller left, bot right")
     parser.add_argument(
         "--rate",
         type=int,
@@ -73,7 +73,7 @@ def _call_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         metavar="SECONDS",
         help="hang up after this time (default: 5 s after the end of the WAV file, "
-        "15 s without one)",
+        "or 15 s without a WAV file)",
     )
 
 
@@ -99,7 +99,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("demo"),
         metavar="FOLDER",
-        help="where the recording, the picture and the figures go (default: ./demo)",
+        help="folder for the recording, the picture and the figures (default: ./demo)",
     )
     parser.add_argument(
         "--rate",
@@ -108,7 +108,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[8000, 16000],
         help="samples per second on the line (default: 8000)",
     )
-    parser.add_argument("--script", type=Path, help="what is said (default: the packaged script)")
+    parser.add_argument("--script", type=Path, help="script of the call (default: a packaged one)")
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -130,7 +130,7 @@ def _load(arguments: argparse.Namespace) -> int:
 
 
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="a configuration file")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="configuration file")
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -173,10 +173,10 @@ def _seconds(text: str) -> float:
 
 
 COMMANDS = (
-    Command("call", "place a call with a WAV file as the caller", _call_arguments, _call),
+    Command("call", "place one call to a bridge, without a phone", _call_arguments, _call),
     Command("demo", "start a bridge and carry one spoken call", _demo_arguments, _demo),
-    Command("load", "put many calls on a bridge and measure it", _load_arguments, _load),
-    Command("check", "say whether file and environment are good", _check_arguments, _check),
+    Command("load", "place many calls at once and measure the bridge", _load_arguments, _load),
+    Command("check", "check a configuration file and the environment", _check_arguments, _check),
     Command("version", "print the version", _no_arguments, _version),
 )
 

@@ -33,20 +33,20 @@ class CommandLine(UsageOptions):
     optParameters = [  # noqa: RUF012 - Twisted reads it from the class
         ["config", "c", None, "configuration file (TOML)"],
     ]
-    optFlags = [["check", None, "say whether the configuration is good, and end"]]  # noqa: RUF012
+    optFlags = [["check", None, "check the configuration and exit"]]  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
         self["set"] = []
 
     def opt_set(self, text: str) -> None:
-        """Set one option: section.key=value; may be repeated, and overrides file and environment"""
+        """Set an option, section.key=value; overrides file and environment; may be repeated"""
         self["set"].append(text)
 
     opt_s = opt_set
 
     def opt_version(self) -> None:
-        """Print the version of pipecat-bridge and end"""
+        """Print the version of pipecat-bridge and exit"""
         print(f"pipecat-bridge {__version__}")
         sys.exit(0)
 

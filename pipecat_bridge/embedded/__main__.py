@@ -35,17 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipecat_bridge.embedded", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for any")
     parser.add_argument(
-        "--sockets", type=int, choices=(1, 2), default=1, help="sockets that a call dials"
+        "--port", type=int, default=8000, help="port to listen on; 0: any free port"
     )
     parser.add_argument(
-        "--log-level", choices=_LEVELS, default="info", help="of this runner's own log lines"
+        "--sockets", type=int, choices=(1, 2), default=1, help="WebSockets for each call"
+    )
+    parser.add_argument(
+        "--log-level", choices=_LEVELS, default="info", help="level of the log on standard error"
     )
     parser.add_argument(
         "--exit-with-parent",
         action="store_true",
-        help="exit when standard input ends, and by no signal",
+        help="exit when standard input (a pipe) ends, and ignore signals",
     )
     return parser.parse_args(arguments)
 

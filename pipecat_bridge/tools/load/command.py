@@ -26,29 +26,32 @@ def add_arguments(parser: argparse.ArgumentParser, address: Address) -> None:
     add = parser.add_argument
     for name, kind, least, default, metavar, text in _NUMBERS:
         add(name, type=_number(least, kind), default=default, metavar=metavar, help=text)
-    add("--rate", type=int, default=8000, choices=[8000, 16000], help="of the phones, in Hz")
-    add("--sockets", type=int, default=2, choices=[1, 2], help="WebSockets of a bot (default: 2)")
+    add("--rate", type=int, default=8000, choices=[8000, 16000],
+        help="samples per second on the phone lines (default: 8000)")  # fmt: skip
+    add("--sockets", type=int, default=2, choices=[1, 2], help="WebSockets for a bot (default: 2)")
     add("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="settings",
-        help="an option of the daemon that is started; may be repeated")  # fmt: skip
+        help="set an option of the daemon that this command starts; may be repeated")  # fmt: skip
     add("--address", type=address, metavar="HOST:PORT",
-        help="of a daemon that runs already, whose [runner] url leads to --runner-port here"
-        " (default: one is started, kept on one processor)")  # fmt: skip
-    add("--api", default="", metavar="URL", help="its API, to read CPU and memory from /metrics")
-    add("--runner-port", type=int, default=0, metavar="PORT", help="of the runner double")
-    add("--runner-host", default="127.0.0.1", metavar="HOST", help="the address it listens on")
-    add("--json", type=Path, metavar="FILE", help="write all figures")
-    add("--plots", type=Path, metavar="FOLDER", help="draw them")
+        help="address of a running daemon; its [runner] url must lead to --runner-port here"
+        " (default: start a daemon and keep it on one processor)")  # fmt: skip
+    add("--api", default="", metavar="URL", help="API of the running daemon, for CPU and memory")
+    add("--runner-port", type=int, default=0, metavar="PORT",
+        help="port of the runner that this command plays (default: any free port)")  # fmt: skip
+    add("--runner-host", default="127.0.0.1", metavar="HOST",
+        help="address on which this runner listens (default: 127.0.0.1)")  # fmt: skip
+    add("--json", type=Path, metavar="FILE", help="file for all figures, as JSON")
+    add("--plots", type=Path, metavar="FOLDER", help="folder for a picture of the figures")
 
 
 _NUMBERS: tuple[tuple[str, type[float], float, float, str, str], ...] = (
     ("--calls", int, 1, 20, "N", "calls at once (default: 20)"),
     ("--duration", float, 0.5, 20.0, "S", "seconds measured (default: 20)"),
-    ("--per-second", float, 0.1, 50.0, "N", "calls set up each second (default: 50)"),
-    ("--settle", float, 0, 3.0, "S", "seconds left out before that (default: 3)"),
-    ("--length", float, 0, 0.0, "S", "hang up each call after this time and place another"),
-    ("--stalled", int, 0, 0, "N", "so many bots stop reading for 5 s, every 15 s"),
-    ("--bursting", int, 0, 0, "N", "so many bots send 10 s of audio at once, every 15 s"),
-    ("--dying", int, 0, 0, "N", "so many bots break off a second after each call began"),
+    ("--per-second", float, 0.1, 50.0, "N", "new calls each second (default: 50)"),
+    ("--settle", float, 0, 3.0, "S", "seconds before the measurement (default: 3)"),
+    ("--length", float, 0, 0.0, "S", "hang up each call after S seconds, place another; 0: never"),
+    ("--stalled", int, 0, 0, "N", "number of bots that stop reading for 5 s, every 15 s"),
+    ("--bursting", int, 0, 0, "N", "number of bots that send 10 s of audio at once, every 15 s"),
+    ("--dying", int, 0, 0, "N", "number of bots that break off after one second of each call"),
 )
 
 
