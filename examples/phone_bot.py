@@ -1,4 +1,7 @@
-"""Echoes; 1 plays keys, 2 transfers, 3 sets, 9 hangs up: python phone_bot.py -t websocket"""
+"""An echo bot: python phone_bot.py -t websocket
+
+Key 1 plays tones, 2 transfers the caller, 3 sets variables, 9 hangs up.
+"""
 
 from pipecat.frames.frames import Frame, InputAudioRawFrame, InputDTMFFrame, OutputAudioRawFrame
 from pipecat.pipeline.pipeline import Pipeline

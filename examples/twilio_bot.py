@@ -1,4 +1,7 @@
-"""The same for Twilio's Media Streams, with nothing but Pipecat: python twilio_bot.py -t twilio"""
+"""An echo bot for Twilio's Media Streams, with Pipecat only: python twilio_bot.py -t twilio
+
+Key 2 transfers the caller, 9 hangs up.
+"""
 
 from pipecat.frames import frames
 from pipecat.pipeline.pipeline import Pipeline
@@ -18,7 +21,7 @@ class EchoWithKeys(FrameProcessor):
         if isinstance(frame, frames.InputAudioRawFrame):
             frame = frames.OutputAudioRawFrame(frame.audio, frame.sample_rate, frame.num_channels)
         elif isinstance(frame, frames.InputDTMFFrame) and frame.button.value == "2":
-            # Sent as it stands, behind the audio before it.
+            # The serializer sends the message unchanged, after the audio before it.
             transfer = {"type": "transfer", "target": "support"}
             await self.push_frame(frames.OutputTransportMessageFrame(message=transfer))
         elif isinstance(frame, frames.InputDTMFFrame) and frame.button.value == "9":
@@ -29,7 +32,7 @@ class EchoWithKeys(FrameProcessor):
 async def bot(runner_args: WebSocketRunnerArguments):
     _, call = await parse_telephony_websocket(runner_args.websocket)
     print("a call from", call["body"].get("from_number", "a stranger"), flush=True)
-    # Without Twilio's own hangup, which would ask Twilio to end a call that it does not have.
+    # auto_hang_up would ask Twilio to end a call that Twilio does not have.
     serializer = TwilioFrameSerializer(
         stream_sid=call["stream_id"],
         call_sid=call["call_id"],
