@@ -1,0 +1,41 @@
+"""The pages: their links lead somewhere, and the index names each of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).parents[2]
+PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link may name after `#`: each heading in lower case, with hyphens for spaces."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> Iterator[tuple[Path, str]]:
+    """Files that a page links to, and the anchors in them."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" not in target:
+            name, _, anchor = target.partition("#")
+            yield (page.parent / name if name else page), anchor
+
+
+class PagesTests(SynchronousTestCase):
+    def test_links_lead_somewhere(self) -> None:
+        for page in PAGES:
+            for target, anchor in links(page):
+                self.assertTrue(target.exists(), f"{page.name}: {target}")
+                if anchor:
+                    self.assertIn(anchor, anchors(target), f"{page.name}: {target.name}")
+
+    def test_the_index_names_every_page(self) -> None:
+        index = ROOT / "docs" / "README.md"
+        named = {target.resolve() for target, _ in links(index)}
+        self.assertEqual([page for page in PAGES if page not in {*named, index}], [])
