@@ -82,24 +82,21 @@ class AudioSocketConnection(Protocol):
         self.line.open(f"{getattr(peer, 'host', '?')}:{getattr(peer, 'port', '?')}")
 
     def dataReceived(self, data: bytes) -> None:
-        try:
-            self._take(data)
-        except Exception:  # noqa: BLE001 - a mistake of ours costs this call only
-            self.line.fail(Failure())
-
-    def _take(self, data: bytes) -> None:
-        if self.line.closed:
+        line = self.line
+        if line.closed:
             return
-        fault = ""
         try:
-            messages = self._decoder.feed(data)
+            messages, fault = self._decoder.feed(data), ""
         except DecodeError as error:
             messages, fault = error.messages, str(error)
-        self._receive(messages)
-        if self._decoder.skipped != self.line.stats.unknown_messages:
-            self._count_skipped()
-        if fault and not self.line.closed:
-            self._refuse(fault)
+        try:
+            self._receive(messages)
+            if self._decoder.skipped != line.stats.unknown_messages:
+                self._count_skipped()
+            if fault and not line.closed:
+                self._refuse(fault)
+        except Exception:  # noqa: BLE001 - a mistake of ours costs this call only
+            line.fail(Failure())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._cancel_deadline()
@@ -130,20 +127,18 @@ class AudioSocketConnection(Protocol):
             rate = AUDIO_RATES.get(kind) if line.in_call else None
             if rate is None:
                 self._obey(kind, payload)
-            elif payload:
-                self._hear(kind, rate, payload)
-
-    def _hear(self, kind: int, rate: int, payload: bytes) -> None:
-        line = self.line
-        if kind == AUDIO_8K and self._format.codec != "linear":
-            self._hear_doubtful(payload)
-        elif len(payload) & 1:
-            self._count_odd(len(payload))
-            return
-        else:
-            line.caller.hear(payload, rate)
-        if rate != line.rate:
-            line.set_rate(rate)
+                continue
+            if not payload:
+                continue
+            if kind == AUDIO_8K and self._format.codec != "linear":
+                self._hear_doubtful(payload)
+            elif len(payload) & 1:
+                self._count_odd(len(payload))
+                continue
+            else:
+                line.caller.hear(payload, rate)
+            if rate != line.rate:
+                line.set_rate(rate)
 
     def _hear_doubtful(self, payload: bytes) -> None:
         """Audio under the number of 8 kHz, which may be something else."""

@@ -84,6 +84,7 @@ class Line:
         self.stats = PhoneStats()
         self.caller = CallerAudio(options.hold_after, self.stats, now)
         self.closed = False
+        self.in_call = False  # from the answer to the end
         self._wire = wire
         self._answer = answer
         self._clock = clock
@@ -113,11 +114,7 @@ class Line:
             self.hang_up()
         else:
             self._listener = listener
-
-    @property
-    def in_call(self) -> bool:
-        """True from the answer to the end."""
-        return self._listener is not None
+            self.in_call = True
 
     def set_rate(self, rate: int) -> None:
         """The phone's audio has another sample rate, in Hz; so has what it gets."""

@@ -6,6 +6,7 @@ package name, so ours may differ from Pipecat's and both can live in one process
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -88,10 +89,14 @@ def decode(data: bytes) -> BotFrame:
     raise FrameError(f"{len(data)} bytes that are none of Pipecat's five frames")
 
 
-def encode_audio(audio: bytes, rate: int) -> bytes:
-    """A frame of mono PCM16."""
-    head, tail = _around(len(audio), rate)
-    return head + audio + tail
+def audio_encoder(rate: int) -> Callable[[bytes], bytes]:
+    """Makes frames of mono PCM16 at `rate`."""
+
+    def encode(audio: bytes) -> bytes:
+        head, tail = _around(len(audio), rate)
+        return head + audio + tail
+
+    return encode
 
 
 @lru_cache(maxsize=64)

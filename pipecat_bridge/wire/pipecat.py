@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipecat_bridge.wire import frames, rtvi
-from pipecat_bridge.wire.frames import encode_audio, encode_message
+from pipecat_bridge.wire.frames import audio_encoder, encode_message
 
 
 class PipecatDialect:
@@ -28,6 +28,7 @@ class PipecatDialect:
         disconnects: bool = False,
     ) -> None:
         self.rate = rate
+        self.audio = audio_encoder(rate)
         self._library_version = library_version
         self._metadata = metadata
         self._disconnects = disconnects
@@ -38,10 +39,6 @@ class PipecatDialect:
         if self._metadata is not None:
             messages.append(rtvi.client_message("call-metadata", self._metadata))
         return [encode_message(message) for message in messages]
-
-    def audio(self, pcm: bytes) -> bytes:
-        """An audio frame."""
-        return encode_audio(pcm, self.rate)
 
     def digit(self, digit: str) -> list[bytes]:
         """RTVI `dtmf`."""

@@ -116,7 +116,7 @@ async def test_control_messages_pass_the_queue() -> None:
         await phone.until(
             lambda: sum(each.kind == "dtmf" for each in it.bridge.calls.running[0].kept) == 3
         )
-        waiting = queue(it, phone).link.to_bot._queue.depth
+        waiting = queue(it, phone).link.to_bot.depth
         assert waiting >= 30
         before = len(bot.audio)
         bot.unstall()

@@ -19,7 +19,7 @@ from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.audio.polyphase import Layout
 from pipecat_bridge.call.call import Call
-from pipecat_bridge.runner.link.caller_queue import CallerQueue
+from pipecat_bridge.runner.link.caller_stream import CallerStream
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.socket.door import DoorProtocol
 from pipecat_bridge.runner.start.bots import Bot
@@ -37,7 +37,7 @@ NAMED = (
     BotLink,
     DoorProtocol,
     Call,
-    CallerQueue,
+    CallerStream,
     Bot,
     Playout,
 )

@@ -1,20 +1,58 @@
-"""The caller's audio on its way to a bot: converted, then queued, then sent as the bot reads."""
+"""The caller's audio on its way to a bot that may be slow: bounded, and never late for good.
+
+The kernels of both sides hide seconds of audio from a sender (1.7 s at 16 kHz were measured on
+loopback with every buffer set small), and a bot whose loop hangs stops reading without any sign.
+So a ping follows every so many frames: it is answered only when the bot has read up to it
+(RFC 6455, section 5.5.2), whatever lies between.
+"""
 
 from __future__ import annotations
 
-from twisted.internet.interfaces import IReactorTime
+from collections import deque
+from typing import Final
 
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pipecat_bridge.audio.frame import FRAMES_PER_SECOND
 from pipecat_bridge.audio.pcm import FrameCutter
 from pipecat_bridge.audio.resample import Resampler, make_resampler
+from pipecat_bridge.contracts import QueueStats
 from pipecat_bridge.options import CallerAudioOptions
-from pipecat_bridge.runner.link.caller_queue import CallerQueue
-from pipecat_bridge.runner.link.flow import FlowWindow
+from pipecat_bridge.runner.link.interfaces import BotSocket
 from pipecat_bridge.runner.link.sockets import SocketPair
 from pipecat_bridge.wire.dialect import Dialect
 
+CAUGHT_UP: Final = 5
+"""Frames, 0.1 s, that are kept when a bot that reads too slowly is brought back to the present."""
+
+PING_EVERY: Final = 10
+"""Frames of audio between two pings: 0.2 s."""
+
+_MAGIC: Final = b"flow"
+_PONG_BYTES: Final = len(_MAGIC) + 8
+
 
 class CallerStream:
-    """Sends the caller's audio over the input socket of `sockets`, in `dialect`."""
+    """Converts the caller's audio to the bot's rate, and sends each frame at once while the bot
+    takes it.
+
+    While it does not, at most `queue_frames` wait. A frame that finds the queue full waits up to
+    `push_timeout` seconds for room. Then the oldest frame of the queue is dropped for it, or the
+    new one with `drop = "newest"`; until there is room again, frames that follow do not wait a
+    second time. A bot that reads, but slower than the caller speaks, would stay behind for ever:
+    when the queue has not run empty within `catch_up` seconds of sending, all but the last 0.1 s is
+    dropped.
+
+    The bot takes nothing while its socket is congested, and while more than `in_flight` seconds
+    have been sent after the last ping that it answered. Until the first answer nothing is limited:
+    a bot that never answers pings is not held up. A bot that reads on always opens the window
+    again: it is at least twice as wide as pings are apart, so the last ping before it closed
+    acknowledges all but the last few frames. A bot may answer only the newest of several pings
+    (section 5.5.3), so every other ping on the same socket has to carry `progress` as well.
+
+    What is in flight counts against the bound of the queue, which is on what is late anywhere, but
+    leaves the queue room for one frame.
+    """
 
     def __init__(
         self,
@@ -23,25 +61,26 @@ class CallerStream:
         dialect: Dialect,
         options: CallerAudioOptions,
     ) -> None:
+        self.stats = QueueStats()
+        self._clock = clock
         self._sockets = sockets
-        self._dialect = dialect
-        self._resampler_kind = options.resampler
+        self._encode = dialect.audio
         self._rate = dialect.rate
         self._cutter = FrameCutter(dialect.frame_bytes) if dialect.frame_bytes else None
         self._resampler: Resampler | None = None
-        in_flight = min(int(options.in_flight * 50), options.queue_frames)
-        self._flow = FlowWindow(in_flight, self._ping)
-        self._queue = CallerQueue(
-            clock,
-            self._send_frame,
-            self._blocked,
-            lambda: self._flow.in_flight,
-            options.queue_frames,
-            options.push_timeout,
-            options.drop,
-            options.catch_up,
-        )
-        self.stats = self._queue.stats
+        self._options = options
+        in_flight = min(int(options.in_flight * FRAMES_PER_SECOND), options.queue_frames)
+        self._window = max(in_flight, 2 * PING_EVERY)
+        self._sent = 0
+        self._acknowledged = 0
+        self._answers = False  # the bot has answered a ping, and its answers can be read
+        self._frames: deque[tuple[float, bytes]] = deque()  # those that wait for room at the end
+        self._timer: IDelayedCall | None = None
+        self._timed_out = False  # and there has been no room since
+        self._behind_since: float | None = None
+        self._closed = False
+
+    # From the phone
 
     def send(self, pcm: bytes, rate: int) -> None:
         """Caller audio, mono PCM16 at `rate`."""
@@ -53,59 +92,159 @@ class CallerStream:
             if not pcm:
                 return
         if self._cutter is None:
-            self._queue.push(pcm)
+            self.push(pcm)
             return
         for frame in self._cutter.cut(pcm):
-            self._queue.push(frame)
+            self.push(frame)
 
     def _make_resampler(self, rate: int) -> Resampler:
-        self._resampler = make_resampler(rate, self._rate, self._resampler_kind)
+        self._resampler = make_resampler(rate, self._rate, self._options.resampler)
         self.stats.filter_delay = self._resampler.delay
         return self._resampler
 
-    def _send_frame(self, pcm: bytes) -> None:
-        assert self._sockets.input is not None
-        # Made here and not before the queue: some dialects number their messages.
-        self._sockets.input.send(self._dialect.audio(pcm))
-        self._flow.sent()
+    def push(self, frame: bytes) -> None:
+        """Send a frame at the bot's rate, or queue it behind those that wait already."""
+        socket = self._sockets.input
+        if (
+            not self._frames
+            and socket is not None
+            and not socket.outlet.congested
+            and not (self._answers and self._sent - self._acknowledged >= self._window)
+        ):
+            self.stats.sent += 1
+            self._pass_on(socket, frame)
+        elif not self._closed:
+            self._queue(frame)
 
-    def _ping(self, payload: bytes) -> None:
-        assert self._sockets.input is not None
-        self._sockets.input.ping(payload)
+    def _pass_on(self, socket: BotSocket, frame: bytes) -> None:
+        # Encoded here and not before the queue: some dialects number their messages.
+        socket.send(self._encode(frame))
+        self._sent += 1
+        if self._sent % PING_EVERY == 0:
+            socket.ping(self.progress)
 
-    def _blocked(self) -> bool:
-        to_bot = self._sockets.input
-        return to_bot is None or to_bot.congested or self._flow.closed
+    # The queue
 
-    def ask(self) -> None:
-        """Ping the bot before the first frame, so that it is limited from the beginning."""
-        self._flow.ask()
+    @property
+    def depth(self) -> int:
+        """Frames in the queue, those that wait for room included."""
+        return len(self._frames)
+
+    @property
+    def queued(self) -> int:
+        """Frames that the bot has not read, in flight or in the queue."""
+        return self.depth + self.in_flight
+
+    def _queue(self, frame: bytes) -> None:
+        self._frames.append((self._clock.seconds(), frame))
+        if self._timed_out:
+            self._drop_excess()
+        elif self._timer is None and self._excess() > 0:
+            timeout = self._options.push_timeout
+            self._timer = self._clock.callLater(timeout, self._time_out)
+        self.stats.depth_max = max(self.stats.depth_max, self.depth)
 
     def drain(self) -> None:
-        """The bot may take frames again: send what waits."""
-        self._queue.drain()
+        """The bot may take frames again: send what waits, oldest first."""
+        now = self._clock.seconds()
+        if self._frames and not self._blocked():
+            self._keep_up(now)
+        while self._frames and not self._blocked():
+            self._send_oldest(now)
+        if self._excess() <= 0:
+            self._stop_timer()
+        if self._excess() < 0:
+            self._timed_out = False
+        if not self._frames:
+            self._behind_since = None
 
-    def pong(self, payload: bytes) -> None:
-        """A pong has come on the input socket."""
-        if self._flow.pong(payload):
-            self._queue.drain()
+    def _blocked(self) -> bool:
+        socket = self._sockets.input
+        return socket is None or socket.outlet.congested or self.window_closed
 
-    def lose_sight(self) -> None:
-        """Pongs cannot be read for now, and must not hold up the audio."""
-        self._flow.lose_sight()
-        self._queue.drain()
+    def _excess(self) -> int:
+        """Frames above the bound; below 0 there is room."""
+        return len(self._frames) - max(1, self._options.queue_frames - self.in_flight)
+
+    def _send_oldest(self, now: float) -> None:
+        arrived, frame = self._frames.popleft()
+        wait = now - arrived
+        self.stats.sent += 1
+        self.stats.wait_sum += wait
+        self.stats.wait_max = max(self.stats.wait_max, wait)
+        assert self._sockets.input is not None
+        self._pass_on(self._sockets.input, frame)
+
+    def _keep_up(self, now: float) -> None:
+        if self._behind_since is None:
+            self._behind_since = now
+        elif now - self._behind_since > self._options.catch_up:
+            while len(self._frames) > CAUGHT_UP:
+                self._frames.popleft()
+                self.stats.dropped += 1
+            self._behind_since = None
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def _time_out(self) -> None:
+        self._timer = None
+        self._timed_out = True
+        self._drop_excess()
+
+    def _drop_excess(self) -> None:
+        oldest = self._options.drop == "oldest"
+        drop_one = self._frames.popleft if oldest else self._frames.pop
+        for _ in range(self._excess()):
+            drop_one()
+            self.stats.dropped += 1
+
+    # The window
+
+    @property
+    def window_closed(self) -> bool:
+        """True while more is in flight than may be."""
+        return self._answers and self._sent - self._acknowledged >= self._window
+
+    @property
+    def in_flight(self) -> int:
+        """Frames sent after the last ping that was answered."""
+        return self._sent - self._acknowledged if self._answers else 0
 
     @property
     def progress(self) -> bytes:
         """The payload of a ping that acknowledges everything sent so far."""
-        return self._flow.progress
+        return _MAGIC + self._sent.to_bytes(8, "big")
 
-    @property
-    def queued(self) -> int:
-        """Frames that wait for the bot to read, in flight or in the queue."""
-        return self._queue.depth + self._flow.in_flight
+    def ask(self) -> None:
+        """Ping the bot before the first frame, so that it is limited from the beginning."""
+        if self._sockets.input is not None:
+            self._sockets.input.ping(self.progress)
+
+    def pong(self, payload: bytes) -> bool:
+        """A pong has come on the input socket. True when it is an answer to a ping of ours, and not
+        older than those before."""
+        if len(payload) != _PONG_BYTES or not payload.startswith(_MAGIC):
+            return False
+        count = int.from_bytes(payload[len(_MAGIC) :], "big")
+        if not self._acknowledged <= count <= self._sent:
+            return False
+        self._acknowledged = count
+        self._answers = True
+        self.drain()
+        return True
+
+    def lose_sight(self) -> None:
+        """Pongs cannot be read for now, and must not hold up the audio: nothing is limited until
+        the next one comes."""
+        self._answers = False
+        self.drain()
 
     def close(self) -> None:
-        """Send nothing any more."""
-        self._queue.close()
-        self._flow.close()
+        """Send nothing any more, and forget what waits, which is not counted as dropped."""
+        self._closed = True
+        self._frames.clear()
+        self._stop_timer()
+        self._sockets = SocketPair(self._clock)

@@ -31,12 +31,18 @@ class SocketClose(NamedTuple):
     busy: bool = False
 
 
+class Outlet(Protocol):
+    """What a socket writes to. `congested`: bytes wait for the kernel."""
+
+    congested: bool
+
+
 class BotSocket(Protocol):
     """One open WebSocket."""
 
     @property
-    def congested(self) -> bool:
-        """True while bytes wait for the kernel."""
+    def outlet(self) -> Outlet:
+        """What it writes to."""
         ...
 
     def send(self, payload: bytes) -> None:

@@ -64,6 +64,7 @@ class BotLink:
     ) -> None:
         self.call_id = call_id
         self.dialect = dialect
+        self._decode = dialect.decode
         self.ready = False
         self.sockets = SocketPair(clock)
         self.to_bot = CallerStream(clock, self.sockets, dialect, options)
@@ -253,7 +254,7 @@ class BotLink:
         if self._closed:
             return
         try:
-            frame = self.dialect.decode(payload)
+            frame = self._decode(payload)
             if self.ready:
                 self.from_bot.take(frame)
             else:

@@ -45,7 +45,7 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
     _leaving: IDelayedCall | None = None
 
     def makeConnection(self, transport: Any) -> None:
-        self._mask = ClientMask()
+        self.frame = ClientMask().frame
         super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
@@ -110,9 +110,6 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
             return describe(error)
         silent = not self.data and not self.factory.isSecure
         return "closed before it was open" + (" (does the port expect wss://?)" if silent else "")
-
-    def _frame(self, payload: bytes, opcode: int) -> bytes:
-        return self._mask.frame(payload, opcode)
 
 
 class _DialFactory(WebSocketClientFactory):

@@ -34,6 +34,7 @@ class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[
 
     factory: Door
     peer_masks = True
+    frame = staticmethod(server_frame)
     _place: _Expected | None = None  # claimed, until the handshake is done
 
     def onConnect(self, request: ConnectionRequest) -> None:
@@ -50,9 +51,6 @@ class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[
         if place is not None:  # the handshake has failed, and the bot may try again
             place.release(self._direction)
         super().onClose(wasClean, code, reason)
-
-    def _frame(self, payload: bytes, opcode: int) -> bytes:
-        return server_frame(payload, opcode)
 
 
 class _Expected:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from autobahn.twisted.websocket import WebSocketAdapterProtocol
@@ -42,13 +43,20 @@ def protocol_options(options: WebSocketOptions) -> dict[str, Any]:
     }
 
 
+def _ignore(payload: bytes) -> None:
+    """Nobody is there to take a message."""
+
+
 class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]  # as theirs
     """Carries a link's messages; subclasses add the opening handshake of their role.
 
-    `peer_masks`: frames of the peer's are masked, as a client's are. `settings` are the factory's.
+    `peer_masks`: the peer masks its frames, as a client does. `frame` makes a final frame of a
+    payload and an opcode, as this role sends it.
     """
 
     peer_masks: bool
+    frame: Callable[[bytes, int], bytes]
+    outlet: EagerTransport
     _link: BotLink | None = None
     _direction: Direction = "both"
     _keepalive: IDelayedCall | None = None
@@ -56,6 +64,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     _heard = False
     _paused = False
     _opcode = BINARY
+    _received: Callable[[bytes], None] = staticmethod(_ignore)  # the link's, once there is one
     _frames: PlainFrames | None = None  # once Autobahn stands between two frames
 
     @property
@@ -73,8 +82,8 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     def makeConnection(self, transport: ITransport) -> None:
         options = self.settings
         set_buffers(transport, options.read_buffer, options.write_buffer, options.unsent_limit)
-        self._eager = EagerTransport(transport, self._drained)
-        super().makeConnection(self._eager)
+        self.outlet = EagerTransport(transport, self._drained)
+        super().makeConnection(self.outlet)
 
     def dataReceived(self, data: bytes) -> None:
         """Audio and pongs are taken here, past Autobahn; it gets all else, in whole frames."""
@@ -86,8 +95,9 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             self._frames = PlainFrames(longest, self.peer_masks, self._opcode)
         for message, piece in self._frames.feed(data):
             gone = self.state == self.STATE_CLOSED or self.failedByMe
-            if message and not gone:
-                self._take(piece)  # after our close too: last words
+            if message and not gone:  # after our close too: last words
+                self._heard = True
+                self._received(piece)
             elif not gone and (payload := pong(piece, self.peer_masks)) is not None:
                 self.onPong(payload)
             elif not message:
@@ -97,29 +107,22 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         begun: list[Any] = [self.current_frame, self.inside_message, self.data]
         return not any(begun)
 
-    def _frame(self, payload: bytes, opcode: int) -> bytes:
-        """A final frame, as this role sends it."""
-        raise NotImplementedError
-
     # From Autobahn
 
     def onOpen(self) -> None:
         self._keepalive = self.clock.callLater(self.settings.ping_interval, self._keep_alive)
         if self._link is not None:
             self._opcode = BINARY if self._link.dialect.binary else TEXT
+            self._received = self._link.received
             self._link.attach(self, self._direction)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        self._heard = True
         if isBinary == (self._opcode == BINARY):
-            self._take(payload)
+            self._received(payload)
         elif self._link is not None:
             kind, expected = ("binary", "text") if isBinary else ("text", "binary")
             self._link.misspoken(f"a {kind} message of {len(payload)} bytes, expected {expected}")
-
-    def _take(self, payload: bytes) -> None:
-        self._heard = True
-        if self._link is not None:
-            self._link.received(payload)
 
     def onPong(self, payload: bytes) -> None:
         self._heard = True
@@ -134,8 +137,9 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         if waiting is not None:
             waiting.cancel()
             self.closeHandshakeTimeoutCall = None
-        self._eager.forget()
+        self.outlet.forget()
         self.is_closed.addCallback(lambda _: None)  # its result is this protocol
+        self._received = _ignore
         link, self._link = self._link, None
         if link is None:
             return
@@ -170,31 +174,26 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
 
     # From the link
 
-    @property
-    def congested(self) -> bool:
-        """True while bytes wait for the kernel to take them."""
-        return self._eager.congested
-
     def send(self, payload: bytes) -> None:
         """Send one message; dropped when the closing handshake has begun."""
         if self.state == self.STATE_OPEN:
-            self._eager.write(self._frame(payload, self._opcode))
+            self.outlet.write(self.frame(payload, self._opcode))
 
     def ping(self, payload: bytes) -> None:
         """Send a ping, of at most 125 bytes; dropped as a message is."""
         if self.state == self.STATE_OPEN:
-            self._eager.write(self._frame(payload, PING))
+            self.outlet.write(self.frame(payload, PING))
 
     def pause(self) -> None:
         """Stop reading."""
         self._paused = True
-        self._eager.pauseProducing()
+        self.outlet.pauseProducing()
 
     def resume(self) -> None:
         """Read on."""
         self._paused = False
         if self.state != self.STATE_CLOSED:
-            self._eager.resumeProducing()
+            self.outlet.resumeProducing()
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake; Autobahn drops a peer that does not answer it."""

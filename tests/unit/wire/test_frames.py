@@ -103,7 +103,7 @@ class GarbageTests(SynchronousTestCase):
 class EncodeTests(SynchronousTestCase):
     def test_audio(self) -> None:
         for pcm, rate in ((b"\1\2" * 320, 16000), (b"", 8000), (bytes(1920), 48000)):
-            which, value = protobuf.decode(frames.encode_audio(pcm, rate))
+            which, value = protobuf.decode(frames.audio_encoder(rate)(pcm))
             self.assertEqual(which, "audio")
             found = value.audio, value.sample_rate, value.num_channels
             self.assertEqual(found, (pcm, rate, 1))
@@ -116,4 +116,4 @@ class EncodeTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(pcm=st.binary(max_size=2000), rate=st.integers(0, 2**32 - 1))
     def test_there_and_back(self, pcm: bytes, rate: int) -> None:
-        self.assertEqual(frames.decode(frames.encode_audio(pcm, rate)), frames.Audio(pcm, rate, 1))
+        self.assertEqual(frames.decode(frames.audio_encoder(rate)(pcm)), frames.Audio(pcm, rate, 1))

@@ -452,7 +452,7 @@ class StallTests(BotSideCase):
         bot.stall()
         side.speak(250, start=50)
         unread = side.link.to_bot.stats.sent - len(bot.audio)
-        late = side.link.to_bot._queue.depth + unread
+        late = side.link.to_bot.depth + unread
         bot.unstall()
         side.speak(100, start=300)
         # A second after the stall, and at once in fact.

@@ -8,29 +8,41 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.runner.link.caller_queue import CAUGHT_UP, CallerQueue
+from pipecat_bridge.runner.link.caller_stream import CAUGHT_UP, CallerStream
+from tests.unit.runner.link.socket_side import stream_to
 
 FRAME = 0.02
 
 
 class Bot:
-    """Takes frames while it is told to; `left` of them, if that is not None."""
+    """Takes frames while it is told to; `left` of them, if that is not None. It answers pings
+    while it `answers`."""
 
     def __init__(self) -> None:
         self.takes = True
         self.left: int | None = None
         self.got: list[int] = []
-        self.in_flight = 0
+        self.answers = False
+        self.stream: CallerStream | None = None
 
-    def blocked(self) -> bool:
+    @property
+    def congested(self) -> bool:
         return not self.takes or self.left == 0
 
-    def take(self, frame: bytes) -> None:
-        if self.blocked():
+    @property
+    def outlet(self) -> Bot:
+        return self
+
+    def send(self, frame: bytes) -> None:
+        if self.congested:
             raise AssertionError("a frame was sent to a bot that takes none")
         if self.left is not None:
             self.left -= 1
         self.got.append(int(frame))
+
+    def ping(self, payload: bytes) -> None:
+        if self.answers and self.stream is not None:
+            self.stream.pong(payload)
 
 
 class QueueCase(SynchronousTestCase):
@@ -39,17 +51,17 @@ class QueueCase(SynchronousTestCase):
         self.bot = Bot()
         self.numbers = count()
 
-    def queue(self, **options: Any) -> CallerQueue:
-        bot = self.bot
-        return CallerQueue(self.clock, bot.take, bot.blocked, lambda: bot.in_flight, **options)
+    def queue(self, **options: Any) -> CallerStream:
+        self.bot.stream = stream_to(self.bot, self.clock, **options)
+        return self.bot.stream
 
-    def push(self, queue: CallerQueue, frames: int) -> None:
+    def push(self, queue: CallerStream, frames: int) -> None:
         """Frames 20 ms apart, numbered from 0."""
         for _ in range(frames):
             queue.push(b"%d" % next(self.numbers))
             self.clock.advance(FRAME)
 
-    def release(self, queue: CallerQueue, frames: int | None = None) -> None:
+    def release(self, queue: CallerStream, frames: int | None = None) -> None:
         self.bot.takes, self.bot.left = True, frames
         queue.drain()
 
@@ -92,10 +104,10 @@ class PassingTests(QueueCase):
 
 
 class FullTests(QueueCase):
-    def full(self, **options: Any) -> CallerQueue:
+    def full(self, **options: Any) -> CallerStream:
         queue = self.queue(**options)
         self.bot.takes = False
-        for _ in range(options.get("bound", 150)):
+        for _ in range(options.get("queue_frames", 150)):
             queue.push(b"%d" % next(self.numbers))
         self.assertEqual((queue.depth, self.clock.getDelayedCalls()), (150, []))
         return queue
@@ -151,20 +163,29 @@ class FullTests(QueueCase):
         self.clock.advance(0.02)
         self.assertEqual((queue.stats.dropped, queue.depth), (102, 150))
 
+    def in_flight(self, frames: int, **options: Any) -> CallerStream:
+        """A bot that answers pings has been sent `frames` which it has not read."""
+        queue = self.queue(in_flight=1.0, **options)
+        self.bot.answers = True
+        queue.ask()
+        self.bot.answers = False
+        self.push(queue, frames)
+        self.assertEqual((queue.in_flight, queue.depth), (frames, 0))
+        return queue
+
     def test_what_is_in_flight_counts_against_the_bound(self) -> None:
-        queue = self.queue()
-        self.bot.takes, self.bot.in_flight = False, 30
+        queue = self.in_flight(30)
+        self.bot.takes = False
         self.push(queue, 200)
         self.assertEqual((queue.depth, queue.stats.dropped), (120, 80))
 
     def test_a_bound_below_what_is_in_flight_leaves_room_for_one(self) -> None:
-        queue = self.queue(bound=10)
-        self.bot.takes, self.bot.in_flight = False, 20
+        queue = self.in_flight(20, queue_frames=10)
+        self.assertTrue(queue.window_closed)
         self.push(queue, 20)
         self.assertEqual((queue.depth, queue.stats.dropped), (1, 19))
-        self.bot.in_flight = 0
-        self.release(queue)
-        self.assertEqual(self.bot.got, [19])
+        queue.pong(queue.progress)
+        self.assertEqual(self.bot.got[20:], [39])
 
     def test_what_waited_for_room_goes_out_with_the_rest(self) -> None:
         """Were it put into a queue that has been emptied, nothing would ever send it."""
@@ -206,7 +227,7 @@ class StallTests(QueueCase):
         self.assertEqual(queue.stats.dropped, 3600 * 50 - 150)
         self.assertLessEqual(len(self.clock.getDelayedCalls()), 1)
 
-    def run_slow(self, queue: CallerQueue, speed: float, frames: int) -> list[int]:
+    def run_slow(self, queue: CallerStream, speed: float, frames: int) -> list[int]:
         """A bot that takes `speed` frames for each one that comes; how far it was behind."""
         behind, credit = [], 0.0
         self.bot.left = 0

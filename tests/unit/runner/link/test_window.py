@@ -1,4 +1,4 @@
-"""The window of pings, alone and with the queue above it."""
+"""The window of pings, alone and with the queue before it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.runner.link.caller_queue import CallerQueue
-from pipecat_bridge.runner.link.flow import PING_EVERY, FlowWindow
+from pipecat_bridge.runner.link.caller_stream import PING_EVERY, CallerStream
+from tests.unit.runner.link.socket_side import SocketSide, stream_to
 
 LIMIT = 25
 
@@ -19,14 +19,19 @@ def payload(count: int) -> bytes:
     return b"flow" + count.to_bytes(8, "big")
 
 
-class FlowWindowTests(SynchronousTestCase):
+class WindowTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.pings: list[bytes] = []
-        self.window = FlowWindow(LIMIT, self.pings.append)
+        self.sent: list[bytes] = []
+        self.window = self.stream(LIMIT / 50)
+
+    def stream(self, seconds: float) -> CallerStream:
+        socket = SocketSide(self.sent.append, self.pings.append)
+        return stream_to(socket, Clock(), in_flight=seconds, queue_frames=1000)
 
     def send(self, frames: int) -> None:
         for _ in range(frames):
-            self.window.sent()
+            self.window.push(b"")
 
     def test_a_ping_follows_every_tenth_frame(self) -> None:
         self.send(35)
@@ -38,17 +43,17 @@ class FlowWindowTests(SynchronousTestCase):
 
     def test_a_bot_that_never_answers_is_not_held_up(self) -> None:
         self.send(100_000)
-        self.assertEqual((self.window.closed, self.window.in_flight), (False, 0))
+        self.assertEqual((self.window.window_closed, self.window.in_flight), (False, 0))
 
     def test_it_closes_at_the_limit_and_a_pong_opens_it(self) -> None:
         self.send(10)
         self.assertTrue(self.window.pong(self.pings[-1]))
         self.send(LIMIT - 1)
-        self.assertEqual((self.window.closed, self.window.in_flight), (False, 24))
+        self.assertEqual((self.window.window_closed, self.window.in_flight), (False, 24))
         self.send(1)
-        self.assertEqual((self.window.closed, self.window.in_flight), (True, 25))
+        self.assertEqual((self.window.window_closed, self.window.in_flight), (True, 25))
         self.assertTrue(self.window.pong(payload(20)))
-        self.assertEqual((self.window.closed, self.window.in_flight), (False, 15))
+        self.assertEqual((self.window.window_closed, self.window.in_flight), (False, 15))
 
     def test_pongs_that_lie(self) -> None:
         self.send(10)
@@ -68,25 +73,25 @@ class FlowWindowTests(SynchronousTestCase):
         ):
             with self.subTest(lie=lie):
                 self.assertFalse(self.window.pong(lie))
-                self.assertEqual((self.window.closed, self.window.in_flight), (True, LIMIT))
+                self.assertEqual((self.window.window_closed, self.window.in_flight), (True, LIMIT))
 
     def test_a_lie_about_the_first_pong_does_not_close_it(self) -> None:
         self.send(100)
         self.assertFalse(self.window.pong(payload(101)))
-        self.assertFalse(self.window.closed)
+        self.assertFalse(self.window.window_closed)
 
     def test_a_repeated_pong_changes_nothing(self) -> None:
         self.send(10)
         self.window.pong(payload(10))
         self.send(LIMIT)
         self.window.pong(payload(10))
-        self.assertEqual((self.window.closed, self.window.in_flight), (True, LIMIT))
+        self.assertEqual((self.window.window_closed, self.window.in_flight), (True, LIMIT))
 
     def test_asked_before_the_first_frame_it_limits_from_the_first_frame_on(self) -> None:
         self.window.ask()
         self.assertTrue(self.window.pong(payload(0)))
         self.send(LIMIT)
-        self.assertEqual((self.window.closed, self.window.in_flight), (True, LIMIT))
+        self.assertEqual((self.window.window_closed, self.window.in_flight), (True, LIMIT))
 
     def test_the_newest_pong_stands_for_those_before_it(self) -> None:
         self.send(30)
@@ -95,23 +100,23 @@ class FlowWindowTests(SynchronousTestCase):
         self.assertEqual(self.window.in_flight, 0)
 
     def test_a_narrow_window_is_still_as_wide_as_two_pings(self) -> None:
-        window = FlowWindow(1, self.pings.append)
+        window = self.stream(0.01)
         for number in range(1, 200):
-            window.sent()
+            window.push(b"")
             if number % PING_EVERY == 0:
                 window.pong(payload(number))
-            self.assertFalse(window.closed)
+            self.assertFalse(window.window_closed)
 
     def test_out_of_sight_nothing_is_limited_until_the_next_pong(self) -> None:
         self.send(10)
         self.window.pong(payload(10))
         self.send(LIMIT)
         self.window.lose_sight()
-        self.assertEqual((self.window.closed, self.window.in_flight), (False, 0))
+        self.assertEqual((self.window.window_closed, self.window.in_flight), (False, 0))
         self.send(LIMIT)
-        self.assertFalse(self.window.closed)
+        self.assertFalse(self.window.window_closed)
         self.window.pong(payload(20))
-        self.assertEqual((self.window.closed, self.window.in_flight), (True, 40))
+        self.assertEqual((self.window.window_closed, self.window.in_flight), (True, 40))
 
 
 class Peer:
@@ -125,17 +130,17 @@ class Peer:
         self.pongs: deque[bytes] = deque()
         self.read: list[int] = []
         self.pushed = 0
-        self.window = FlowWindow(LIMIT, self.wire.append)
-        self.queue = CallerQueue(
-            self.clock, self.send, self.blocked, lambda: self.window.in_flight, catch_up=1e9
-        )
+        self.window = self.queue = stream_to(self, self.clock, catch_up=1e9, in_flight=LIMIT / 50)
 
-    def blocked(self) -> bool:
-        return self.congested or self.window.closed
+    @property
+    def outlet(self) -> Peer:
+        return self
 
     def send(self, frame: bytes) -> None:
         self.wire.append(int(frame))
-        self.window.sent()
+
+    def ping(self, payload: bytes) -> None:
+        self.wire.append(payload)
 
     @property
     def unread(self) -> int:
@@ -160,8 +165,7 @@ class Peer:
 
     def hear(self, pongs: int) -> None:
         for _ in range(min(pongs, len(self.pongs))):
-            if self.window.pong(self.pongs.popleft()):
-                self.queue.drain()
+            self.window.pong(self.pongs.popleft())
 
     def jam(self, turns: int) -> None:
         """The kernel takes nothing, and then again."""
