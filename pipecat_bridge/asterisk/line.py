@@ -13,7 +13,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.asterisk.caller_audio import CallerAudio
-from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.audio.frame import FRAME
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import (
@@ -38,6 +37,16 @@ class LineOptions:
     g711: Literal["ulaw", "alaw"] = "ulaw"
 
 
+class Pace(Protocol):
+    """When frames go to the phone: the `FrameClock`, or a phone side that paces itself."""
+
+    def add(self, tick: Callable[[], None], failed: Callable[[Failure], None]) -> None:
+        """Call `tick` for each frame from now on; tell `failed` when it raises."""
+
+    def remove(self, tick: Callable[[], None]) -> None:
+        """Call `tick` no more."""
+
+
 class Wire(Protocol):
     """What carries the audio of one phone."""
 
@@ -59,9 +68,9 @@ class Wire(Protocol):
 class Line:
     """One phone. Its call hears of it as a `PhoneListener`, and uses it as a `Phone`.
 
-    From `open` on, the phone gets a frame at each tick of the clock, whatever comes in. The call
+    From `open` on, the phone gets a frame at each tick of `pace`, whatever comes in. The call
     that answers joins it by `join`. From then on the caller's audio goes straight to the bot's
-    sink, and the clock takes the bot's audio from the playout queue.
+    sink, and each tick takes the bot's audio from the playout queue.
 
     A phone that takes no frame at any tick of `stall_timeout` seconds is gone. Ticks are counted
     and not seconds: when this process stands still, the phone is not to blame.
@@ -73,7 +82,7 @@ class Line:
         self,
         wire: Wire,
         answer: Answer,
-        clock: FrameClock,
+        pace: Pace,
         options: LineOptions,
         now: Callable[[], float],
     ) -> None:
@@ -87,7 +96,7 @@ class Line:
         self.in_call = False  # from the answer to the end
         self._wire = wire
         self._answer = answer
-        self._clock = clock
+        self._pace = pace
         self._now = now
         self._send_frame = wire.send_frame
         self._playout: Playout | None = None
@@ -104,7 +113,7 @@ class Line:
         silent calls now and then, so the first frame goes out at once."""
         self.peer = peer
         self.tick()
-        self._clock.add(self.tick, self.fail)
+        self._pace.add(self.tick, self.fail)
 
     def identify(self, call_id: str) -> None:
         """The phone says which call it is. A call that is refused is hung up."""
@@ -204,7 +213,7 @@ class Line:
     def close(self) -> None:
         """Neither send nor take audio any more."""
         self.closed = True
-        self._clock.remove(self.tick)
+        self._pace.remove(self.tick)
         self.caller.leave()
 
     # From the clock

@@ -7,10 +7,11 @@ import wave
 from typing import NamedTuple
 
 from pipecat_bridge.audio import tones
+from pipecat_bridge.audio.frame import FRAME
 from pipecat_bridge.audio.pcm import Pcm, mix_down, silence
 from pipecat_bridge.audio.resample import Resampler, make_resampler
 
-PIECE = 0.02
+PIECE = FRAME
 """Seconds of a recording that are converted at a time, and the least that there must be."""
 
 

@@ -12,6 +12,7 @@ from pipecat_bridge.audio.cues import Cues
 from pipecat_bridge.audio.frame import FRAME, FRAME_MS, FRAMES_PER_SECOND, frame_bytes
 from pipecat_bridge.audio.hold import Loop
 from pipecat_bridge.audio.pcm import SampleCarry, mix_down, strip_riff
+from pipecat_bridge.audio.prebuffer import Prebuffer
 from pipecat_bridge.audio.resample import Resampler, make_resampler
 from pipecat_bridge.audio.stats import PlayoutStats
 
@@ -21,15 +22,6 @@ PAUSE = 0.3
 What comes sooner was missing in the midst of one: an underrun.
 """
 
-STEP = FRAME
-"""By how much the prebuffer grows and shrinks, in seconds: one frame."""
-
-CALM = 10.0
-"""Seconds of playing without an underrun after which the prebuffer shrinks by a step.
-
-It does so where the next utterance begins: in the midst of one, audio would have to be cut."""
-
-_CALM_FRAMES = int(CALM * FRAMES_PER_SECOND)
 _ROUNDING = 1e-9
 
 
@@ -52,16 +44,14 @@ class Playout:
         max_queue: float = 60.0,
         resampler: str = "fir",
     ) -> None:
-        self.stats = PlayoutStats(prebuffer_ms=prebuffer * 1000)
+        self.stats = PlayoutStats()
         self._kind = resampler
-        self._least = self._prebuffer = prebuffer
-        self._most = max(prebuffer, max_prebuffer)
+        self._prebuffer = Prebuffer(prebuffer, max_prebuffer, self.stats)
         self._max_frames = int(max_queue * FRAMES_PER_SECOND)
         self._frames: deque[bytes] = deque()
         self._arrivals: deque[float] = deque()
         self._rest = b""  # less than a frame, at the end of the queue
         self._playing = False
-        self._calm_from = 0  # frames that were played by the last underrun
         self._dry_since: float | None = None
         self._underrun_since: float | None = None  # until playing goes on
         self._first_arrival = 0.0
@@ -118,7 +108,7 @@ class Playout:
     @property
     def empty(self) -> bool:
         """True when everything was played, tones included, and every mark was called."""
-        return not self._frames and not self._rest and not (self._cues and self._cues.waiting)
+        return not (self._frames or self._rest or (self._cues and self._cues.waiting))
 
     def write(self, audio: bytes, rate: int, channels: int, now: float) -> None:
         """Queue one frame of the bot's: PCM16 of any length and rate, RIFF header or not.
@@ -171,12 +161,7 @@ class Playout:
             return
         self.stats.underruns += 1
         self._underrun_since = since
-        self._calm_from = self.stats.frames_played
-        self._set_prebuffer(self._prebuffer + max(STEP, now - since))
-
-    def _set_prebuffer(self, seconds: float) -> None:
-        self._prebuffer = min(max(seconds, self._least), self._most)
-        self.stats.prebuffer_ms = self._prebuffer * 1000
+        self._prebuffer.grow(now - since)
 
     def read(self, now: float) -> bytes | None:
         """The frame for this tick; None when there is nothing to play."""
@@ -200,12 +185,10 @@ class Playout:
         """True when enough is there to begin playing, or was waited for long enough."""
         waited = now - self._first_arrival + _ROUNDING
         depth = len(self._frames) / FRAMES_PER_SECOND
-        if depth + _ROUNDING < self._prebuffer and waited < self._prebuffer:
+        least = self._prebuffer.seconds
+        if depth + _ROUNDING < least and waited < least:
             return False
-        steps = (self.stats.frames_played - self._calm_from) // _CALM_FRAMES
-        if steps:
-            self._calm_from += steps * _CALM_FRAMES
-            self._set_prebuffer(self._prebuffer - steps * STEP)
+        self._prebuffer.settle()
         if self._underrun_since is not None:
             self.stats.underrun_ms += (now - self._underrun_since) * 1000
             self._underrun_since = None
@@ -218,7 +201,7 @@ class Playout:
         It is the end when nothing was written since the last tick. Else more of the same is on its
         way, and silence before the rest does less harm than in the midst of it.
         """
-        if not self._rest or now - self._written_at < STEP - _ROUNDING:
+        if not self._rest or now - self._written_at < FRAME - _ROUNDING:
             if self._playing:
                 self._run_dry(now)
             return None
@@ -239,8 +222,7 @@ class Playout:
         self.stats.flushed_ms += len(self._frames) * FRAME_MS
         self.stats.flushed_ms += len(self._rest) * 500 // self.rate
         self._frames, self._arrivals = deque(), deque()
-        self._rest = b""
-        self._playing = False
+        self._rest, self._playing = b"", False
         self._dry_since = self._underrun_since = None
         self._carry.reset()
         if self._resampler is not None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial
-from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from pipecat_bridge.audio import tones
 from pipecat_bridge.audio.hold import Recording
 from pipecat_bridge.audio.playout import Playout
-from pipecat_bridge.call.life import BOT_LOST, REASONS, TRANSITIONS, Input, Outcome, State
+from pipecat_bridge.call import life
+from pipecat_bridge.call.digits import Digits
+from pipecat_bridge.call.guard import guarded
+from pipecat_bridge.call.life import Input, Outcome, State
 from pipecat_bridge.call.succession import Succession
 from pipecat_bridge.call.variables import Variables
 from pipecat_bridge.call.warnings import Warnings
-from pipecat_bridge.call.watch import BOT_MUTE, NO_ANSWER, PHONE_MUTE, Watch
+from pipecat_bridge.call.watch import Watch
 from pipecat_bridge.contracts import (
     Bot,
     BotRequest,
@@ -27,41 +31,13 @@ from pipecat_bridge.contracts import (
     PhoneEnd,
     ReadyBy,
 )
-from pipecat_bridge.events.events import CallEvent, Events, told_by_bot
+from pipecat_bridge.events.events import Events, told_by_bot
 from pipecat_bridge.events.history import History
 from pipecat_bridge.options import CallOptions
-from pipecat_bridge.wire import rtvi
-from pipecat_bridge.wire.commands import (
-    Command,
-    CommandError,
-    PlayDTMF,
-    SetVariables,
-    Transfer,
-)
-
-_PHONE_ENDS: Final[dict[PhoneEnd, Outcome]] = {
-    "hangup": Outcome.CALLER_HANGUP,
-    "lost": Outcome.PHONE_LOST,
-    "fault": Outcome.PHONE_FAULT,
-    "bridge": Outcome.BRIDGE_ERROR,
-}
+from pipecat_bridge.wire import commands, rtvi
 
 LAST_FRAMES = 0.06
 """Seconds from the last audio to the hangup: Asterisk drops what it has not passed on by then."""
-
-MAX_DIGITS = 200
-"""Digits that may wait to be played: over half a minute of tones."""
-
-
-_LOST: Final[dict[LossCause, Outcome]] = {
-    "connection": Outcome.BOT_HANGUP,
-    "error": Outcome.BOT_ERROR,
-    "silent": Outcome.BOT_SILENT,
-}
-_FAILED: Final[dict[FailureCause, Outcome]] = {
-    "runner": Outcome.RUNNER_FAILED,
-    "bridge": Outcome.BRIDGE_ERROR,
-}
 
 
 class Call:
@@ -69,6 +45,8 @@ class Call:
 
     `ended` is called once, when all is said and done.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -97,17 +75,16 @@ class Call:
         self.phone = phone
         self.playout = playout
         self.bots = Succession(bots, request, playout, self)
-        self.kept = History()
+        self.history = History(request.call_id, events, wall_clock)
         self.warnings = Warnings()
         self._ended = ended
         self._watch = Watch(clock, self.warn)
         self._started_at = clock.seconds()
         self._loss: tuple[Outcome, str] | None = None  # of the bot that is being replaced
-        self._events = events
         self._clock = clock
         self._options = options
         self._hold = hold
-        self._digits = 0  # that wait to be played
+        self._digits = Digits(playout)
         self._limit: IDelayedCall | None = None
         self._finish: IDelayedCall | None = None
 
@@ -118,7 +95,7 @@ class Call:
 
     def start(self, doubts: Iterable[tuple[str, str]] = ()) -> None:
         """Join both sides and ask for the bot; `doubts` are warnings that it begins with."""
-        self._tell("created", {"peer": self.phone.peer})
+        self.history.tell("created", {"peer": self.phone.peer})
         for kind, text in doubts:  # before the bot is asked for: that may end the call at once
             self.warn(kind, text)
         if self.state is State.ENDED:  # by one who was told
@@ -127,22 +104,18 @@ class Call:
         if longest:
             reason = f"longer than [calls] max_duration, {longest:g} s"
             self._limit = self._clock.callLater(longest, self.stop, Outcome.TIMEOUT, reason)
-        self._watch.expect(
-            "phone-mute",
-            PHONE_MUTE,
-            lambda: self.phone.stats.frames_in > 0,
-            f"the phone has sent no audio in its first {PHONE_MUTE:g} s",
-        )
+        self._watch.expect_phone_audio(self.phone.stats)
         self._join()
         self.bots.start()
 
     def _join(self) -> None:
         self.phone.join(self.bot.audio_sink, self.playout)
 
+    @guarded
     def warn(self, kind: str, text: str) -> None:
         """Something is wrong and the call goes on; `kind` is one of `warnings.KINDS`."""
         if self.warnings.add(kind):
-            self._tell("warning", {"kind": kind, "text": text})
+            self.history.tell("warning", {"kind": kind, "text": text})
 
     # From outside
 
@@ -156,24 +129,24 @@ class Call:
 
     # From the phone
 
+    @guarded
     def caller_digit(self, digit: str) -> None:
         """The caller pressed a key."""
-        self._tell("dtmf", {"digit": digit})
+        self.history.tell("dtmf", {"digit": digit})
         self.bot.send_digit(digit)
 
     def phone_gone(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
         """The caller hung up, or the phone is lost."""
-        self._input(Input.PHONE_GONE, _PHONE_ENDS[how], reason)
+        self._input(Input.PHONE_GONE, life.PHONE_ENDS[how], reason)
 
-    def phone_warning(self, kind: str, text: str) -> None:
-        """Something is wrong with the phone, and the call goes on."""
-        self.warn(kind, text)
+    phone_warning = warn
 
     # From the bot
 
+    @guarded
     def bot_attempt_failed(self, runner: str, reason: str) -> None:
         """One runner has failed, and another is tried."""
-        self._tell("attempt-failed", {"runner": runner, "reason": reason})
+        self.history.tell("attempt-failed", {"runner": runner, "reason": reason})
 
     def bot_ready(self, by: ReadyBy) -> None:
         """The bot is there, and takes audio."""
@@ -183,43 +156,28 @@ class Call:
             return
         self.playout.release()
         bot = self.bot
-        self._watch.expect(
-            "bot-mute",
-            BOT_MUTE,
-            lambda: bot.stats.spoke,
-            f"the bot has said nothing for {BOT_MUTE:g} s since it was ready",
-        )
-        self._tell("ready", {"by": by, "runner": bot.runner_name})
+        self._watch.expect_bot_voice(bot.stats)
+        self.history.tell("ready", {"by": by, "runner": bot.runner_name})
 
+    @guarded
     def bot_event(self, event: rtvi.Event) -> None:
         """The bot told something."""
         if isinstance(event, rtvi.UserStartedSpeaking):
-            self._watch.cancel("bot-no-answer")
+            self._watch.expect_no_answer()
         elif isinstance(event, rtvi.UserStoppedSpeaking):
-            self._expect_answer()
-        self._tell(*told_by_bot(event))
+            self._watch.expect_answer(self.bot.stats)
+        self.history.tell(*told_by_bot(event))
 
-    def _expect_answer(self) -> None:
-        stats = self.bot.stats
-        before = stats.frames_in
-        self._watch.expect(
-            "bot-no-answer",
-            NO_ANSWER,
-            lambda: stats.frames_in > before,
-            f"the bot has sent no audio for {NO_ANSWER:g} s since the caller stopped speaking",
-        )
-
+    @guarded
     def bot_interrupted(self) -> None:
         """The caller barged in."""
-        self._tell("interrupted", {})
+        self.history.tell("interrupted", {})
 
-    def bot_warning(self, kind: str, text: str) -> None:
-        """The bot did something wrong, and goes on."""
-        self.warn(kind, text)
+    bot_warning = warn
 
     def bot_failed(self, reason: str, cause: FailureCause) -> None:
         """No bot came."""
-        outcome = _FAILED[cause]
+        outcome = life.FAILURES[cause]
         if self._loss is not None:
             outcome, lost = self._loss
             reason = f"{lost}; no other bot came: {reason}"
@@ -233,53 +191,41 @@ class Call:
         """The bot is lost."""
         options = self._options
         more = options.on_bot_lost == "restart" and self.bots.replaced < options.max_restarts
-        self._input(Input.BOT_TO_REPLACE if more else Input.BOT_LOST, _LOST[cause], reason)
+        self._input(Input.BOT_TO_REPLACE if more else Input.BOT_LOST, life.LOSSES[cause], reason)
 
     def bot_broken(self, reason: str) -> None:
         """The bridge made a mistake."""
         self._input(Input.STOP, Outcome.BRIDGE_ERROR, reason)
 
-    def bot_command(self, command: Command) -> None:
+    @guarded
+    def bot_command(self, command: commands.Command) -> None:
         """The bot wants something done; raises CommandError when it is too much.
 
         A call that is to end heeds no more of them, but for variables.
         """
         if self.state is State.ENDED:
             return
-        if isinstance(command, SetVariables):
+        if isinstance(command, commands.SetVariables):
             self.variables.set(command.variables)
-            self._tell("set", {"variables": command.variables})
+            self.history.tell("set", {"variables": command.variables})
         elif self.state is State.FINISHING:
             return
-        elif isinstance(command, PlayDTMF):
-            self._play_digits(command.digits)
-        elif isinstance(command, Transfer):
+        elif isinstance(command, commands.PlayDTMF):
+            self._digits.play(command.digits)
+            self.history.tell("play-dtmf", {"digits": command.digits})
+        elif isinstance(command, commands.Transfer):
             self.transfer = command.target
-            self._tell("transfer", {"target": command.target})
+            self.history.tell("transfer", {"target": command.target})
             self._input(Input.BOT_TRANSFERS)
         else:
-            self._tell("hangup", {"reason": command.reason})
+            self.history.tell("hangup", {"reason": command.reason})
             self._input(Input.BOT_HANGS_UP, None, command.reason)
-
-    def _play_digits(self, digits: str) -> None:
-        if self._digits + len(digits) > MAX_DIGITS:
-            raise CommandError(
-                f"a play_dtmf command of {len(digits)} digits while {self._digits} wait to be"
-                f" played: expected up to {MAX_DIGITS} in all"
-            )
-        self._digits += len(digits)
-        self._tell("play-dtmf", {"digits": digits})
-        self.playout.mark(partial(self._interject, digits))
-
-    def _interject(self, digits: str) -> None:
-        """All that the bot had said before it asked for them was played, or dropped."""
-        self._digits -= len(digits)
-        self.playout.interject(tones.dtmf(digits, self.playout.rate))
 
     # The table
 
+    @guarded
     def _input(self, what: Input, outcome: Outcome | None = None, reason: str = "") -> None:
-        following = TRANSITIONS.get((self.state, what))
+        following = life.TRANSITIONS.get((self.state, what))
         if following is None:
             return
         self.state, fixed = following
@@ -295,9 +241,9 @@ class Call:
     def _talk(self) -> None:
         if self.initialized_at is None:
             self.initialized_at = self._wall_clock()
-            self._tell("initialized", {})
+            self.history.tell("initialized", {})
         else:
-            self._tell("resumed", {"resumption": self.bots.replaced})
+            self.history.tell("resumed", {"resumption": self.bots.replaced})
 
     def _resume(self, outcome: Outcome, reason: str) -> None:
         """Another bot takes the place of the lost one, whose last words are played meanwhile.
@@ -305,11 +251,10 @@ class Call:
         The caller is joined to the new bot at once, which keeps the last of what he says.
         """
         self._loss = outcome, reason
-        self._tell("bot-lost", {"reason": reason, "runner": self.bot.runner_name})
+        self.history.tell("bot-lost", {"reason": reason, "runner": self.bot.runner_name})
         if self.state is not State.RESUMING:  # ended by one who was told
             return
-        self._watch.cancel("bot-mute")
-        self._watch.cancel("bot-no-answer")
+        self._watch.expect_nothing_of_the_bot()
         self.playout.new_bot()
         if self._hold is not None:
             self.playout.hold(*self._hold)
@@ -329,26 +274,26 @@ class Call:
         )
 
     def _end(self, outcome: Outcome, reason: str) -> None:
-        self.outcome, self.reason = outcome, reason or REASONS[outcome]
+        self.outcome, self.reason = outcome, reason or life.REASONS[outcome]
         self.ended_at = self._wall_clock()
         for timer in (self._limit, self._finish):
             if timer is not None and timer.active():
                 timer.cancel()
         self._limit = self._finish = None  # a timer that has fired keeps what it called
         self._watch.close()
-        self.bots.stop()
-        self.playout.close()
-        self.phone.hang_up(cleanly=not self._hangs_up(outcome))
         duration = round(self._clock.seconds() - self._started_at, 3)
         data = {"outcome": outcome.value, "reason": self.reason, "duration": duration}
-        self._tell("terminated", data)
-        self._ended(self)
+        hangs_up = outcome in life.BOT_LOST and self._options.on_bot_lost != "dialplan"
+        with ExitStack() as stack:  # from the last line to the first, each whatever another raises
+            stack.callback(self._ended, self)
+            stack.callback(self.history.tell, "terminated", data)
+            stack.callback(self.phone.hang_up, not hangs_up)
+            stack.callback(self.playout.close)
+            stack.callback(self.bots.stop)
 
-    def _hangs_up(self, outcome: Outcome) -> bool:
-        """Whether the caller is hung up on, instead of being given back to the dialplan."""
-        return outcome in BOT_LOST and self._options.on_bot_lost != "dialplan"
-
-    def _tell(self, kind: str, data: dict[str, Any]) -> None:
-        event = CallEvent(self.call_id, self._wall_clock(), kind, data)
-        self.kept.append(event)
-        self._events.publish(event)
+    def fail(self, failure: Failure) -> None:
+        """The bridge made a mistake: it is logged with its traceback, and ends this call."""
+        self._log.failure(
+            "{call_id} a mistake of the bridge ends the call", failure, call_id=self.call_id
+        )
+        self.bot_broken(f"a mistake of the bridge: {failure.getErrorMessage()}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from pipecat_bridge.contracts import FailureCause, LossCause, PhoneEnd
+
 
 class State(Enum):
     """Where a call is."""
@@ -67,6 +69,24 @@ REASONS: Final[dict[Outcome, str]] = {
     Outcome.REJECTED: "the call was refused",
 }
 """The reason of an outcome, where nobody has given another one."""
+
+PHONE_ENDS: Final[dict[PhoneEnd, Outcome]] = {
+    "hangup": Outcome.CALLER_HANGUP,
+    "lost": Outcome.PHONE_LOST,
+    "fault": Outcome.PHONE_FAULT,
+    "bridge": Outcome.BRIDGE_ERROR,
+}
+
+LOSSES: Final[dict[LossCause, Outcome]] = {
+    "connection": Outcome.BOT_HANGUP,
+    "error": Outcome.BOT_ERROR,
+    "silent": Outcome.BOT_SILENT,
+}
+FAILURES: Final[dict[FailureCause, Outcome]] = {
+    "runner": Outcome.RUNNER_FAILED,
+    "bridge": Outcome.BRIDGE_ERROR,
+}
+"""What a side tells of its end -> the outcome."""
 
 BOT_LOST: Final = (Outcome.BOT_HANGUP, Outcome.BOT_ERROR, Outcome.BOT_SILENT)
 """Outcomes to which `[calls] on_bot_lost` applies."""

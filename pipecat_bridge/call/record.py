@@ -50,7 +50,7 @@ def record(call: Call) -> dict[str, Any]:
         "bot_rate": call.playout.bot_rate,
         "warnings": dict(call.warnings.counts),
         "stats": stats(call),
-        "events": [msgspec.to_builtins(event) for event in call.kept],
+        "events": [msgspec.to_builtins(event) for event in call.history],
     }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
-from pipecat_bridge.events.events import CallEvent
+from pipecat_bridge.events.events import CallEvent, Events
 
 MAX_EVENTS = 200
 MAX_BYTES = 1 << 16
@@ -32,11 +33,22 @@ or of no use afterwards."""
 
 
 class History:
-    """The last events, at most `MAX_EVENTS` of them and `MAX_BYTES` of their data as JSON."""
+    """Tells the events of one call, and keeps the last ones: at most `MAX_EVENTS` of them, and
+    `MAX_BYTES` of their data as JSON. `wall_clock` gives seconds since the epoch.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, call_id: str, events: Events, wall_clock: Callable[[], float]) -> None:
+        self._call_id = call_id
+        self._publish = events.publish
+        self._wall_clock = wall_clock
         self._events: deque[tuple[int, CallEvent]] = deque()
         self._bytes = 0
+
+    def tell(self, kind: str, data: dict[str, Any]) -> None:
+        """Something happens in the call now."""
+        event = CallEvent(self._call_id, self._wall_clock(), kind, data)
+        self.append(event)
+        self._publish(event)
 
     def append(self, event: CallEvent) -> None:
         """Keep `event` unless it is fleeting, and forget the oldest ones for it.

@@ -19,8 +19,10 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.events.events import CallEvent
+from pipecat_bridge.options import Options
 from pipecat_bridge.service import make_bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.bot import BotDouble
@@ -149,11 +151,16 @@ class _Told(Watched):
 class MemoryLine:
     """The daemon and its runner on one turned clock; places calls.
 
-    `make` makes the runner, or a pool of them, for that clock; else it is a RunnerDouble.
+    `make` makes the runner, or a pool of them, for that clock; else it is a RunnerDouble. `build`
+    builds the bridge from its options.
     """
 
     def __init__(
-        self, *settings: str, make: Callable[[Any], Any] | None = None, **runner_options: Any
+        self,
+        *settings: str,
+        make: Callable[[Any], Any] | None = None,
+        build: Callable[[Options, Any, Callable[[], float]], Bridge] = make_bridge,
+        **runner_options: Any,
     ) -> None:
         self.clock = MemoryNetwork()
         self.runner = make(self.clock) if make else RunnerDouble(self.clock, **runner_options)
@@ -167,7 +174,7 @@ class MemoryLine:
             "api.linger=0",
             *settings,
         ]
-        self.bridge = make_bridge(load_options(overrides=overrides), self.clock, self.clock.seconds)
+        self.bridge = build(load_options(overrides=overrides), self.clock, self.clock.seconds)
         self.told = _Told()
         self.bridge.events.subscribe(self.told.hear)
         self.bridge.startService()

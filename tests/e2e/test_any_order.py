@@ -270,7 +270,7 @@ class History:
         assert side.bots.stopping.count == 0
         assert side.door._expected == {}
         if self.mode == "dialback":
-            assert side.bots.mode._stopping == {}
+            assert side.bots.starter._stopping == {}
         left = [str(timer) for timer in it.clock.getDelayedCalls()]
         left = [t for t in left if "_look" not in t and "_updateLogDateTime" not in t]
         assert left == []

@@ -123,7 +123,7 @@ async def test_releases_old_and_new(release: str):
 async def test_what_is_set_on_a_phones_socket():
     async with line() as it:
         phone, _ = await it.talk()
-        connection: Any = it.bridge.calls.running[0].phone
+        connection: Any = it.bridge.calls.running[0].phone._wire
         handle = connection.transport.getHandle()
         assert handle.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert handle.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 8192
@@ -143,13 +143,13 @@ async def test_a_phone_that_does_not_read_is_skipped_and_recovers():
         handle: Any = phone.transport
         handle.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         phone.stop_reading()
-        connection: Any = it.bridge.calls.running[0].phone
-        before = connection.stats.frames_out
+        connection: Any = it.bridge.calls.running[0].phone._wire
+        before = connection.line.stats.frames_out
         for _ in range(3000):  # a minute of silence, without the wait
-            connection.tick()
-        taken = connection.stats.frames_out - before
+            connection.line.tick()
+        taken = connection.line.stats.frames_out - before
         assert taken < 130
-        assert connection.stats.frames_skipped == 3000 - taken
+        assert connection.line.stats.frames_skipped == 3000 - taken
         waiting = connection.transport._tempDataLen + len(connection.transport.dataBuffer)
         assert waiting < 323
         phone.start_reading()

@@ -51,7 +51,7 @@ async def test_a_call_of_a_client_that_is_allowed(header: Any) -> None:
         record = it.record(phone)
         assert record["peer"] == "10.0.0.5:4711"
         assert record["events"][0]["data"] == {"peer": "10.0.0.5:4711"}
-        connection: Any = it.bridge.calls.running[0].phone
+        connection: Any = it.bridge.calls.running[0].phone._wire
         assert connection.transport.getPeer().host == "10.0.0.5"
         phone.hangup()
         assert (await it.ended(phone))["outcome"] == "caller-hangup"
@@ -104,12 +104,12 @@ async def test_a_phone_that_does_not_read_is_noticed_as_without_a_proxy() -> Non
     async with line(PHONES, "audiosocket.stall_timeout=0.3") as it:
         phone, _ = await talk(it, v2("10.0.0.5", 4711))
         phone.stop_reading()
-        connection: Any = it.bridge.calls.running[0].phone
+        connection: Any = it.bridge.calls.running[0].phone._wire
         for _ in range(3000):
-            connection.tick()
+            connection.line.tick()
         await it.bridge.calls.idle()
         assert it.record(phone)["outcome"] == "phone-lost"
-        assert connection.stats.frames_out < 500
+        assert connection.line.stats.frames_out < 500
 
 
 class Client(Protocol):

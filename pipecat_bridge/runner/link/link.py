@@ -16,12 +16,13 @@ from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import BotEventListener, ReadyBy
-from pipecat_bridge.errors import BlameError, BridgeError, FormatError, PeerBusyError, PeerError
+from pipecat_bridge.errors import BlameError, BridgeError, FormatError, PeerError
 from pipecat_bridge.options import CallerAudioOptions
 from pipecat_bridge.runner.link.beginning import Beginning
 from pipecat_bridge.runner.link.bot_stream import BotStream
 from pipecat_bridge.runner.link.caller_stream import CallerStream
 from pipecat_bridge.runner.link.early import CallerMessage, Early
+from pipecat_bridge.runner.link.ends import loss_of, start_error
 from pipecat_bridge.runner.link.interfaces import (
     BotSocket,
     Direction,
@@ -118,33 +119,12 @@ class BotLink:
         if self._closed:
             return
         if not self.ready:
-            self.fail(self._start_error(how))
+            self.fail(start_error(how, self._beginning))
         elif how.clean and sockets.input is socket and sockets.output not in (socket, None):
             self.from_bot.ending = True
             sockets.end_output()
         else:
-            self._end(self._loss(how))
-
-    def _start_error(self, how: SocketClose) -> PeerError:
-        text = f"the bot was lost before it was ready: {how.reason}"
-        if not self._beginning.frames and not self._beginning.faults:
-            text += "; it had sent nothing"
-        if self._beginning.error:
-            text += f"; its last error: {self._beginning.error}"
-        elif self._beginning.faults:
-            text += f"; {self._beginning.faults[0][1]}"
-        return PeerBusyError(text) if how.busy else PeerError(text)
-
-    def _loss(self, how: SocketClose) -> Loss | None:
-        """What the close means for the call; None for an end in good order."""
-        bot = self.from_bot
-        if bot.fatal:
-            return Loss("error", f"the bot reported a fatal error: {bot.fatal}")
-        if not bot.ending and not how.clean:
-            return Loss("connection", how.reason, how.busy)
-        if not bot.stats.spoke:
-            return Loss("silent", "the bot ended the call without having said anything")
-        return None
+            self._end(loss_of(how, self.from_bot))
 
     def _end(self, loss: Loss | None) -> None:
         owner = self._owner
@@ -219,7 +199,7 @@ class BotLink:
             self.to_bot.send(pcm, rate)
 
     def _fatal(self) -> None:
-        loss = self._loss(SocketClose(False, ""))
+        loss = loss_of(SocketClose(False, ""), self.from_bot)
         self._timer = self._clock.callLater(FATAL_GRACE, self._end, loss)
 
     # To the bot

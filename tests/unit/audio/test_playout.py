@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.audio.playout import CALM, PAUSE, STEP, Playout
+from pipecat_bridge.audio.playout import PAUSE, Playout
+from pipecat_bridge.audio.prebuffer import CALM, STEP
 from pipecat_bridge.audio.resample import make_resampler
 from tests.doubles.bot import riff_header
 from tests.unit.signals import tone

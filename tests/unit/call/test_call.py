@@ -378,13 +378,13 @@ class HistoryTests(SynchronousTestCase):
         self.call, _, _ = self.exchange.talk()
 
     def kept(self) -> list[str]:
-        return [event.kind for event in self.call.kept]
+        return [event.kind for event in self.call.history]
 
     def test_the_last_ones_are_kept(self) -> None:
         for number in range(500):
             self.call.bot_event(rtvi.BotTranscription(str(number)))
-        self.assertEqual(len(self.call.kept), 200)
-        texts = [event.data["text"] for event in self.call.kept]
+        self.assertEqual(len(self.call.history), 200)
+        texts = [event.data["text"] for event in self.call.history]
         self.assertEqual(texts, [str(number) for number in range(300, 500)])
 
     def test_a_bot_that_tells_much_does_not_fill_the_memory(self) -> None:
@@ -392,7 +392,7 @@ class HistoryTests(SynchronousTestCase):
             self.call.bot_event(rtvi.BotTranscription("x" * 8000))
         self.assertEqual(self.kept(), ["bot-transcription"] * 8)
         self.call.bot_event(rtvi.ServerMessage("x" * 1_000_000))
-        *_, last = self.call.kept
+        *_, last = self.call.history
         self.assertEqual(last.data, {"omitted": "1000011 bytes"})
         self.assertEqual(len(self.exchange.told[-1].data["data"]), 1_000_000)
 

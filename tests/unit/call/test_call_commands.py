@@ -12,7 +12,8 @@ from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import LineOptions
 from pipecat_bridge.audio.tones import dtmf
-from pipecat_bridge.call.call import LAST_FRAMES, MAX_DIGITS
+from pipecat_bridge.call.call import LAST_FRAMES
+from pipecat_bridge.call.digits import MAX_DIGITS
 from pipecat_bridge.call.life import Outcome, State
 from pipecat_bridge.call.record import record, summary
 from pipecat_bridge.call.variables import MAX_BYTES, Variables

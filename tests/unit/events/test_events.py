@@ -100,7 +100,7 @@ class LogTests(SynchronousTestCase):
 
 class HistoryTests(SynchronousTestCase):
     def test_bounds(self) -> None:
-        history = History()
+        history = History("42", Events(), lambda: 1.5)
         for number in range(MAX_EVENTS + 1):
             history.append(event(number=number))
         self.assertEqual(len(history), MAX_EVENTS)
@@ -112,7 +112,7 @@ class HistoryTests(SynchronousTestCase):
         self.assertEqual(len(history), MAX_BYTES // MAX_EVENT_BYTES)
 
     def test_longer_data_is_left_out_and_its_event_kept(self) -> None:
-        history = History()
+        history = History("42", Events(), lambda: 1.5)
         history.append(event("server-message", text="x" * (MAX_EVENT_BYTES - 10)))
         [kept] = history
         self.assertEqual((kept.kind, kept.call_id, kept.time), ("server-message", "42", 1.5))

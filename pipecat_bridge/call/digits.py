@@ -1,0 +1,36 @@
+"""The keys that a bot plays to the phone, as tones."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from pipecat_bridge.audio import tones
+from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.wire.commands import CommandError
+
+MAX_DIGITS: Final = 200
+"""Digits that may wait to be played: over half a minute of tones."""
+
+
+class Digits:
+    """The digits of one call, each played after what the bot had said before it."""
+
+    def __init__(self, playout: Playout) -> None:
+        self._playout = playout
+        self._waiting = 0
+
+    def play(self, digits: str) -> None:
+        """Play `digits` and pauses. Raises CommandError when too many wait already."""
+        if self._waiting + len(digits) > MAX_DIGITS:
+            raise CommandError(
+                f"a play_dtmf command of {len(digits)} digits while {self._waiting} wait to be"
+                f" played: expected up to {MAX_DIGITS} in all"
+            )
+        self._waiting += len(digits)
+        self._playout.mark(partial(self._interject, digits))
+
+    def _interject(self, digits: str) -> None:
+        """What the bot had said before has been played, or dropped."""
+        self._waiting -= len(digits)
+        self._playout.interject(tones.dtmf(digits, self._playout.rate))
