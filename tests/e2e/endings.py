@@ -366,6 +366,20 @@ async def the_bot_connects_and_says_nothing(lines: Lines) -> None:
     await phone.lost
 
 
+@ends("caller-hangup", early=True)
+async def the_bot_dials_back_when_the_caller_is_gone(lines: Lines) -> None:
+    phone = await place(lines.usual, Plan(dials=False))
+    call_id, runner = str(phone.call_id), lines.usual.runner
+    assert isinstance(runner, PlannedRunner)
+    await runner.until(lambda: any(each.body["id"] == call_id for each in runner.asked("/run")))
+    phone.hangup()
+    await lines.usual.until(lambda: "terminated" in lines.usual.kinds(phone))
+    [url] = [each.body["ws_url"] for each in runner.asked("/run") if each.body["id"] == call_id]
+    await runner._dial(call_id, url)
+    assert runner.dial_failures[-1].status == 404
+    await phone.lost
+
+
 @ends(waits=True)
 async def the_phone_says_nothing(lines: Lines) -> None:
     phone = await lines.strict.dial(handshake=b"")
