@@ -16,6 +16,9 @@ INSTALLED := .venv/installed
 WHEEL := .venv/wheel
 CONFIG ?= etc/pipecat-bridge.toml
 ARGS ?=
+# Tests mostly wait, for sockets and for processes that start: two at a time for each of two cores.
+# Each process has a reactor, descriptors and memory of its own. ARGS="-n 0" is one after the other.
+BESIDE := -n 4 --dist worksteal
 
 # NumPy works on 20 ms at a time here: threads of its own only get in the way.
 export OPENBLAS_NUM_THREADS := 1
@@ -34,8 +37,12 @@ run: $(INSTALLED) ## the daemon with its own runner, in the foreground (CONFIG=e
 	@$(BIN)/twistd --nodaemon --pidfile= pipecat-bridge --config $(CONFIG) $(ARGS)
 
 .PHONY: test
-test: $(INSTALLED) ## all tests, under pytest (ARGS="-k name")
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(INSTALLED) ## the tests, but not those of the tools (ARGS="-k name")
+	@$(BIN)/python -m pytest $(BESIDE) -m "not tools" $(ARGS)
+
+.PHONY: test-tools
+test-tools: $(INSTALLED) ## the tests of the soft phone and of the load generator
+	@$(BIN)/python -m pytest $(BESIDE) -m tools $(ARGS)
 
 .PHONY: trial
 trial: $(INSTALLED) ## the unit tests under Twisted's trial

@@ -39,6 +39,8 @@ from pipecat_bridge.wire.audiosocket import (
     encode,
 )
 
+pytestmark = pytest.mark.tools
+
 
 class Echo(Protocol):
     """Silence at once, then every message as it came; hangs up after the key ``#``."""

@@ -13,10 +13,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.load.bridge import BridgeError, scrape
 from pipecat_bridge.tools.load.command import add_arguments
+
+pytestmark = pytest.mark.tools
 
 
 def load(*words: str) -> subprocess.CompletedProcess[str]:

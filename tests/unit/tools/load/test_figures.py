@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.load import figures, report
@@ -11,6 +12,8 @@ from pipecat_bridge.tools.load.bots import Heard as HeardByBot
 from pipecat_bridge.tools.load.callers import Heard as HeardByCaller
 from pipecat_bridge.tools.load.calls import Role, call_id, duties, read_id
 from pipecat_bridge.tools.load.marks import LEAD, NUMBERS
+
+pytestmark = pytest.mark.tools
 
 
 def bot(call: int, mark: int, time: float, sample: int = 0) -> HeardByBot:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.tools.load.marks import EVERY, LEAD, NUMBERS, Ear, Speaker
+
+pytestmark = pytest.mark.tools
 
 CHUNKS = 60 * EVERY
 

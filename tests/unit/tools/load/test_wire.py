@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from google.protobuf.json_format import MessageToDict
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -9,6 +10,8 @@ from pipecat_bridge.tools.load import protobuf, websocket
 from pipecat_bridge.wire import frames
 from pipecat_bridge.wire.frames_pb2 import Frame
 from pipecat_bridge.wire.websocket import PlainFrames, server_frame
+
+pytestmark = pytest.mark.tools
 
 
 class ProtobufTests(SynchronousTestCase):

@@ -9,12 +9,15 @@ from pathlib import Path
 from unittest.mock import patch
 from uuid import UUID
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge import __version__, cli
 from pipecat_bridge.tools.phone import call
 from pipecat_bridge.tools.phone.daemon import configuration, free_ports
 from tests.unit.files import scratch
+
+pytestmark = pytest.mark.tools
 
 
 def run(*arguments: str) -> tuple[int, str, str]:

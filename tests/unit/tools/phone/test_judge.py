@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.phone.judge import grammar, listen, missing_words, words_of
+
+pytestmark = pytest.mark.tools
 
 
 class GrammarTests(SynchronousTestCase):

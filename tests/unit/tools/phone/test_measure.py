@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.phone.measure import Turn, heard_after, messages_after, silences, turns_of
 from pipecat_bridge.tools.phone.microphone import Samples, Utterance
 from pipecat_bridge.tools.phone.recording import Chunk, Span, Timeline
+
+pytestmark = pytest.mark.tools
 
 RATE = 8000
 

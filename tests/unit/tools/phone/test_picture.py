@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.phone.picture import Phrase, Sketch, draw, envelope
 from pipecat_bridge.tools.phone.recording import Span, Timeline
 from tests.unit.files import scratch
+
+pytestmark = pytest.mark.tools
 
 
 class EnvelopeTests(SynchronousTestCase):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.phone.measure import own_lateness, pace_of
 from pipecat_bridge.tools.phone.recording import Chunk, Recording, Timeline
+
+pytestmark = pytest.mark.tools
 
 RATE = 8000
 

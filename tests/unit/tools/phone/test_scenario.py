@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.phone.judge import missing_words
 from pipecat_bridge.tools.phone.scenario import ScenarioError, load
 from tests.unit.files import scratch
+
+pytestmark = pytest.mark.tools
 
 
 class PackagedTests(SynchronousTestCase):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.phone.script import Conversation, Cue, CueKind, Heard, Line
+
+pytestmark = pytest.mark.tools
 
 SAY, SPEAKS, FINISHED = CueKind.SAY, CueKind.BOT_SPEAKS, CueKind.BOT_FINISHED
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import numpy as np
+import pytest
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -15,6 +16,8 @@ from pipecat_bridge.tools.phone.microphone import Microphone
 from pipecat_bridge.tools.phone.recording import Chunk, Recording
 from pipecat_bridge.tools.phone.softphone import Ending, How, SoftPhone
 from pipecat_bridge.wire.audiosocket import AUDIO_RATES, Decoder, Kind, Message, encode
+
+pytestmark = pytest.mark.tools
 
 CALL_ID = UUID("00112233-4455-6677-8899-aabbccddeeff")
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.phone.microphone import Samples
 from pipecat_bridge.tools.phone.recording import Span
 from pipecat_bridge.tools.phone.speech import SpeechDetector, spans, trimmed
+
+pytestmark = pytest.mark.tools
 
 
 def sound(seconds: float, rate: int, rms: float = 3000.0) -> Samples:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
+import pytest
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -21,6 +22,8 @@ from pipecat_bridge.tools.phone.softphone import Ending
 from pipecat_bridge.tools.phone.speech import SpeechDetector
 from pipecat_bridge.tools.phone.talk import Talk
 from pipecat_bridge.wire.audiosocket import AUDIO_RATES, HANGUP, Decoder, encode
+
+pytestmark = pytest.mark.tools
 
 RATE = 8000
 EPOCH = 1_700_000_000.0

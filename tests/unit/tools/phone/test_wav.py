@@ -6,10 +6,13 @@ import wave
 from pathlib import Path
 
 import numpy as np
+import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.phone.wav import WavError, at_rate, read_wav, write_wav
 from tests.unit.files import scratch
+
+pytestmark = pytest.mark.tools
 
 
 class ReadTests(SynchronousTestCase):
