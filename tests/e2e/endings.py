@@ -290,7 +290,7 @@ async def the_bot_is_lost_and_another_one_too(lines: Lines) -> None:
     assert (phone.ended, phone.faults) == (HUNG_UP, [])
 
 
-@ends("bot-hangup")
+@ends("bot-hangup", waits=True)
 async def the_bot_is_lost_and_no_other_comes(lines: Lines) -> None:
     it = lines.restarting
     phone, bot = await talk(it)
