@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -9,13 +10,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 from uuid import UUID
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as _reactor
 
+from pipecat_bridge.workers.worker import COMMAND
 from tests.e2e.test_drain import SETTINGS, TWIST, TWISTD, Daemon
 from tests.e2e.workers_line import alive, free_pair, new_id, soon, workers_line
 
@@ -68,9 +71,47 @@ async def test_a_worker_that_dies_loses_its_calls_only_and_comes_back() -> None:
         assert kept.gaps(0.5) == []
 
 
+GATED = """
+import fcntl, sys
+if {module!r} in sys.orig_argv:
+    with open({gate!r}) as gate:
+        fcntl.flock(gate, fcntl.LOCK_SH)
+"""
+"""What a worker does first: it waits until nobody holds the lock."""
+
+
+class Gate:
+    """Workers that are started again begin no sooner than it is open."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "gate"
+        self._file: IO[str] = path.open("w")
+        customize = GATED.format(module=COMMAND[-1], gate=str(path))
+        (folder / "sitecustomize.py").write_text(customize, "utf-8")
+        paths = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.command = ["env", f"PYTHONPATH={os.pathsep.join(paths)}", *TWISTD]
+
+    def shut(self) -> None:
+        """Let none begin."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def open(self) -> None:
+        """Let those begin that wait, and all later ones."""
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """A gate, open."""
+    it = Gate(tmp_path)
+    with it._file:
+        yield it
+
+
 @ensureDeferred
-async def test_while_no_worker_runs_phones_and_requests_wait() -> None:
-    async with workers_line() as it:
+async def test_while_no_worker_runs_phones_and_requests_wait(gate: Gate) -> None:
+    async with workers_line("audiosocket.handshake_timeout=60", command=gate.command) as it:
+        gate.shut()
         for worker in (1, 2):
             os.kill(it.pid(worker), signal.SIGKILL)
         await it.said("starts again in 0.5 s", 2)
@@ -82,6 +123,7 @@ async def test_while_no_worker_runs_phones_and_requests_wait() -> None:
         assert (await it.metrics())["pipecat_bridge_workers"] == 0
         call_id = new_id()
         phone = await it.dial()
+        gate.open()
         asked = {"metadata": {"caller": "1"}}
         assert (await it.api("PUT", f"/v1/calls/{call_id}", json=asked))[0] == 201
         other, _ = await it.talk(call_id=UUID(call_id))
@@ -91,8 +133,9 @@ async def test_while_no_worker_runs_phones_and_requests_wait() -> None:
 
 
 @ensureDeferred
-async def test_they_do_not_wait_for_ever() -> None:
-    async with workers_line("audiosocket.handshake_timeout=0.1") as it:
+async def test_they_do_not_wait_for_ever(gate: Gate) -> None:
+    async with workers_line("audiosocket.handshake_timeout=0.1", command=gate.command) as it:
+        gate.shut()
         for worker in (1, 2):
             os.kill(it.pid(worker), signal.SIGKILL)
         await it.said("starts again in 0.5 s", 2)
@@ -105,6 +148,7 @@ async def test_they_do_not_wait_for_ever() -> None:
         assert await it.api("PUT", path, json={}) == (503, {"error": "no worker runs: try again"})
         response = await it.request("GET", f"{path}/variables/TOPIC")
         assert (response.code, await response.content()) == (503, b"")
+        gate.open()
 
 
 @ensureDeferred
