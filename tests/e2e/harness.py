@@ -57,8 +57,9 @@ class Line(Watched):
         """A call whose bot, the runner's double, is there and ready, as the daemon knows."""
         phone = await self.dial(**options)
         call_id = str(phone.call_id)
+        await self.until(lambda: {"ready", "terminated"} & set(self.kinds(phone)))
+        assert "ready" in self.kinds(phone), self.record(phone)["reason"]
         await self.runner.until(lambda: call_id in self.runner.bots)
-        await self.until(lambda: "ready" in self.kinds(phone))
         return phone, self.runner.bots[call_id]
 
     def record(self, phone: StrictAsterisk) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from tests.e2e.harness import Line, line, reactor
 from tests.unit.bot_side import warnings
 
 MODES = ("dialback", "dial")
-SOON = "runner.attempt_timeout=1"
 WARY = ("runner.breaker_failures=2", "runner.breaker_delay=0.2")
 """Options of a pool whose runners are left alone soon, and for a short time."""
 
@@ -71,7 +70,7 @@ def make(mode: str, clock: Any = reactor, **options: Any) -> RunnerDouble:
 
 def pool(*runners: RunnerDouble, settings: tuple[str, ...] = ()) -> Any:
     """A daemon in front of them."""
-    return line("runner.disconnect_grace=0.1", SOON, *settings, runner=Runners(*runners))  # type: ignore[arg-type]
+    return line("runner.disconnect_grace=0.1", *settings, runner=Runners(*runners))  # type: ignore[arg-type]
 
 
 async def talk(it: Line, count: int) -> list[tuple[StrictAsterisk, Any]]:
