@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_twisted import ensureDeferred
 
-from tests.e2e.harness import line, sleep
+from tests.e2e.harness import line
 
 
 @ensureDeferred
@@ -13,12 +13,10 @@ async def test_a_call_begins_talks_and_ends():
         phone, bot = await it.talk()
         phone.start_audio()
         await bot.until(lambda: len(bot.audio) > 20)
-        await sleep(0.2)
         phone.hangup()
         record = await it.ended(phone)
         assert record["outcome"] == "caller-hangup"
         assert bot.faults == []
         assert phone.faults == []
-        print(record)
         await it.runner.until(lambda: it.runner.asked("/stop"))
         assert len(it.runner.asked("/stop")) == 1
