@@ -99,9 +99,9 @@ def _is_ours_under_way(thing: object) -> bool:
 async def settled(lines: Lines, before: Held | None = None) -> Held:
     """What is held when late closes are through: no more than `before`, or else no call's things.
 
-    Connections to runners that wait to be used again are closed. After 5 s it is what it is.
+    Connections to runners that wait to be used again are closed. After a minute it is what it is.
     """
-    for _ in range(50):
+    for _ in range(600):
         for each in lines:
             await each.bridge.runner.connections.closeCachedConnections()
         await sleep(0.1)
@@ -155,7 +155,6 @@ def check_log(lines: list[Logged]) -> None:
     [(call_id, most)] = count.most_common(1)
     assert most <= MOST_LINES, [line.text for line in lines if line.call_id == call_id]
     assert without_call < CALLS, without_call
-    assert without_call < CALLS
 
 
 @ensureDeferred
@@ -200,8 +199,8 @@ async def test_a_call_leaves_memory_without_a_garbage_collection() -> None:
         gc.disable()
         try:
             await end_calls(them, endings * 2)
-            for _ in range(100):
-                await sleep(0.05)
+            for _ in range(600):
+                await sleep(0.1)
                 if not of_calls(held()):
                     break
             assert of_calls(held()) == set()

@@ -52,7 +52,7 @@ class FakeCall:
             f.audio.audio for f in self.frames[since:] if f.WhichOneof("frame") == "audio"
         )
 
-    async def until(self, condition: Callable[[], Any], timeout: float = 20.0) -> Any:
+    async def until(self, condition: Callable[[], Any], timeout: float = 120.0) -> Any:
         """Wait until `condition()` is true, looking at every frame that comes."""
         async with asyncio.timeout(timeout):
             while not (result := condition()):

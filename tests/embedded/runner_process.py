@@ -51,7 +51,7 @@ class RunnerProcess:
         if self.process.returncode is None:
             assert self.process.stdin is not None
             self.process.stdin.close()
-        await asyncio.wait_for(self.process.wait(), 10)
+        await asyncio.wait_for(self.process.wait(), 60)
         await self._reader
         if error is not None:
             print("the runner's log:", *self.log, sep="\n")
@@ -69,7 +69,7 @@ class RunnerProcess:
 
     async def until_idle(self) -> None:
         """Wait until the runner has no calls left."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await self.get("/health"))["calls"]:
                 await asyncio.sleep(0.02)
 

@@ -34,7 +34,10 @@ async def _twenty_calls() -> None:
             await _one_call(calls, bridge, f"c{number}", ending)
             bridge.calls.clear()
         assert len(calls) == 0
-        assert await _alive() == before
+        for _ in range(100):
+            if (after := await _alive()) == before:
+                break
+        assert after == before
 
 
 async def _one_call(calls: Calls, bridge: FakeBridge, name: str, ending: str) -> None:
@@ -45,7 +48,7 @@ async def _one_call(calls: Calls, bridge: FakeBridge, name: str, ending: str) ->
         await call.until(lambda: call.audio())
         await _end(calls, name, call, ending)
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(calls):
                 await asyncio.sleep(0.01)
     finally:

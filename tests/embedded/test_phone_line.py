@@ -90,7 +90,7 @@ class Output(BaseOutputTransport):
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -116,12 +116,12 @@ class PipelineTestCase(unittest.IsolatedAsyncioTestCase):
             started.set()
 
         self.running = asyncio.create_task(runner.run())
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), 60)
 
     async def asyncTearDown(self) -> None:
         self.output.gate.set()
         await self.worker.cancel()
-        await asyncio.wait_for(self.running, 10)
+        await asyncio.wait_for(self.running, 60)
 
     async def tell_call(self, **told: Any) -> None:
         await self.input.receive("client-message", {"t": "call-metadata", "d": told})

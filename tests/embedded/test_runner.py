@@ -164,7 +164,7 @@ async def _ended_by(number: signal.Signals | None) -> None:
             runner.process.stdin.close()
         else:
             runner.process.send_signal(number)
-        assert await asyncio.wait_for(runner.process.wait(), 5) == 0
+        assert await asyncio.wait_for(runner.process.wait(), 60) == 0
         await asyncio.gather(*(call.until_closed() for call in calls))
     ended = re.compile(r"call=c[12] ended: the runner is shutting down$")
     assert sum(bool(ended.search(line)) for line in runner.log) == 2
