@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import pytest_twisted
-import treq
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-from autobahn.websocket.types import ConnectionDeny
-from twisted.internet import reactor, task
-from twisted.internet.defer import Deferred
+from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory, Protocol
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseNeverReceived
 
 from tests.doubles import protobuf
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.bot import BotDouble
-from tests.doubles.bot_socket import DialError
-from tests.doubles.runner import RunnerDouble
 from tests.doubles.watch import Watched
 
 FRAME = b"\x10\x01\x40" + bytes(320)
@@ -43,16 +36,12 @@ class Server(Protocol, Watched):
 
 
 class Bridge(WebSocketServerProtocol, Watched):
-    """A WebSocket server that keeps what came, and refuses paths under /refused."""
+    """A WebSocket server that keeps what came."""
 
     def __init__(self) -> None:
         super().__init__()
         self.frames: list[protobuf.Decoded] = []
         self.clean: bool | None = None
-
-    def onConnect(self, request: Any) -> None:
-        if request.path.startswith("/refused"):
-            raise ConnectionDeny(409, "already connected")
 
     def onOpen(self) -> None:
         self.factory.bridges.append(self)
@@ -132,15 +121,6 @@ async def test_hangup_is_fin_and_reset_is_rst() -> None:
         await port.stopListening()
 
 
-@pytest_twisted.ensureDeferred
-async def test_calls_from_another_address() -> None:
-    asterisk, server, port = await asterisk_and_server(bind="127.0.0.2")
-    assert server.transport.getPeer().host == "127.0.0.2"
-    asterisk.hangup()
-    await server.until(lambda: server.reason)
-    await port.stopListening()
-
-
 async def bridge_port() -> tuple[Any, WebSocketServerFactory, str]:
     factory = WebSocketServerFactory("ws://127.0.0.1", reactor=reactor)
     factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
@@ -165,89 +145,4 @@ async def test_bot_on_two_sockets() -> None:
     await out.until(lambda: out.clean is not None)
     assert (into.clean, out.clean) == (True, True)
     await bot.until(lambda: not bot.sockets)
-    await port.stopListening()
-
-
-@pytest_twisted.ensureDeferred
-async def test_bot_is_refused_and_dies() -> None:
-    port, factory, url = await bridge_port()
-    bot = BotDouble(reactor, receive_buffer=4096)
-    with pytest.raises(DialError) as refused:
-        await bot.dial(f"{url}/refused")
-    assert refused.value.status == 409
-    await bot.dial(f"{url}/7/ws")
-    [bridge] = factory.bridges
-    bot.die()
-    await bridge.until(lambda: bridge.clean is not None)
-    assert bridge.clean is False
-    await port.stopListening()
-
-
-def body(url: str) -> dict[str, str]:
-    return {"id": "7", "ws_url": f"{url}/7/ws"}
-
-
-@pytest.mark.parametrize(("sockets", "dial_first"), [("both", False), (None, True)])
-@pytest_twisted.ensureDeferred
-async def test_runner_dials_back_and_counts_connections(sockets: Any, dial_first: bool) -> None:
-    port, factory, url = await bridge_port()
-    pool = HTTPConnectionPool(reactor)
-    client = treq.client.HTTPClient(Agent(reactor, pool=pool))
-    runner = RunnerDouble(reactor, sockets=sockets, dial_first=dial_first)
-    await runner.listen()
-    for _ in range(3):
-        await (await client.get(f"{runner.url}/health")).content()
-    answer = await client.post(f"{runner.url}/run", json=body(url))
-    assert await answer.json() == {"status": "ok", "id": "7"}
-    expected = 2 if sockets else 1
-    await runner.until(lambda: len(factory.bridges) == expected)
-    bot = runner.bots["7"]
-    assert bot.sockets.keys() == ({"input", "output"} if sockets else {None})
-    stopped = await client.post(f"{runner.url}/stop", params={"id": "7"})
-    assert (stopped.code, runner.connections) == (200, 1)
-    await stopped.content()
-    await bot.until(lambda: not bot.sockets)
-    await runner.shut()
-    assert (runner.dial_failures, runner.open_connections) == ([], 0)
-    await pool.closeCachedConnections()
-    await port.stopListening()
-
-
-@pytest_twisted.ensureDeferred
-async def test_runner_shuts_with_hanging_requests() -> None:
-    runner = RunnerDouble(reactor, answers=["hang"])
-    await runner.listen()
-    asked: Deferred[Any] = treq.post(f"{runner.url}/run", json=body("ws://x"), persistent=False)
-    await runner.until(lambda: runner.asked("/run"))
-    await runner.shut()
-    with pytest.raises(ResponseNeverReceived):
-        await asked
-
-
-@pytest_twisted.ensureDeferred
-async def test_runner_shuts_before_and_while_its_bot_dials() -> None:
-    silent = await listen(Factory.forProtocol(Protocol))  # accepts, and never answers
-    url = f"ws://127.0.0.1:{silent.getHost().port}"
-    for delay, turns in ((60.0, 0), (0.0, 1), (0.0, 2), (0.0, 3), (0.0, 5)):
-        runner = RunnerDouble(reactor, sockets=None, dial_delay=delay)
-        await runner.listen()
-        await (await treq.post(f"{runner.url}/run", json=body(url), persistent=False)).content()
-        for _ in range(turns):
-            await task.deferLater(reactor, 0)
-        await runner.shut()
-        await runner.until(lambda runner=runner: len(runner.dial_failures) == len(runner.bots))
-        assert runner.open_connections == 0
-    await silent.stopListening()
-
-
-@pytest_twisted.ensureDeferred
-async def test_runner_tells_of_a_dial_that_fails() -> None:
-    port, _, url = await bridge_port()
-    runner = RunnerDouble(reactor, sockets=None)
-    await runner.listen()
-    request = {"id": "7", "ws_url": f"{url}/refused"}
-    await (await treq.post(f"{runner.url}/run", json=request, persistent=False)).content()
-    await runner.until(lambda: runner.dial_failures)
-    assert runner.dial_failures[0].status == 409
-    await runner.shut()
     await port.stopListening()

@@ -222,19 +222,6 @@ class RuleTests(LinkedCase):
         asterisk = self.call(release="22.7", rate=16000)
         self.assertEqual(asterisk.kind, 0x12)
 
-    def test_faults_under_stringtransport(self) -> None:
-        clock = Clock()
-        transport = StringTransport()
-        asterisk = StrictAsterisk(clock, call_id=CALL_ID)
-        asterisk.makeConnection(transport)
-        self.assertEqual(transport.value(), message(0x01, CALL_ID.bytes))
-        asterisk.dataReceived(FRAME[:10])
-        clock.advance(0.05)
-        self.assertEqual(asterisk.faults, ["a gap of more than 5 ms inside a message"])
-        self.assertTrue(transport.disconnecting)
-        asterisk.connectionLost(Failure(ConnectionLost()))
-        self.assertEqual(len(asterisk.faults), 1)
-
 
 class SendingTests(LinkedCase):
     def sent_at(self) -> list[float]:
@@ -243,11 +230,6 @@ class SendingTests(LinkedCase):
     def test_uuid_comes_first_and_once(self) -> None:
         self.call()
         self.assertEqual(self.server.data, message(0x01, CALL_ID.bytes))
-
-    def test_other_handshakes(self) -> None:
-        for handshake in (b"", b"GET / HTTP/1.1\r\n\r\n"):
-            self.call(handshake=handshake)
-            self.assertEqual(self.server.data, handshake)
 
     def test_audio_on_absolute_deadlines(self) -> None:
         asterisk = self.call()
@@ -266,35 +248,6 @@ class SendingTests(LinkedCase):
         self.assertApproximates(min(spaces), 0.013, 0.0006)
         self.assertApproximates(max(spaces), 0.027, 0.0006)
         self.assertAlmostEqual(sum(spaces) / len(spaces), 0.02, 4)
-
-    def test_source_ends_with_a_short_frame(self) -> None:
-        asterisk = self.call()
-        done = asterisk.start_audio([bytes(320), bytes(42)])
-        turn(self.clock, 0.05)
-        self.successResultOf(done)
-        self.assertEqual(
-            self.server.data[19:], message(0x10, bytes(320)) + message(0x10, bytes(42))
-        )
-
-    def test_g711_and_every_kind(self) -> None:
-        for kind in RATES:
-            asterisk = self.call(kind=kind)
-            asterisk.send_audio(b"\xff" * 160)
-            turn(self.clock, 0.001)
-            self.assertEqual(self.server.data[19:], message(kind, b"\xff" * 160))
-
-    def test_hold_sends_nothing_and_takes_nothing(self) -> None:
-        asterisk = self.call()
-        payloads = [bytes((number,)) * 320 for number in range(20)]
-        asterisk.start_audio(payloads)
-        turn(self.clock, 0.1)
-        asterisk.hold()
-        before = len(asterisk.sent)
-        turn(self.clock, 1.0)
-        self.assertEqual(len(asterisk.sent), before)
-        asterisk.resume()
-        turn(self.clock, 1.0)
-        self.assertEqual([frame.payload for frame in asterisk.sent], payloads)
 
     def test_dtmf_holds_the_audio_and_comes_at_release(self) -> None:
         asterisk = self.call()
@@ -333,40 +286,6 @@ class SendingTests(LinkedCase):
         self.assertIsInstance(self.server.lost.value, ConnectionLost)
         self.assertEqual((asterisk.faults, asterisk.ended), ([], "reset"))
 
-    def test_asterisk_that_does_not_read(self) -> None:
-        asterisk = self.call()
-        asterisk.stop_reading()
-        self.say(*repeat(FRAME, 20))
-        self.assertEqual((asterisk.frames, self.transport.waiting), ([], 20 * len(FRAME)))
-        asterisk.start_reading()
-        turn(self.clock, 0.001)
-        self.assertEqual(len(asterisk.frames), 20)
-        self.assert_lives(asterisk)
-
-
-class MeasurementTests(LinkedCase):
-    def test_spacing_gaps_and_pcm(self) -> None:
-        asterisk = self.call()
-        for pause in (0.02, 0.02, 0.06, 0.02):
-            self.say(FRAME, gap=pause)
-        self.assertEqual([round(space, 3) for space in asterisk.spacing()], [0.02, 0.02, 0.06])
-        [(when, seconds)] = asterisk.gaps()
-        self.assertAlmostEqual(when, asterisk.frames[2].at)
-        self.assertAlmostEqual(seconds, 0.06)
-        self.assertEqual(asterisk.pcm(), FRAME[3:] * 4)
-
-    def test_until(self) -> None:
-        asterisk = self.call()
-        two = asterisk.until(lambda: len(asterisk.frames) >= 2)
-        three = asterisk.until(lambda: len(asterisk.frames) >= 3)
-        self.say(FRAME)
-        self.assertNoResult(two)
-        self.say(FRAME)
-        self.successResultOf(two)
-        self.say(HANGUP)
-        turn(self.clock, 0.01)
-        self.failureResultOf(three, AssertionError)
-
 
 class FarEndTests(SynchronousTestCase):
     def setUp(self) -> None:
@@ -384,13 +303,6 @@ class FarEndTests(SynchronousTestCase):
         [(when, seconds)] = self.far_end.holes
         self.assertAlmostEqual(when, 0.04)
         self.assertAlmostEqual(seconds, 0.025)
-
-    def test_lead_is_what_waits(self) -> None:
-        for _ in range(4):
-            self.far_end.arrive(1.0, 0.02)
-        self.assertEqual(self.far_end.lead_max, 3)
-        self.assertEqual(self.far_end.lead(1.041), 1)
-        self.assertEqual(self.far_end.lead(2.0), 0)
 
     def test_the_97th_waiting_frame_loses_64(self) -> None:
         for _ in range(97):  # one plays, 96 wait
