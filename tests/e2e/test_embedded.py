@@ -60,11 +60,11 @@ def alive(pid: int) -> bool:
 
 async def soon(condition: Any) -> None:
     """Wait for what only the log tells."""
-    for _ in range(1000):
+    for _ in range(6000):
         if condition():
             return
         await sleep(0.01)
-    raise AssertionError("the awaited did not happen within 10 s")
+    raise AssertionError("the awaited did not happen within a minute")
 
 
 async def healthy(url: str) -> bool:

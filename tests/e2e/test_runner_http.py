@@ -211,7 +211,7 @@ async def test_a_runner_that_dials_back_too_late_is_refused() -> None:
 
 @ensureDeferred
 async def test_a_late_or_odd_answer_does_not_end_a_call_that_talks() -> None:
-    async with line("runner.request_timeout=0.3", answers=["hang"]) as it:
+    async with line("runner.request_timeout=2", answers=["hang"]) as it:
         phone = await it.dial()
         await it.runner.until(lambda: it.runner.asked("/run"))
         bot = it.runner.bots["by hand"] = BotDouble(reactor)
