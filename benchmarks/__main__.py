@@ -25,7 +25,7 @@ from pipecat_bridge.tools.load.callers import Plan
 from pipecat_bridge.tools.load.command import processors
 from pipecat_bridge.tools.load.run import Course, run
 from pipecat_bridge.tools.load.runner import Runner
-from pipecat_bridge.tools.load.worker import Worker
+from pipecat_bridge.tools.load.worker import LoadProcess
 
 Result = dict[str, Any]
 
@@ -153,7 +153,7 @@ class Bench:
     ) -> Result:
         tell(f"{name}:")
         sizes = self.sizes
-        runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=self._cpus[1])
+        runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=self._cpus[1])
         try:
             url = f"http://127.0.0.1:{runner.ask('port')}"
             started = BRIDGES[bridge](url, self._folder / f"{bridge}.log", self._cpus[0])

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.bridges import today
 from pipecat_bridge.tools.load.callers import Callers, Plan
 from pipecat_bridge.tools.load.runner import Runner
-from pipecat_bridge.tools.load.worker import Worker
+from pipecat_bridge.tools.load.worker import LoadProcess
 
 AT_ONCE = 50
 LENGTH = 0.5
@@ -24,13 +24,13 @@ def measure(
 ) -> dict[str, Any]:
     """Place `calls` calls; memory, blocks of it and descriptors of the daemon over time."""
     report(f"{calls} calls of {LENGTH:g} s, {AT_ONCE} at once")
-    runner = Worker(Runner, "127.0.0.1", 0, 2, cpu=cpus[1])
+    runner = LoadProcess(Runner, "127.0.0.1", 0, 2, cpu=cpus[1])
     try:
         bridge = today(f"http://127.0.0.1:{runner.ask('port')}", folder / "churn.log", cpus[0])
         try:
             bridge.wait()
             plan = Plan(bridge.host, bridge.port, AT_ONCE, length=LENGTH)
-            callers = Worker(Callers, plan, cpu=cpus[1])
+            callers = LoadProcess(Callers, plan, cpu=cpus[1])
             try:
                 rows = _watch(calls, callers, bridge)
                 placed = callers.ask("status")["dialled"]
@@ -45,7 +45,7 @@ def measure(
     return {"calls": calls, "rows": rows}
 
 
-def _watch(calls: int, callers: Worker[Callers], bridge: Any) -> list[dict[str, float]]:
+def _watch(calls: int, callers: LoadProcess[Callers], bridge: Any) -> list[dict[str, float]]:
     callers.ask("dial")
     rows = [_row(0, bridge)]
     done = 0

@@ -22,7 +22,7 @@ from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load.bridge import Started
 from pipecat_bridge.tools.load.callers import Callers, Plan
 from pipecat_bridge.tools.load.runner import Runner
-from pipecat_bridge.tools.load.worker import Worker
+from pipecat_bridge.tools.load.worker import LoadProcess
 
 RATE: Final = 250
 SETTLE: Final = 5.0
@@ -82,13 +82,13 @@ def measure(
 def _profile(
     bridge: str, calls: int, seconds: int, folder: Path, cpus: tuple[int | None, int | None]
 ) -> Profile:
-    runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=cpus[1])
+    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=cpus[1])
     try:
         url = f"http://127.0.0.1:{runner.ask('port')}"
         started = BRIDGES[bridge](url, folder / f"profile-{bridge}.log", cpus[0])
         try:
             started.wait()
-            callers = Worker(Callers, Plan(started.host, started.port, calls), cpu=cpus[1])
+            callers = LoadProcess(Callers, Plan(started.host, started.port, calls), cpu=cpus[1])
             try:
                 callers.ask("dial")
                 time.sleep(calls / 50 + SETTLE)

@@ -18,7 +18,7 @@ from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load.bridge import Started
 from pipecat_bridge.tools.load.callers import Callers, Plan
 from pipecat_bridge.tools.load.runner import Runner
-from pipecat_bridge.tools.load.worker import Worker
+from pipecat_bridge.tools.load.worker import LoadProcess
 
 SETTLE = 3.0
 
@@ -28,7 +28,7 @@ class Side(NamedTuple):
 
     name: str
     bridge: Started
-    callers: Worker[Callers]
+    callers: LoadProcess[Callers]
 
 
 def compare(
@@ -69,13 +69,13 @@ def compare(
 def _side(
     stack: ExitStack, name: str, calls: int, folder: Path, cpus: tuple[int | None, int | None]
 ) -> Side:
-    runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=cpus[1])
+    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=cpus[1])
     stack.callback(runner.end)
     url = f"http://127.0.0.1:{runner.ask('port')}"
     bridge = BRIDGES[name](url, folder / f"{name}.log", cpus[0])
     stack.callback(bridge.stop)
     bridge.wait()
-    callers = Worker(Callers, Plan(bridge.host, bridge.port, calls), cpu=cpus[1])
+    callers = LoadProcess(Callers, Plan(bridge.host, bridge.port, calls), cpu=cpus[1])
     stack.callback(callers.end)
     return Side(name, bridge, callers)
 

@@ -22,7 +22,7 @@ from pipecat_bridge.tools.load.bridge import Started, daemon
 from pipecat_bridge.tools.load.callers import Callers, Plan
 from pipecat_bridge.tools.load.run import Course, run
 from pipecat_bridge.tools.load.runner import Runner
-from pipecat_bridge.tools.load.worker import Worker
+from pipecat_bridge.tools.load.worker import LoadProcess
 
 GOALS: Final = {"to_bot_ms": 6.0, "to_caller_ms": 70.0, "pace": 2.0}
 """Milliseconds at p99 that a load must keep; and every call must be up, without a frame lost."""
@@ -39,7 +39,7 @@ class Side(NamedTuple):
     workers: int
     calls: int
     bridge: Started
-    callers: Worker[Callers]
+    callers: LoadProcess[Callers]
 
 
 def measure(
@@ -56,7 +56,7 @@ def measure(
     return result
 
 
-def _start(workers: int, runner: Worker[Runner], log: Path, cpus: Sequence[int]) -> Started:
+def _start(workers: int, runner: LoadProcess[Runner], log: Path, cpus: Sequence[int]) -> Started:
     settings = [f"service.workers={workers}"]
     bridge = daemon(f"http://127.0.0.1:{runner.ask('port')}", log, None, settings)
     if cpus:
@@ -82,13 +82,13 @@ def _costs(
     with ExitStack() as stack:
         sides = []
         for workers in COUNTS:
-            runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=other)
+            runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=other)
             stack.callback(runner.end)
             bridge = _start(workers, runner, folder / f"workers-{workers}.log", cpus)
             stack.callback(bridge.stop)
             _wait(bridge, workers)
             plan = Plan(bridge.host, bridge.port, calls * workers)
-            callers = Worker(Callers, plan, cpu=other)
+            callers = LoadProcess(Callers, plan, cpu=other)
             stack.callback(callers.end)
             sides.append(Side(workers, plan.calls, bridge, callers))
         for side in sides:
@@ -165,7 +165,7 @@ def _run(
     workers: int, calls: int, course: Course, folder: Path, usable: Sequence[int], tell: Tell
 ) -> dict[str, Any]:
     callers, bots = usable[-2], usable[-1]
-    runner = Worker(Runner, "127.0.0.1", 0, 1, cpu=bots)
+    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=bots)
     try:
         log = folder / f"climb-{workers}-{calls}.log"
         bridge = _start(workers, runner, log, usable[:workers])

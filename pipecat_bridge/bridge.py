@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call.registry import Calls
-from pipecat_bridge.contracts import Answer
+from pipecat_bridge.contracts import AnswerCall
 from pipecat_bridge.events.events import EventLog, Events
 from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.net.descriptors import EXHAUSTED_HELP, Descriptors, limit
@@ -23,7 +23,7 @@ from pipecat_bridge.options import Options
 from pipecat_bridge.runner.pool.address import RunnerAddress, without_secrets
 from pipecat_bridge.runner.side import RunnerSide
 from pipecat_bridge.web.api import api_site
-from pipecat_bridge.web.health import Health
+from pipecat_bridge.web.health import ProcessHealth
 from pipecat_bridge.web.metrics import CallCollector, RunnerCollector, registry
 
 
@@ -49,7 +49,7 @@ class PhoneSide(Protocol):
         """Start and stop with `parent`."""
 
 
-MakePhoneSide = Callable[[Answer, FrameClock], PhoneSide]
+MakePhoneSide = Callable[[AnswerCall, FrameClock], PhoneSide]
 """Makes a phone side, whose calls are made by the first argument, on the bridge's clock."""
 
 
@@ -81,7 +81,7 @@ class Bridge(Daemon):
         self.descriptors.setServiceParent(self)
         self.runner = RunnerSide(reactor, options, self.descriptors, now, bots, runner_address)
         self.calls = Calls(self.runner.bots, self.events, reactor, options.calls, options.bot_audio)
-        self.health = Health(reactor)
+        self.health = ProcessHealth(reactor)
         self.health.setServiceParent(self)
         self.phones = phones(self.calls.answer, self.clock)
         self.api = api(self._site())

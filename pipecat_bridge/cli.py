@@ -22,7 +22,7 @@ broke, or when a file cannot be used; 2 for wrong arguments; 130 when interrupte
 before the call. A bot is heard if its sound is above -42 dB, the level of speech, for 50 ms."""
 
 
-class Command(NamedTuple):
+class Subcommand(NamedTuple):
     """A subcommand: what it is called, what it does, its arguments, and its body.
 
     `run` takes the parsed arguments and returns the exit status; it imports what it needs.
@@ -78,10 +78,10 @@ def _call_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _call(arguments: argparse.Namespace) -> int:
-    from pipecat_bridge.tools.phone.call import CallOptions, run
+    from pipecat_bridge.tools.phone.call import PlacedCall, run
 
     host, port = arguments.address
-    options = CallOptions(
+    options = PlacedCall(
         host,
         port,
         arguments.uuid or uuid4(),
@@ -173,11 +173,11 @@ def _seconds(text: str) -> float:
 
 
 COMMANDS = (
-    Command("call", "place one call to a bridge, without a phone", _call_arguments, _call),
-    Command("demo", "start a bridge and carry one spoken call", _demo_arguments, _demo),
-    Command("load", "place many calls at once and measure the bridge", _load_arguments, _load),
-    Command("check", "check a configuration file and the environment", _check_arguments, _check),
-    Command("version", "print the version", _no_arguments, _version),
+    Subcommand("call", "place one call to a bridge, without a phone", _call_arguments, _call),
+    Subcommand("demo", "start a bridge and carry one spoken call", _demo_arguments, _demo),
+    Subcommand("load", "place many calls at once and measure the bridge", _load_arguments, _load),
+    Subcommand("check", "check a configuration file and the environment", _check_arguments, _check),
+    Subcommand("version", "print the version", _no_arguments, _version),
 )
 
 

@@ -90,7 +90,7 @@ class PhoneListener(Protocol):
         """Something is wrong with the phone, and the call goes on. Called each time it is seen."""
 
 
-Answer = Callable[[str, Phone], PhoneListener | None]
+AnswerCall = Callable[[str, Phone], PhoneListener | None]
 """Makes a call of a phone, by the call's id. None: the call is refused."""
 
 

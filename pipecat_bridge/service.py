@@ -16,7 +16,7 @@ from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.server import AudioSocketServer
 from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.config.load import ConfigError, load_options
-from pipecat_bridge.contracts import Answer
+from pipecat_bridge.contracts import AnswerCall
 from pipecat_bridge.net.daemon import Daemon
 from pipecat_bridge.net.json_log import write_json
 from pipecat_bridge.net.listener import Listener
@@ -69,7 +69,7 @@ def make_bridge(
 ) -> Bridge:
     """A bridge that listens where its options say. `now` is the monotonic clock of all audio."""
 
-    def phones(answer: Answer, clock: FrameClock) -> AudioSocketServer:
+    def phones(answer: AnswerCall, clock: FrameClock) -> AudioSocketServer:
         listen = partial(Listener, reactor, options.audiosocket.listen)
         return AudioSocketServer(reactor, options, answer, clock, now, listen)
 

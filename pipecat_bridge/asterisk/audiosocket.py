@@ -15,17 +15,17 @@ from pipecat_bridge.asterisk.caller_format import CallerFormat
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import Line, LineOptions
 from pipecat_bridge.audio.frame import frame_bytes
-from pipecat_bridge.contracts import Answer, PhoneEnd
+from pipecat_bridge.contracts import AnswerCall, PhoneEnd
 from pipecat_bridge.net.transport import EagerTransport, bound_send_buffer
 from pipecat_bridge.wire.audiosocket import (
     AUDIO_8K,
     AUDIO_RATES,
     ERROR,
     HANGUP,
+    AudioSocketMessage,
     DecodeError,
     Decoder,
     Kind,
-    Message,
     audio_header,
 )
 
@@ -54,7 +54,7 @@ class AudioSocketConnection(Protocol):
 
     def __init__(
         self,
-        answer: Answer,
+        answer: AnswerCall,
         clock: FrameClock,
         reactor: IReactorTime,
         options: LineOptions,
@@ -119,7 +119,7 @@ class AudioSocketConnection(Protocol):
 
     # What Asterisk says
 
-    def _receive(self, messages: list[Message]) -> None:
+    def _receive(self, messages: list[AudioSocketMessage]) -> None:
         line = self.line
         for kind, payload in messages:
             if line.closed:

@@ -16,7 +16,7 @@ from pipecat_bridge.asterisk.caller_audio import CallerAudio
 from pipecat_bridge.audio.frame import FRAME
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import (
-    Answer,
+    AnswerCall,
     AudioSink,
     PhoneCodec,
     PhoneEnd,
@@ -81,7 +81,7 @@ class Line:
     def __init__(
         self,
         wire: Wire,
-        answer: Answer,
+        answer: AnswerCall,
         pace: Pace,
         options: LineOptions,
         now: Callable[[], float],

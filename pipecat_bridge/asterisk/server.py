@@ -14,7 +14,7 @@ from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import LineOptions
 from pipecat_bridge.asterisk.networks import Networks
-from pipecat_bridge.contracts import Answer
+from pipecat_bridge.contracts import AnswerCall
 from pipecat_bridge.net.listener import Listen
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
@@ -30,7 +30,7 @@ class AudioSocketServer(MultiService):
         self,
         reactor: Any,
         options: Options,
-        answer: Answer,
+        answer: AnswerCall,
         clock: FrameClock,
         now: Callable[[], float],
         listen: Listen,

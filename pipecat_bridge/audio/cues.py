@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from pipecat_bridge.audio.hold import Loop
+from pipecat_bridge.audio.hold import HoldLoop
 from pipecat_bridge.audio.resample import make_resampler
 
 MAX_MARKS = 1000
@@ -26,7 +26,7 @@ class Cues:
         self._frame_bytes = frame_bytes
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
         self._tones: deque[bytes] = deque()
-        self.music: Loop | None = None
+        self.music: HoldLoop | None = None
 
     def __bool__(self) -> bool:
         return self.waiting or self.music is not None

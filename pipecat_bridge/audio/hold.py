@@ -15,14 +15,14 @@ PIECE = FRAME
 """Seconds of a recording that are converted at a time, and the least that there must be."""
 
 
-class Recording(NamedTuple):
+class HoldMusic(NamedTuple):
     """Mono PCM16 at `rate` Hz."""
 
     pcm: bytes
     rate: int
 
 
-def read_wav(content: bytes) -> Recording:
+def read_wav(content: bytes) -> HoldMusic:
     """The recording in a WAV file of 16-bit samples, its channels mixed into one.
 
     Raises ValueError for anything else, for less than 20 ms, and for a rate that cannot be
@@ -38,19 +38,19 @@ def read_wav(content: bytes) -> Recording:
     if width != 2:
         raise ValueError(f"a WAV file of {8 * width} bits: expected 16")
     pcm = mix_down(pcm[: len(pcm) - len(pcm) % (2 * channels)], channels)
-    Loop(pcm, rate, 8000)
-    return Recording(pcm, rate)
+    HoldLoop(pcm, rate, 8000)
+    return HoldMusic(pcm, rate)
 
 
-def waiting_tone() -> Recording:
+def waiting_tone() -> HoldMusic:
     """What plays where no recording is set: a quiet beep each three seconds, so that the caller
     hears that the line is there."""
     rate = 16000
     beep = tones.beep(425, -22.0, 0.2, rate)
-    return Recording(silence(rate, 0.8) + beep + silence(rate, 2.0), rate)
+    return HoldMusic(silence(rate, 0.8) + beep + silence(rate, 2.0), rate)
 
 
-class Loop:
+class HoldLoop:
     """Plays a recording over and over, converted as it goes: all at once would stop the clock.
 
     By soxr, which takes any ratio of rates; that it hands out blocks does no harm here.

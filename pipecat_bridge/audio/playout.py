@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from pipecat_bridge.audio.cues import Cues
 from pipecat_bridge.audio.frame import FRAME, FRAME_MS, FRAMES_PER_SECOND, frame_bytes
-from pipecat_bridge.audio.hold import Loop
+from pipecat_bridge.audio.hold import HoldLoop
 from pipecat_bridge.audio.pcm import SampleCarry, mix_down, strip_riff
 from pipecat_bridge.audio.prebuffer import Prebuffer
 from pipecat_bridge.audio.resample import Resampler, make_resampler
@@ -255,7 +255,7 @@ class Playout:
 
         Raises ValueError for less than 20 ms of it, and for a rate that cannot be.
         """
-        self._have_cues().music = Loop(pcm, rate, self.rate)
+        self._have_cues().music = HoldLoop(pcm, rate, self.rate)
 
     def release(self) -> None:
         """No more music."""

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pipecat_bridge.audio.hold import Recording
+from pipecat_bridge.audio.hold import HoldMusic
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call import life
 from pipecat_bridge.call.digits import Digits
@@ -58,7 +58,7 @@ class Call:
         clock: IReactorTime,
         options: CallOptions,
         ended: Callable[[Call], None],
-        hold: Recording | None = None,
+        hold: HoldMusic | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.call_id = request.call_id

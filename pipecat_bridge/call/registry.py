@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from pipecat_bridge.audio.hold import Recording, read_wav, waiting_tone
+from pipecat_bridge.audio.hold import HoldMusic, read_wav, waiting_tone
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.bounded import Bounded
 from pipecat_bridge.call.call import Call
@@ -269,7 +269,7 @@ class Calls:
             call.stop(Outcome.DRAINED, "the daemon was stopped")
 
 
-def hold_music(hold_file: str) -> Recording | None:
+def hold_music(hold_file: str) -> HoldMusic | None:
     """What a caller hears while another bot is asked for: a WAV file, or a quiet tone."""
     if hold_file == SILENCE:
         return None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from loguru import logger
 
 if TYPE_CHECKING:
-    from .calls import Calls
+    from .calls import BotCalls
 
 _STANDARD_INPUT = 0
 _LEVELS = ("trace", "debug", "info", "warning", "error")
@@ -53,11 +53,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 async def _serve(options: argparse.Namespace) -> int:
-    from .calls import Calls
+    from .calls import BotCalls
     from .services import load_local
 
     load_local()
-    calls = Calls()
+    calls = BotCalls()
     ended = asyncio.Event()
     try:
         if options.exit_with_parent:
@@ -71,7 +71,7 @@ async def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _listen(options: argparse.Namespace, calls: Calls, ended: asyncio.Event) -> None:
+async def _listen(options: argparse.Namespace, calls: BotCalls, ended: asyncio.Event) -> None:
     from aiohttp import web
 
     from .app import App

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from aiohttp import web
 from loguru import logger
 
-from .calls import Calls
+from .calls import BotCalls
 from .spec import RefusedError, read_spec
 
 _BODY_LIMIT = 1 << 20
@@ -18,7 +18,7 @@ _BODY_LIMIT = 1 << 20
 class App:
     """Answers in JSON; errors are `{"error": sentence}`."""
 
-    def __init__(self, calls: Calls, sockets: int = 1) -> None:
+    def __init__(self, calls: BotCalls, sockets: int = 1) -> None:
         """`sockets` is how many a call dials when its body does not say: 1 or 2."""
         self._calls = calls
         self._sockets = sockets

@@ -16,7 +16,7 @@ _GREET_ANYWAY_AFTER = 1.0  # a bridge that knows no RTVI never says that it is r
 _STOP_DEADLINE = 5.0
 
 
-class Call:
+class BotCall:
     """One running pipeline; it is over when its task is."""
 
     def __init__(
@@ -87,11 +87,11 @@ class Call:
         await self._pipeline.worker.cancel(reason=reason)
 
 
-class Calls:
+class BotCalls:
     """The running calls by their id."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, BotCall] = {}
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -100,7 +100,7 @@ class Calls:
         """Start a call; it dials from a task of its own. Raises RefusedError."""
         if spec.id in self._calls:
             raise RefusedError(409, f'the call "{spec.id}" is already running; stop it first')
-        self._calls[spec.id] = Call(spec, build(spec), self._forget)
+        self._calls[spec.id] = BotCall(spec, build(spec), self._forget)
 
     async def stop(self, call_id: str) -> bool:
         """End a call at once; False when there is none with this id."""

@@ -19,7 +19,7 @@ from pipecat.frames.frames import (
 from pipecat.processors.aggregators.llm_context import LLMContext, LLMContextMessage
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from .receptionist import KEY, Answer, Receptionist
+from .receptionist import KEY, Receptionist, SpokenAnswer
 
 
 class LocalLLM(FrameProcessor):
@@ -45,14 +45,14 @@ class LocalLLM(FrameProcessor):
         else:
             await self.push_frame(frame, direction)
 
-    def _answer(self, context: LLMContext) -> Answer:
+    def _answer(self, context: LLMContext) -> SpokenAnswer:
         messages = [message for message in context.get_messages() if isinstance(message, dict)]
         said = [message["content"] for message in messages if message["role"] == "user"]
         if not said:
             return self._receptionist.greet()
         return self._receptionist.answer(_plain(said[-1]))
 
-    async def _respond(self, answer: Answer) -> None:
+    async def _respond(self, answer: SpokenAnswer) -> None:
         sentences = re.split(r"(?<=[.?!])\s+", answer.text)
         frames: list[LLMFullResponseStartFrame | LLMTextFrame | LLMFullResponseEndFrame] = [
             LLMFullResponseStartFrame(),

@@ -49,7 +49,7 @@ _TOPICS = (
 
 
 @dataclass(frozen=True)
-class Answer:
+class SpokenAnswer:
     """One thing to say, and whether the call ends when it has been said."""
 
     text: str
@@ -66,11 +66,11 @@ class Receptionist:
         self._greeting = f"Hello{who}, this is the front desk of {company}. How can I help you?"
         self._last = self._greeting
 
-    def greet(self) -> Answer:
+    def greet(self) -> SpokenAnswer:
         """What to say before the caller has said anything."""
         return self._say(self._greeting)
 
-    def answer(self, heard: str) -> Answer:
+    def answer(self, heard: str) -> SpokenAnswer:
         """What to say to a transcript; UNCLEAR and what no rule covers ask to repeat.
 
         The keys 1, 2 and 9 ask for the opening hours and the address, and say goodbye.
@@ -86,14 +86,14 @@ class Receptionist:
             return self._say(_DAYS[match.group(1)])
         return self._about(topic)
 
-    def _about(self, topic: str) -> Answer:
+    def _about(self, topic: str) -> SpokenAnswer:
         if topic == "goodbye":
-            return Answer(_GOODBYE, ends_call=True)
+            return SpokenAnswer(_GOODBYE, ends_call=True)
         if topic == "again":
-            return Answer(self._last)
+            return SpokenAnswer(self._last)
         texts = {"hours": _HOURS, "address": _ADDRESS, "thanks": _WELCOME, "hello": _HELLO}
-        return self._say(texts[topic]) if topic in texts else Answer(_SORRY)
+        return self._say(texts[topic]) if topic in texts else SpokenAnswer(_SORRY)
 
-    def _say(self, text: str) -> Answer:
+    def _say(self, text: str) -> SpokenAnswer:
         self._last = text
-        return Answer(text)
+        return SpokenAnswer(text)

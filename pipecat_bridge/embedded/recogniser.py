@@ -62,7 +62,7 @@ def recogniser_for(grammar_text: str) -> Recogniser:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Recognised:
     """A guess at what was said, and how well it fits the sound: 0 is perfect, -8 is another."""
 
     sentence: str
@@ -84,11 +84,11 @@ class Recogniser:
         certain = heard.fit >= MIN_FIT and heard.worst_fit >= MIN_WORST_FIT
         return heard.sentence if certain and self._grammar.accepts(heard.sentence) else ""
 
-    def hear(self, pcm16: bytes, rate: int) -> Heard:
+    def hear(self, pcm16: bytes, rate: int) -> Recognised:
         """Return the decoder's best guess, be it half a sentence or the wrong one."""
         audio = _prepare(pcm16, rate)
         if len(audio) < 2 * _SHORTEST:
-            return Heard("", -math.inf, -math.inf)
+            return Recognised("", -math.inf, -math.inf)
         with self._lock:
             self._decoder.start_utt()
             self._decoder.process_raw(audio, False, True)
@@ -96,14 +96,14 @@ class Recogniser:
             return _heard(self._decoder.seg() or ())
 
 
-def _heard(segments: Iterable[Any]) -> Heard:
+def _heard(segments: Iterable[Any]) -> Recognised:
     """What a decoder's segments say; fillers such as <sil> are no words."""
     words = [part for part in segments if part.word[0] not in "<[("]
     if not words:
-        return Heard("", -math.inf, -math.inf)
+        return Recognised("", -math.inf, -math.inf)
     frames = [part.end_frame - part.start_frame + 1 for part in words]
     fits = [math.log(max(part.ascore, _NEVER_LESS)) for part in words]
-    return Heard(
+    return Recognised(
         " ".join(re.sub(r"\(\d+\)$", "", part.word) for part in words),
         sum(fits) / sum(frames),
         min(fit / count for fit, count in zip(fits, frames, strict=True)),

@@ -52,7 +52,7 @@ def told_by_bot(event: rtvi.Event) -> tuple[str, dict[str, Any]]:
     return _KINDS[type(event)], msgspec.to_builtins(event)
 
 
-Listener = Callable[[CallEvent], None]
+EventListener = Callable[[CallEvent], None]
 
 
 class Events:
@@ -61,9 +61,9 @@ class Events:
     _log = Logger()
 
     def __init__(self) -> None:
-        self._listeners: list[Listener] = []
+        self._listeners: list[EventListener] = []
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
+    def subscribe(self, listener: EventListener) -> Callable[[], None]:
         """Call `listener` with each event from now on, until the returned function is called."""
         self._listeners.append(listener)
 

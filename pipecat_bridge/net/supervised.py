@@ -22,7 +22,7 @@ STABLE = 30.0
 """Seconds of running after which a crash is restarted without the delay of earlier ones."""
 
 
-class Times(Protocol):
+class ProcessTimes(Protocol):
     """How long things may take, in seconds."""
 
     @property
@@ -42,12 +42,12 @@ class Times(Protocol):
 
     @property
     def max_restart_delay(self) -> float:
-        """Up to this."""
+        """The longest delay before a restart."""
         ...
 
 
-class Owner(Protocol):
-    """Who wants the process, and hears of it."""
+class ProcessListener(Protocol):
+    """Starts the process when it is told to, and is told what it says and when it ends."""
 
     def spawn(self, process: IProcessProtocol) -> None:
         """Start it; raises OSError when that cannot be done."""
@@ -62,10 +62,12 @@ class Owner(Protocol):
 class Supervised:
     """One process. `name` is for the log; `restarts` counts its ends that nobody asked for."""
 
-    def __init__(self, reactor: Any, name: str, owner: Owner, times: Times, log: Logger) -> None:
+    def __init__(
+        self, reactor: Any, name: str, listener: ProcessListener, times: ProcessTimes, log: Logger
+    ) -> None:
         self._reactor = reactor
         self._name = name
-        self._owner = owner
+        self._listener = listener
         self._times = times
         self._log = log
         self._process: _Process | None = None
@@ -83,16 +85,16 @@ class Supervised:
     def start(self) -> None:
         """Start the process; it is started again whenever it ends."""
         self._started_at = self._reactor.seconds()
-        self._process = _Process(self._reactor, self._owner.take, self._ended)
+        self._process = _Process(self._reactor, self._listener.take, self._ended)
         try:
-            self._owner.spawn(self._process)
+            self._listener.spawn(self._process)
         except OSError as error:
             self._ended(f"not started: {error}")
             return
         self._timer = self._reactor.callLater(self._times.start_timeout, self._not_listening)
 
     def listens(self) -> None:
-        """It is ready, as its owner has seen."""
+        """It is ready, as its listener has seen."""
         self._cancel_timer()
 
     def stop(self, tell: Callable[[], None] | None = None) -> Deferred[None]:
@@ -120,8 +122,8 @@ class Supervised:
         if self._process is not None:
             self._process.close_stdin()
 
-    def ends(self) -> None:
-        """It was seen to end: SIGKILL if it has not within `stop_timeout`."""
+    def expect_exit(self) -> None:
+        """Kill the process if it has not exited within `stop_timeout`."""
         if self._stopped is None and self._process is not None:
             self._cancel_timer()
             self._timer = self._reactor.callLater(self._times.stop_timeout, self.kill)
@@ -143,7 +145,7 @@ class Supervised:
     def _ended(self, how: str) -> None:
         self._cancel_timer()
         self._process = None
-        self._owner.ended()
+        self._listener.ended()
         if self._stopped is not None:
             self._stopped.callback(None)
             return

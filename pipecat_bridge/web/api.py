@@ -34,11 +34,11 @@ MAX_BODY = 1 << 20
 OUTCOME = ("id", "state", "outcome", "reason", "transfer", "variables")
 """What the dialplan needs of a record: a variable of Asterisk's holds 4095 bytes of it."""
 
-Answer = tuple[int, Any]
-Handler = Callable[[Request], Answer | Deferred[Answer]]
+Reply = tuple[int, Any]
+Handler = Callable[[Request], Reply | Deferred[Reply]]
 
 
-class Text(Struct, forbid_unknown_fields=True):
+class TextBody(Struct, forbid_unknown_fields=True):
     """Body of POST messages."""
 
     text: str
@@ -77,7 +77,7 @@ class JSONResource(Resource):
         answer.addErrback(self._failed).addCallback(_finish, request, request.notifyFinish())
         return NOT_DONE_YET
 
-    def _failed(self, failure: Failure) -> Answer:
+    def _failed(self, failure: Failure) -> Reply:
         if isinstance(failure.value, ProblemError):
             return failure.value.status, {"error": str(failure.value)}
         self._log.failure("a request failed", failure)
@@ -93,7 +93,7 @@ def write(request: Request, status: int, answer: Any) -> bytes:
     return bytes(msgspec.json.encode(answer)) + b"\n"
 
 
-def _finish(answer: Answer, request: Request, finished: Deferred[None]) -> None:
+def _finish(answer: Reply, request: Request, finished: Deferred[None]) -> None:
     gone: list[Failure] = []
     finished.addErrback(gone.append)
     if not gone:
@@ -147,12 +147,12 @@ class CallsResource(Resource):
     def render(self, request: Request) -> bytes | int:
         return JSONResource(GET=self._list).render(request)
 
-    def _list(self, request: Request) -> Answer:
+    def _list(self, request: Request) -> Reply:
         running = [summary(call) for call in self._calls.running]
         ended = [{key: each[key] for key in SUMMARY} for each in self._calls.ended]
         return 200, {"running": running, "ended": ended}
 
-    def _show(self, call_id: str) -> Answer:
+    def _show(self, call_id: str) -> Reply:
         prepared = self._calls.prepared(call_id)
         if prepared is not None:
             metadata = prepared.metadata
@@ -163,20 +163,20 @@ class CallsResource(Resource):
             text = f"no call {call_id} runs, is prepared, or has ended lately: see /v1/calls"
             raise ProblemError(404, text) from None
 
-    def _outcome(self, call_id: str) -> Answer:
+    def _outcome(self, call_id: str) -> Reply:
         """A few fields, for the dialplan."""
         status, shown = self._show(call_id)
         return status, {key: shown.get(key) for key in OUTCOME}
 
-    def _transfer(self, call_id: str, request: Request) -> Answer:
+    def _transfer(self, call_id: str, request: Request) -> Reply:
         return self._value(request, call_id, lambda shown: shown["transfer"])
 
-    def _variable(self, call_id: str, name: str, request: Request) -> Answer:
+    def _variable(self, call_id: str, name: str, request: Request) -> Reply:
         return self._value(request, call_id, lambda shown: shown["variables"].get(name))
 
     def _value(
         self, request: Request, call_id: str, read: Callable[[dict[str, Any]], str | None]
-    ) -> Answer:
+    ) -> Reply:
         """One value as it is, for the dialplan.
 
         Asterisk's CURL() gives the body whatever the status is, so that where there is no value, or
@@ -189,7 +189,7 @@ class CallsResource(Resource):
             value = None
         return (404, b"") if value is None else (200, value.encode())
 
-    def _prepare(self, call_id: str, request: Request) -> Answer:
+    def _prepare(self, call_id: str, request: Request) -> Reply:
         preparation = read_preparation(_body(request))
         try:
             ttl = self._calls.prepare(call_id, *preparation)
@@ -208,14 +208,14 @@ class CallsResource(Resource):
             text = f"no call {call_id} is running: see /v1/calls"
             raise ProblemError(404, text) from None
 
-    def _stop(self, call_id: str) -> Answer:
+    def _stop(self, call_id: str) -> Reply:
         call = self._running(call_id)
         call.stop(reason="over the API")
         return 200, record(call)
 
-    def _message(self, call_id: str, request: Request) -> Answer:
+    def _message(self, call_id: str, request: Request) -> Reply:
         try:
-            message = msgspec.json.decode(_body(request), type=Text)
+            message = msgspec.json.decode(_body(request), type=TextBody)
         except (ValueError, RecursionError) as error:
             raise ProblemError(
                 400, f'expected {{"text": "...", "run_immediately": true, ...}}: {error}'
@@ -244,7 +244,7 @@ def readiness(
 ) -> JSONResource:
     """`/readyz`: 200 when a call that comes now would get a bot."""
 
-    def answer(reached: bool) -> Answer:
+    def answer(reached: bool) -> Reply:
         checks = {
             "the runner does not answer": not reached,
             NONE_LEFT: descriptors.none_left,
@@ -260,7 +260,7 @@ def readiness(
 def metrics_page(metrics: CollectorRegistry) -> JSONResource:
     """`/metrics`, read in the reactor's thread: a call must not end while it is being counted."""
 
-    def page(request: Request) -> Answer:
+    def page(request: Request) -> Reply:
         encode, content_type = choose_encoder(request.getHeader("accept") or "")
         request.setHeader("content-type", content_type)
         return 200, encode(metrics)

@@ -39,7 +39,7 @@ class Durations:
         return longest
 
 
-class Health(Service, Collector):
+class ProcessHealth(Service, Collector):
     """Watches while it runs; the metrics are there at any time.
 
     `now` is a monotonic clock in seconds.

@@ -15,7 +15,7 @@ from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.call.warnings import KINDS
-from pipecat_bridge.runner.pool.breaker import State
+from pipecat_bridge.runner.pool.breaker import BreakerState
 from pipecat_bridge.runner.pool.upstream import RESULTS, Upstream
 
 COUNTERS = {
@@ -42,7 +42,7 @@ GAUGES = {
     "bot_queued_ms": "Milliseconds of bot audio that wait to be played",
 }
 
-RUNNER_STATES: Final[dict[State, int]] = {"closed": 0, "half-open": 1, "open": 2}
+RUNNER_STATES: Final[dict[BreakerState, int]] = {"closed": 0, "half-open": 1, "open": 2}
 """State of a runner's circuit breaker -> its number."""
 
 

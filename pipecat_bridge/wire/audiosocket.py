@@ -58,7 +58,7 @@ _SIZES: Final[dict[int, int]] = {Kind.UUID: 16, Kind.DTMF: 1}
 """Kind -> bytes of its payload, where there is only one length."""
 
 
-class Message(NamedTuple):
+class AudioSocketMessage(NamedTuple):
     """One AudioSocket message."""
 
     kind: int
@@ -71,7 +71,7 @@ class DecodeError(FormatError):
     `messages` are those that came whole before the fault.
     """
 
-    def __init__(self, text: str, messages: list[Message]) -> None:
+    def __init__(self, text: str, messages: list[AudioSocketMessage]) -> None:
         super().__init__(text)
         self.messages = messages
 
@@ -124,14 +124,14 @@ class Decoder:
         self.skipped = 0
         self.last_skipped = (0, 0)
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[AudioSocketMessage]:
         """Take `data`; return the messages that are whole now."""
         if self._fault:
             raise DecodeError(self._fault, [])
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
-        messages: list[Message] = []
+        messages: list[AudioSocketMessage] = []
         offset, end = self._skip, len(data)
         while end - offset >= HEADER_BYTES:
             kind = data[offset]
@@ -149,7 +149,7 @@ class Decoder:
             elif start + kept > end:
                 break
             else:
-                messages.append(Message(kind, data[start : start + kept]))
+                messages.append(AudioSocketMessage(kind, data[start : start + kept]))
                 if self._awaits_uuid:
                     self._awaits_uuid = self._takes_uuid = False
             offset = start + size
@@ -167,13 +167,15 @@ class Decoder:
             return None
         return size
 
-    def _check_first(self, kind: int, size: int, messages: list[Message]) -> None:
+    def _check_first(self, kind: int, size: int, messages: list[AudioSocketMessage]) -> None:
         if kind not in (Kind.UUID, Kind.HANGUP):
             self._fault = f"0x{kind:02x} where the call's UUID (kind 0x01) is expected"
             raise DecodeError(self._fault, messages)
         if kind == Kind.UUID and size != _SIZES[kind]:
             self._fail(kind, size, str(_SIZES[kind]), messages)
 
-    def _fail(self, kind: int, size: int, expected: str, messages: list[Message]) -> NoReturn:
+    def _fail(
+        self, kind: int, size: int, expected: str, messages: list[AudioSocketMessage]
+    ) -> NoReturn:
         self._fault = f"kind 0x{kind:02x} with a length of {size}, expected {expected}"
         raise DecodeError(self._fault, messages)

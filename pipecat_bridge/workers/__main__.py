@@ -26,7 +26,7 @@ from twisted.logger import globalLogBeginner
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.server import AudioSocketServer
 from pipecat_bridge.bridge import Bridge
-from pipecat_bridge.contracts import Answer
+from pipecat_bridge.contracts import AnswerCall
 from pipecat_bridge.net.listener import HandedOver, Listen, Listener
 from pipecat_bridge.net.process import set_up
 from pipecat_bridge.runner.pool.announced import AnnouncedAddress
@@ -74,7 +74,7 @@ def run(reactor: Any, setup: Setup) -> None:
     handed = HandedPhones(reactor, setup.proxied)
     address = AnnouncedAddress()
 
-    def phones(answer: Answer, clock: FrameClock) -> AudioSocketServer:
+    def phones(answer: AnswerCall, clock: FrameClock) -> AudioSocketServer:
         return AudioSocketServer(
             reactor, setup.options, answer, clock, time.monotonic, handed.listen
         )

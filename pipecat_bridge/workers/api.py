@@ -21,10 +21,10 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.options import Options
 from pipecat_bridge.web.api import MAX_BODY, ApiSite
-from pipecat_bridge.workers.client import Answer, Header, WorkerError, ask, passed_on
+from pipecat_bridge.workers.client import Header, WorkerAnswer, WorkerError, ask, passed_on
 from pipecat_bridge.workers.metrics import Page
 from pipecat_bridge.workers.own_metrics import SUPERVISOR
-from pipecat_bridge.workers.places import Preparation
+from pipecat_bridge.workers.places import PreparedElsewhere
 from pipecat_bridge.workers.switchboard import NO_WORKER, Switchboard
 from pipecat_bridge.workers.worker import Worker
 
@@ -37,9 +37,9 @@ _VALUES: Final = (b"transfer", b"variables")
 """Routes whose body is taken for a value, whatever the status is: errors have none."""
 
 
-def json_answer(status: int, content: Any) -> Answer:
+def json_answer(status: int, content: Any) -> WorkerAnswer:
     """An answer in JSON."""
-    return Answer(status, [_JSON], msgspec.json.encode(content) + b"\n")
+    return WorkerAnswer(status, [_JSON], msgspec.json.encode(content) + b"\n")
 
 
 class WorkersApi(Resource):
@@ -76,7 +76,7 @@ class WorkersApi(Resource):
         answering.addErrback(lambda _: None)  # the client has gone
         return NOT_DONE_YET
 
-    def _failed(self, failure: Failure, request: Request) -> Answer:
+    def _failed(self, failure: Failure, request: Request) -> WorkerAnswer:
         if failure.check(CancelledError):
             failure.raiseException()
         if failure.check(WorkerError):
@@ -84,7 +84,7 @@ class WorkersApi(Resource):
         self._log.failure("a request failed", failure)
         return _problem(request, 500, "this should not happen: the daemon's log tells more")
 
-    async def _answer(self, request: Request) -> Answer:
+    async def _answer(self, request: Request) -> WorkerAnswer:
         path = _parts(request)
         merge = _MERGED.get(tuple(path)) if request.method in (b"GET", b"HEAD") else None
         if merge is not None:
@@ -95,7 +95,7 @@ class WorkersApi(Resource):
 
     # One call
 
-    async def _of_call(self, request: Request, path: Sequence[bytes]) -> Answer:
+    async def _of_call(self, request: Request, path: Sequence[bytes]) -> WorkerAnswer:
         call_id = path[2].decode("ascii", "replace").lower()
         worker = await self._worker(call_id)
         answer = await self._ask(worker, request)
@@ -113,11 +113,13 @@ class WorkersApi(Resource):
         worker = await self._switchboard.worker_for(call_id)
         return worker if worker is not None else _too_late()
 
-    async def _ask(self, worker: Worker, asked: Request) -> Answer:
+    async def _ask(self, worker: Worker, asked: Request) -> WorkerAnswer:
         headers = passed_on(asked.requestHeaders)
         return await ask(self._reactor, worker, asked.method, _uri(asked), headers, _body(asked))
 
-    async def prepare(self, worker: Worker, call_id: str, preparation: Preparation[Worker]) -> bool:
+    async def prepare(
+        self, worker: Worker, call_id: str, preparation: PreparedElsewhere[Worker]
+    ) -> bool:
         """Tell a worker of a call that another was told of, which has ended."""
         path = b"/v1/calls/" + call_id.encode()
         headers = [(b"content-type", preparation.content_type.encode())]
@@ -130,16 +132,16 @@ class WorkersApi(Resource):
 
     # All workers
 
-    def _asking_all(self, path: bytes) -> list[tuple[Worker, Deferred[Answer]]]:
+    def _asking_all(self, path: bytes) -> list[tuple[Worker, Deferred[WorkerAnswer]]]:
         return [
             (worker, Deferred.fromCoroutine(ask(self._reactor, worker, b"GET", path)))
             for worker in self._switchboard.ready
         ]
 
-    async def _all(self, asked: Request) -> dict[Worker, Answer]:
+    async def _all(self, asked: Request) -> dict[Worker, WorkerAnswer]:
         """The answers of all workers that run; those that end meanwhile are left out."""
         asking = self._asking_all(_uri(asked))
-        answers: dict[Worker, Answer] = {}
+        answers: dict[Worker, WorkerAnswer] = {}
         fault: WorkerError | None = None
         for worker, answer in asking:
             try:
@@ -151,10 +153,10 @@ class WorkersApi(Resource):
             raise fault
         return answers
 
-    async def _healthz(self, _: Request) -> Answer:
+    async def _healthz(self, _: Request) -> WorkerAnswer:
         return json_answer(200, {"status": "ok"})
 
-    async def _readyz(self, asked: Request) -> Answer:
+    async def _readyz(self, asked: Request) -> WorkerAnswer:
         """Ready when each worker that runs is: any of them may get the next call."""
         reasons: list[str] = [] if self._switchboard.ready else [NO_WORKER]
         reasons += [NONE_LEFT] if self._descriptors.none_left else []
@@ -163,7 +165,7 @@ class WorkersApi(Resource):
         reasons = list(dict.fromkeys(reasons))
         return json_answer(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
 
-    async def _list(self, asked: Request) -> Answer:
+    async def _list(self, asked: Request) -> WorkerAnswer:
         lists = [msgspec.json.decode(answer.body) for answer in (await self._all(asked)).values()]
         running = [call for each in lists for call in each["running"]]
         ended = [call for each in lists for call in each["ended"]]
@@ -172,7 +174,7 @@ class WorkersApi(Resource):
         kept = ended[len(ended) - self._keep_ended :] if len(ended) > self._keep_ended else ended
         return json_answer(200, {"running": running, "ended": kept})
 
-    async def _show_metrics(self, asked: Request) -> Answer:
+    async def _show_metrics(self, asked: Request) -> WorkerAnswer:
         """A worker that does not answer is shown as it was when it last did."""
         asking = self._asking_all(b"/metrics")
         for worker, answering in asking:
@@ -185,10 +187,12 @@ class WorkersApi(Resource):
                     self.page.update(str(worker.number), answer.body.decode())
         self.page.update(SUPERVISOR, generate_latest(self._own).decode())
         encode, content_type = choose_encoder(asked.getHeader("accept") or "")
-        return Answer(200, [(b"content-type", content_type.encode())], encode(self._metrics))
+        return WorkerAnswer(200, [(b"content-type", content_type.encode())], encode(self._metrics))
 
 
-_MERGED: Final[dict[tuple[bytes, ...], Callable[[WorkersApi, Request], Awaitable[Answer]]]] = {
+_MERGED: Final[
+    dict[tuple[bytes, ...], Callable[[WorkersApi, Request], Awaitable[WorkerAnswer]]]
+] = {
     (b"healthz",): WorkersApi._healthz,
     (b"readyz",): WorkersApi._readyz,
     (b"metrics",): WorkersApi._show_metrics,
@@ -220,13 +224,13 @@ def _body(request: Request) -> bytes:
     return body
 
 
-def _problem(request: Request, status: int, text: str) -> Answer:
+def _problem(request: Request, status: int, text: str) -> WorkerAnswer:
     if any(part in _VALUES for part in _parts(request)[3:4]):
-        return Answer(status, [(b"content-type", b"text/plain; charset=utf-8")], b"")
+        return WorkerAnswer(status, [(b"content-type", b"text/plain; charset=utf-8")], b"")
     return json_answer(status, {"error": text})
 
 
-def _write(answer: Answer, request: Request) -> None:
+def _write(answer: WorkerAnswer, request: Request) -> None:
     request.setResponseCode(answer.status)
     for name, value in answer.headers:
         request.responseHeaders.addRawHeader(name, value)

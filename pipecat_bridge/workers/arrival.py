@@ -41,7 +41,7 @@ def call_id_in(data: bytes) -> str | None:
     return str(UUID(bytes=data[3 : len(_UUID_MESSAGE)]))
 
 
-class Desk(Protocol):
+class ArrivalListener(Protocol):
     """Who wants to know of an arrival."""
 
     def allows(self, host: str) -> bool:
@@ -76,7 +76,7 @@ class Arrival:
         port: int,
         timeout: float,
         proxied: bool,
-        desk: Desk,
+        listener: ArrivalListener,
     ) -> None:
         self.socket = sock
         self.host, self.port = host, port
@@ -84,7 +84,7 @@ class Arrival:
         self.call_id = ""
         self._reactor = reactor
         self._proxied = proxied
-        self._desk = desk
+        self._listener = listener
         self._timer: IDelayedCall | None = reactor.callLater(timeout, self._timed_out)
 
     def read(self) -> None:
@@ -135,13 +135,13 @@ class Arrival:
             return None
         if header.host:
             self.host, self.port = header.host, header.port
-        if not self._desk.allows(self.host):
+        if not self._listener.allows(self.host):
             raise FormatError(f"{self.host} is not allowed")
         return header.size
 
     def _tell(self) -> None:
         self._reactor.removeReader(self)
-        self._desk.known(self)
+        self._listener.known(self)
 
     def connectionLost(self, reason: Failure) -> None:
         self.close()
@@ -149,7 +149,7 @@ class Arrival:
     def _timed_out(self) -> None:
         self._timer = None
         self._reactor.removeReader(self)
-        self._desk.too_late(self)
+        self._listener.too_late(self)
 
     def taken(self) -> None:
         """Somebody takes care of it now."""
@@ -163,7 +163,7 @@ class Arrival:
         if self.open:
             self._reactor.removeReader(self)
             self.socket.close()
-            self._desk.gone(self)
+            self._listener.gone(self)
 
     def refuse(self, reason: str) -> None:
         """Tell the phone to hang up, so that its dialplan goes on."""

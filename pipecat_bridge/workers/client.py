@@ -42,7 +42,7 @@ _OF_A_CONNECTION: Final = frozenset(
 Header = tuple[bytes, bytes]
 
 
-class Answer(NamedTuple):
+class WorkerAnswer(NamedTuple):
     """A worker's answer."""
 
     status: int
@@ -71,7 +71,7 @@ async def ask(
     path: bytes,
     headers: Sequence[Header] = (),
     body: bytes = b"",
-) -> Answer:
+) -> WorkerAnswer:
     """The answer of one worker; raises WorkerError when there is none within `TIMEOUT`."""
     asking = Deferred.fromCoroutine(_ask(reactor, worker, method, path, headers, body))
     asking.addTimeout(TIMEOUT, reactor)
@@ -91,14 +91,14 @@ async def _ask(
     path: bytes,
     headers: Sequence[Header],
     body: bytes,
-) -> Answer:
+) -> WorkerAnswer:
     sent = Headers()
     for name, value in headers:
         sent.addRawHeader(name, value)
     content = FileBodyProducer(BytesIO(body)) if body else None
     agent = Agent.usingEndpointFactory(reactor, _Line(reactor, worker))
     response = await agent.request(method, b"http://worker" + path, sent, content)
-    return Answer(response.code, passed_on(response.headers), await readBody(response))
+    return WorkerAnswer(response.code, passed_on(response.headers), await readBody(response))
 
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)

@@ -16,7 +16,7 @@ SHORTENED: Final = 2000
 """Characters that are left of a text that would make a line too long."""
 
 
-class Line(Struct, frozen=True):
+class LogLine(Struct, frozen=True):
     """One event: its level, who logs it, what it says; and what JSON logs have besides."""
 
     level: str
@@ -37,7 +37,7 @@ class LineWriter:
 
     def __call__(self, event: dict[str, Any]) -> None:
         text, traceback = message_of(event)
-        line = Line(
+        line = LogLine(
             event["log_level"].name,
             str(event.get("log_namespace", "-")),
             text,
@@ -52,7 +52,7 @@ class LineWriter:
         self._out.flush()
 
 
-def _shortened(line: Line) -> Line:
+def _shortened(line: LogLine) -> LogLine:
     """Without what is too long; the end of a traceback says the most."""
     text, traceback = line.text, line.traceback
     if len(text) > SHORTENED:
@@ -62,7 +62,7 @@ def _shortened(line: Line) -> Line:
     return msgspec.structs.replace(line, text=text, traceback=traceback, fields={})
 
 
-def _encoded(line: Line, data: object) -> bytes:
+def _encoded(line: LogLine, data: object) -> bytes:
     if isinstance(data, dict):
         try:
             return msgspec.json.encode(msgspec.structs.replace(line, data=data))
@@ -74,10 +74,10 @@ def _encoded(line: Line, data: object) -> bytes:
 def relay(worker: int, written: bytes) -> None:
     """Log what a worker has written: one of the above, or whatever Python or the system says."""
     try:
-        line = msgspec.json.decode(written, type=Line)
+        line = msgspec.json.decode(written, type=LogLine)
         level = LogLevel.lookupByName(line.level)
     except Exception:  # noqa: BLE001 - it comes from another process
-        line = Line("warn", "pipecat_bridge.workers", written.decode("utf-8", "replace"))
+        line = LogLine("warn", "pipecat_bridge.workers", written.decode("utf-8", "replace"))
         level = LogLevel.warn
     more: dict[str, Any] = fields_of(line.fields)
     if line.data:

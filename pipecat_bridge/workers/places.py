@@ -15,7 +15,7 @@ W = TypeVar("W")
 
 
 @dataclass(slots=True)
-class Preparation(Generic[W]):
+class PreparedElsewhere(Generic[W]):
     """A call that was prepared: the worker that knows, None when that has ended, and what it was
     told, for another to be told the same.
     """
@@ -38,7 +38,7 @@ class Places(Generic[W]):
         self._phones: dict[int, tuple[str, W]] = {}
         self._running: dict[str, W] = {}
         self._numbers: dict[str, set[int]] = {}
-        self._prepared: OrderedDict[str, Preparation[W]] = OrderedDict()
+        self._prepared: OrderedDict[str, PreparedElsewhere[W]] = OrderedDict()
         self._ended: OrderedDict[str, W] = OrderedDict()
         self._load: Counter[W] = Counter()
         self._calls: Counter[W] = Counter()
@@ -88,19 +88,19 @@ class Places(Generic[W]):
         """`worker` was told of a call that will come, and keeps it for `seconds`."""
         self.forget(call_id)
         expires = self._clock.seconds() + seconds
-        self._prepared[call_id] = Preparation(worker, body, content_type, expires)
+        self._prepared[call_id] = PreparedElsewhere(worker, body, content_type, expires)
         self._load[worker] += 1
         if len(self._prepared) > MAX_PREPARED:
             self.forget(next(iter(self._prepared)))
 
-    def move(self, preparation: Preparation[W], worker: W) -> None:
+    def move(self, preparation: PreparedElsewhere[W], worker: W) -> None:
         """`worker` was told now."""
         if preparation.worker is not None:
             self._load[preparation.worker] -= 1
         preparation.worker = worker
         self._load[worker] += 1
 
-    def preparation(self, call_id: str) -> Preparation[W] | None:
+    def preparation(self, call_id: str) -> PreparedElsewhere[W] | None:
         """What a call that has not come yet was prepared with."""
         self._expire()
         return self._prepared.get(call_id)

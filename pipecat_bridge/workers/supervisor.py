@@ -19,7 +19,7 @@ from pipecat_bridge.workers.api import WorkersApi, workers_site
 from pipecat_bridge.workers.commands import RunnerIs
 from pipecat_bridge.workers.own_metrics import own_registry
 from pipecat_bridge.workers.phones import PhonePort
-from pipecat_bridge.workers.places import Preparation
+from pipecat_bridge.workers.places import PreparedElsewhere
 from pipecat_bridge.workers.setup import Setup, worker_options
 from pipecat_bridge.workers.switchboard import Switchboard
 from pipecat_bridge.workers.worker import Worker
@@ -89,7 +89,7 @@ class Supervisor(Daemon):
         return Worker(self.reactor, setup, bots.fileno() if bots else None, self)
 
     def _prepare(
-        self, worker: Worker, call_id: str, preparation: Preparation[Worker]
+        self, worker: Worker, call_id: str, preparation: PreparedElsewhere[Worker]
     ) -> Deferred[bool]:
         return Deferred.fromCoroutine(self._api.prepare(worker, call_id, preparation))
 

@@ -13,13 +13,13 @@ from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
 from pipecat_bridge.workers import commands
 from pipecat_bridge.workers.arrival import Arrival
-from pipecat_bridge.workers.places import Places, Preparation
+from pipecat_bridge.workers.places import Places, PreparedElsewhere
 from pipecat_bridge.workers.worker import Worker
 
 NO_WORKER: Final = "no worker runs"
 STOPPED: Final = "the daemon is being stopped"
 
-Prepare = Callable[[Worker, str, Preparation[Worker]], Deferred[bool]]
+Prepare = Callable[[Worker, str, PreparedElsewhere[Worker]], Deferred[bool]]
 """Tells a worker of a prepared call; whether it has understood."""
 
 

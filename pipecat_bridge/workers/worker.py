@@ -22,7 +22,7 @@ from pipecat_bridge.workers.setup import Setup
 COMMAND: Final = [sys.executable, "-m", "pipecat_bridge.workers"]
 
 
-class Times(NamedTuple):
+class WorkerTimes(NamedTuple):
     """Seconds; see `pipecat_bridge.net.supervised`. A stop includes that of its calls."""
 
     start_timeout: float = 60.0
@@ -31,7 +31,7 @@ class Times(NamedTuple):
     max_restart_delay: float = 30.0
 
 
-class Crew(Protocol):
+class WorkerListener(Protocol):
     """Whose worker it is."""
 
     def worker_ready(self, worker: Worker) -> None:
@@ -53,17 +53,22 @@ class Worker:
     _log = Logger(namespace="pipecat_bridge.workers")
 
     def __init__(
-        self, reactor: Any, setup: Setup, bots: int | None, crew: Crew, times: Times | None = None
+        self,
+        reactor: Any,
+        setup: Setup,
+        bots: int | None,
+        listener: WorkerListener,
+        times: WorkerTimes | None = None,
     ) -> None:
         self.number = setup.number
         self.ready = False
         self._reactor = reactor
         self._setup = msgspec.json.encode(setup)
         self._bots = bots
-        self._crew = crew
-        self._control: Control | None = None
+        self._listener = listener
+        self._control: SupervisorControl | None = None
         self._process = Supervised(
-            reactor, f"worker {self.number}", self, times or Times(), self._log
+            reactor, f"worker {self.number}", self, times or WorkerTimes(), self._log
         )
 
     @property
@@ -130,7 +135,7 @@ class Worker:
             )
             transport.write(self._setup)
             transport.closeStdin()
-            control = self._control = Control(self)
+            control = self._control = SupervisorControl(self)
             factory = ServerFactory.forProtocol(lambda: control)
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
 
@@ -149,23 +154,23 @@ class Worker:
         self.ready = True
         self._process.listens()
         self._log.info("worker {number} is ready, process {pid}", number=self.number, pid=self.pid)
-        self._crew.worker_ready(self)
+        self._listener.worker_ready(self)
 
     def call_ended(self, phone: int) -> None:
         """The call of that phone is over."""
-        self._crew.call_ended(phone)
+        self._listener.call_ended(phone)
 
-    def control_lost(self, control: Control) -> None:
+    def control_lost(self, control: SupervisorControl) -> None:
         """No command reaches it any more, and it should end by itself."""
         if control is self._control:
-            self._process.ends()
+            self._process.expect_exit()
             self._lost()
 
     def _lost(self) -> None:
         self._control = None
         if self.ready:
             self.ready = False
-            self._crew.worker_lost(self)
+            self._listener.worker_lost(self)
 
     @property
     def pid(self) -> int | None:
@@ -173,7 +178,7 @@ class Worker:
         return self._process.pid
 
 
-class Control(commands.Control):
+class SupervisorControl(commands.Control):
     """The supervisor's end of the pair."""
 
     def __init__(self, worker: Worker) -> None:

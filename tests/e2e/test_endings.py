@@ -22,7 +22,7 @@ from pipecat_bridge.call.call import Call
 from pipecat_bridge.runner.link.caller_stream import CallerStream
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.socket.door import DoorProtocol
-from pipecat_bridge.runner.start.bots import Bot
+from pipecat_bridge.runner.start.bots import RunnerBot
 from tests.e2e.endings import ENDINGS, Lines, end_calls, lines, outcomes, talk
 from tests.e2e.harness import reactor, sleep
 
@@ -38,7 +38,7 @@ NAMED = (
     DoorProtocol,
     Call,
     CallerStream,
-    Bot,
+    RunnerBot,
     Playout,
 )
 

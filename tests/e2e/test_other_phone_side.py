@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pipecat_bridge.bridge import Bridge
-from pipecat_bridge.contracts import Answer
+from pipecat_bridge.contracts import AnswerCall
 from pipecat_bridge.net.listener import Listener
 from pipecat_bridge.options import Options
 from tests.doubles.memory_phone import MemorySide
@@ -20,7 +20,7 @@ CALL = "3c1b7f0e-29a4-4f57-9f0a-5d3f0f6d3c11"
 def build(options: Options, reactor: Any, now: Callable[[], float]) -> Bridge:
     """A bridge whose phones are in memory."""
 
-    def phones(answer: Answer, _: object) -> MemorySide:
+    def phones(answer: AnswerCall, _: object) -> MemorySide:
         return MemorySide(answer, now)
 
     bots = partial(Listener, reactor, options.runner.listen)

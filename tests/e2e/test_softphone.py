@@ -20,8 +20,8 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from pipecat_bridge.tools.phone import scenario
-from pipecat_bridge.tools.phone.call import CallError, CallOptions, dial, place_call
-from pipecat_bridge.tools.phone.daemon import Daemon, DaemonError, free_ports
+from pipecat_bridge.tools.phone.call import CallError, PlacedCall, dial, place_call
+from pipecat_bridge.tools.phone.daemon import DaemonError, DaemonProcess, free_ports
 from pipecat_bridge.tools.phone.ears import recognise
 from pipecat_bridge.tools.phone.judge import grammar, listen, missing_words
 from pipecat_bridge.tools.phone.microphone import Microphone
@@ -33,9 +33,9 @@ from pipecat_bridge.wire.audiosocket import (
     AUDIO_KINDS,
     ERROR,
     HANGUP,
+    AudioSocketMessage,
     Decoder,
     Kind,
-    Message,
     encode,
 )
 
@@ -46,7 +46,7 @@ class Echo(Protocol):
     """Silence at once, then every message as it came; hangs up after the key ``#``."""
 
     def __init__(self, factory: EchoServer) -> None:
-        self.messages: list[Message] = []
+        self.messages: list[AudioSocketMessage] = []
         self.lost: Deferred[None] = Deferred()
         self._factory = factory
         self._decoder = Decoder()
@@ -60,7 +60,7 @@ class Echo(Protocol):
     def dataReceived(self, data: bytes) -> None:
         for message in self._decoder.feed(data):
             self.messages.append(message)
-            if message == Message(Kind.DTMF, b"#"):
+            if message == AudioSocketMessage(Kind.DTMF, b"#"):
                 self.transport.write(HANGUP)
             elif message.kind in AUDIO_KINDS.values() and self._factory.echoes:
                 self.transport.write(encode(*message))
@@ -115,7 +115,7 @@ async def _echo_call(rate: int) -> None:
     await port.stopListening()
 
     assert ending.how is How.PEER_HUNG_UP
-    assert line.messages[0] == Message(Kind.UUID, call_id.bytes)
+    assert line.messages[0] == AudioSocketMessage(Kind.UUID, call_id.bytes)
     sent = [one for one in line.messages if one.kind in AUDIO_KINDS.values()]
     assert {(one.kind, len(one.payload)) for one in sent} == {(AUDIO_KINDS[rate], rate // 25)}
     echoed = b"".join(chunk.pcm for chunk in recording.chunks[1:])
@@ -132,7 +132,7 @@ async def test_a_wav_file_is_called_and_the_recording_written(tmp_path: Path):
     port = await listening(server)
     wave = (np.sin(2 * np.pi * 440 * np.arange(22050) / 44100) * 9000).astype(np.int16)
     write_wav(tmp_path / "in.wav", [wave], 44100)
-    options = CallOptions(
+    options = PlacedCall(
         "127.0.0.1",
         server.port,
         UUID(int=7),
@@ -146,7 +146,7 @@ async def test_a_wav_file_is_called_and_the_recording_written(tmp_path: Path):
     await line.lost
     await port.stopListening()
     assert sentence.startswith("The call went through: 0.7 s, 0.5 s of sound heard, ")
-    assert line.messages[0] == Message(Kind.UUID, UUID(int=7).bytes)
+    assert line.messages[0] == AudioSocketMessage(Kind.UUID, UUID(int=7).bytes)
     mixed, rate = read_wav(tmp_path / "out.wav")
     assert rate == 8000
     assert mixed.size >= 5600
@@ -179,7 +179,7 @@ SILENCE = encode(0x10, bytes(320))
 async def test_calls_without_a_bot_end_in_one_sentence(first: bytes | None, sentence: str):
     server = EchoServer(first=first, echoes=False)
     port = await listening(server)
-    options = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
+    options = PlacedCall("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
     with pytest.raises(CallError, match=sentence):
         await place_call(reactor, options)
     await server.lines[0].lost
@@ -190,7 +190,7 @@ async def test_calls_without_a_bot_end_in_one_sentence(first: bytes | None, sent
 async def test_a_bot_that_hangs_up_after_it_was_heard():
     server = EchoServer(first=SOUND + HANGUP)
     port = await listening(server)
-    options = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=5.0)
+    options = PlacedCall("127.0.0.1", server.port, uuid4(), 8000, seconds=5.0)
     sentence = await place_call(reactor, options)
     await server.lines[0].lost
     await port.stopListening()
@@ -202,7 +202,7 @@ async def test_a_bot_that_hangs_up_after_it_was_heard():
 async def test_nothing_listens():
     port = await listening(server := EchoServer())
     await port.stopListening()
-    gone = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
+    gone = PlacedCall("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
     with pytest.raises(CallError, match=r"nothing listens on 127\.0\.0\.1:.*connection refused"):
         await place_call(reactor, gone)
 
@@ -213,7 +213,7 @@ async def test_files_are_checked_before_the_call(tmp_path: Path):
     port = await listening(server)
     no_wav = tmp_path / "text"
     no_wav.write_text("no sound")
-    call = CallOptions("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
+    call = PlacedCall("127.0.0.1", server.port, uuid4(), 8000, seconds=0.1)
     for options, sentence in (
         (call._replace(out=tmp_path), "the recording cannot be written to .*: Is a directory"),
         (call._replace(out=tmp_path / "no" / "x.wav"), "cannot be written to .*: No such file or"),
@@ -235,7 +235,7 @@ async def test_a_recording_is_not_touched_when_no_call_is_placed(tmp_path: Path)
     out.write_bytes(b"of another call")
     port = await listening(server := EchoServer())
     await port.stopListening()
-    gone = CallOptions("127.0.0.1", server.port, uuid4(), 8000, out=out, seconds=0.1)
+    gone = PlacedCall("127.0.0.1", server.port, uuid4(), 8000, out=out, seconds=0.1)
     with pytest.raises(CallError, match="connection refused"):
         await place_call(reactor, gone)
     assert out.read_bytes() == b"of another call"
@@ -289,7 +289,7 @@ HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 async def test_a_daemon_is_started_asked_and_stopped(tmp_path: Path):
     port = free_ports().api
     command = [sys.executable, "-c", _SMALL_DAEMON, str(port)]
-    daemon = Daemon(reactor, command, port, tmp_path / "log")
+    daemon = DaemonProcess(reactor, command, port, tmp_path / "log")
     daemon.start()
     assert await _first_answer(daemon) == "not ready yet: no runner, draining"
     await daemon.ready(lambda line: None)
@@ -301,7 +301,7 @@ async def test_a_daemon_is_started_asked_and_stopped(tmp_path: Path):
     assert "GET /readyz" in (tmp_path / "log").read_text()
 
 
-async def _first_answer(daemon: Daemon) -> str:
+async def _first_answer(daemon: DaemonProcess) -> str:
     """Why the daemon is not ready, when its API answers."""
     while True:
         reason = await daemon.not_ready()
@@ -313,7 +313,7 @@ async def _first_answer(daemon: Daemon) -> str:
 @ensureDeferred
 async def test_a_daemon_that_ends_is_told_with_its_last_words(tmp_path: Path):
     command = [sys.executable, "-c", "import sys; sys.exit('the port is taken')"]
-    daemon = Daemon(reactor, command, free_ports().api, tmp_path / "log")
+    daemon = DaemonProcess(reactor, command, free_ports().api, tmp_path / "log")
     daemon.start()
     with pytest.raises(DaemonError, match=r"ended before it was ready.*\n  the port is taken$"):
         await daemon.ready(lambda line: None)

@@ -9,7 +9,7 @@ import threading
 import pytest
 from pipecat.processors.frame_processor import FrameProcessor
 
-from pipecat_bridge.embedded.calls import Calls
+from pipecat_bridge.embedded.calls import BotCalls
 from pipecat_bridge.embedded.services import load_local
 from pipecat_bridge.embedded.spec import read_spec
 
@@ -25,7 +25,7 @@ def test_twenty_calls_leave_no_task_no_thread_and_no_processor() -> None:
 
 async def _twenty_calls() -> None:
     load_local()
-    calls = Calls()
+    calls = BotCalls()
     async with FakeBridge() as bridge:
         await _one_call(calls, bridge, "warm", "stopped")
         before = await _alive()
@@ -40,7 +40,7 @@ async def _twenty_calls() -> None:
         assert after == before
 
 
-async def _one_call(calls: Calls, bridge: FakeBridge, name: str, ending: str) -> None:
+async def _one_call(calls: BotCalls, bridge: FakeBridge, name: str, ending: str) -> None:
     call = bridge.expect(name)
     url = "ws://127.0.0.1:9" if ending == "nobody there" else bridge.url
     calls.start(read_spec({"id": name, "ws_url": f"{url}/{name}/ws"}))
@@ -55,7 +55,7 @@ async def _one_call(calls: Calls, bridge: FakeBridge, name: str, ending: str) ->
         await calls.close()  # or a call that did not end would keep the loop for ever
 
 
-async def _end(calls: Calls, name: str, call: FakeCall, ending: str) -> None:
+async def _end(calls: BotCalls, name: str, call: FakeCall, ending: str) -> None:
     assert call.input is not None
     if ending == "stopped":
         assert await calls.stop(name)

@@ -11,7 +11,7 @@ MAX_MESSAGES: Final = 100
 """Keys and texts that are kept; further ones are dropped."""
 
 
-class Digit(NamedTuple):
+class CallerDigit(NamedTuple):
     """A key that the caller pressed."""
 
     digit: str
@@ -21,7 +21,7 @@ class Digit(NamedTuple):
         return dialect.digit(self.digit)
 
 
-class Text(NamedTuple):
+class CallerText(NamedTuple):
     """Text for the bot, as if the caller had typed it."""
 
     content: str
@@ -33,7 +33,7 @@ class Text(NamedTuple):
         return dialect.text(self.content, self.run_immediately, self.audio_response) or []
 
 
-CallerMessage = Digit | Text
+CallerMessage = CallerDigit | CallerText
 
 
 class EarlyAudio:

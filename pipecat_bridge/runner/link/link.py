@@ -1,7 +1,7 @@
 """The link to one bot: a call's frames both ways, over one WebSocket or two.
 
 Who dials whom, and in which dialect they speak, is not its business: sockets are attached to it
-when they are open. A link belongs to one attempt to start a bot. It tells its owner whether the
+when they are open. A link belongs to one attempt to start a bot. It tells its listener whether the
 start has succeeded: an open socket is not enough, the bot has to be ready.
 """
 
@@ -54,8 +54,8 @@ class BotLink:
         call_id: str,
         clock: IReactorTime,
         playout: Playout,
-        owner: LinkListener,
-        listener: BotEventListener,
+        listener: LinkListener,
+        events: BotEventListener,
         dialect: Dialect,
         options: CallerAudioOptions,
         early: Early,
@@ -69,9 +69,9 @@ class BotLink:
         self.ready = False
         self.sockets = SocketPair(clock)
         self.to_bot = CallerStream(clock, self.sockets, dialect, options)
-        self.from_bot = BotStream(clock, playout, listener, self.sockets, dialect, self.to_bot, now)
+        self.from_bot = BotStream(clock, playout, events, self.sockets, dialect, self.to_bot, now)
         self._clock = clock
-        self._owner = owner
+        self._listener = listener
         self._early: Early | None = early  # until the bot is ready
         self._ready_timeout = ready_timeout
         self._grace = grace
@@ -91,7 +91,7 @@ class BotLink:
             self._begin()
 
     def _begin(self) -> None:
-        self._owner.link_connected()
+        self._listener.link_connected()
         if self._closed:
             return
         self._connected_at = self._clock.seconds()
@@ -127,23 +127,23 @@ class BotLink:
             self._end(loss_of(how, self.from_bot))
 
     def _end(self, loss: Loss | None) -> None:
-        owner = self._owner
+        listener = self._listener
         self.close()
         if loss is None:
-            owner.link_ended()
+            listener.link_ended()
         else:
-            owner.link_lost(loss)
+            listener.link_lost(loss)
 
     def fail(self, error: BlameError) -> None:
         """The start has failed; nothing once the bot is ready."""
         if self.ready or self._closed:
             return
-        owner = self._owner
+        listener = self._listener
         self.close()
-        owner.link_failed(error)
+        listener.link_failed(error)
 
     def close(self) -> None:
-        """Close all sockets; nothing is told to the owner and the listener any more.
+        """Close all sockets; the listeners are told nothing any more.
 
         A bot that is asked to end, where its dialect can say that, has `grace` seconds to close
         by itself.
@@ -152,7 +152,7 @@ class BotLink:
             return
         self._closed = True
         # What points back is let go, so that the call leaves memory without a garbage collection.
-        del self._owner
+        del self._listener
         self._early = None
         self._beginning = Beginning()
         self._cancel_timer()
@@ -176,7 +176,7 @@ class BotLink:
     def _become_ready(self, by: ReadyBy) -> None:
         self.ready = True
         self._cancel_timer()
-        self._owner.link_ready(by)
+        self._listener.link_ready(by)
         if self._closed:
             return
         self._start_flow()
@@ -285,9 +285,9 @@ class BotLink:
         if not self.ready:
             self.fail(BridgeError(reason))
             return
-        owner = self._owner
+        listener = self._listener
         self.close()
-        owner.link_broken(reason)
+        listener.link_broken(reason)
 
     def _refuse(self, error: PeerError) -> None:
         self.from_bot.stats.bad_frames += 1

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from twisted.internet.interfaces import IReactorTime
 
-State = Literal["closed", "half-open", "open"]
+BreakerState = Literal["closed", "half-open", "open"]
 
 JITTER: Final = 0.2
 """Share by which a delay is longer or shorter, so that many bridges do not knock together."""
@@ -29,7 +29,7 @@ def jitter(chance: random.Random) -> float:
     return chance.uniform(1 - JITTER, 1 + JITTER)
 
 
-class Attempt:
+class Trial:
     """A start or a check, between its beginning and what came of it; the breaker knows it by that.
 
     `limit` is the one that was in force, `opening` how often the breaker had opened before.
@@ -84,11 +84,11 @@ class Breaker:
         self._open_until: float | None = None  # None when it is closed
         self._overdue_at = 0.0
         self._busy_until = float("-inf")
-        self._probe: Attempt | None = None
+        self._probe: Trial | None = None
         self.limit: int | None = None
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """As of now."""
         if self._open_until is None:
             return "closed"
@@ -119,14 +119,14 @@ class Breaker:
         if self.state == "open":
             self._open_until = self._clock.seconds()
 
-    def begin(self) -> Attempt:
+    def begin(self) -> Trial:
         """A start or a check begins; half-open it is the probe, unless that is under way."""
-        attempt = Attempt(self.limit, self._opening)
+        attempt = Trial(self.limit, self._opening)
         if self.state == "half-open" and self._probe is None:
             self._probe = attempt
         return attempt
 
-    def succeeded(self, attempt: Attempt) -> None:
+    def succeeded(self, attempt: Trial) -> None:
         """A bot is ready."""
         if not self._counts(attempt):
             return
@@ -138,7 +138,7 @@ class Breaker:
         if not self._lost_in_a_row:
             self._next_delay = self._delay
 
-    def lost(self, attempt: Attempt) -> bool:
+    def lost(self, attempt: Trial) -> bool:
         """A bot was lost soon after it was ready; True when that has opened it."""
         if self._open_until is not None or attempt.opening != self._opening:
             return False
@@ -153,12 +153,12 @@ class Breaker:
         """A bot has not been lost soon, and stayed until the end of its call."""
         self._lost_in_a_row = 0
 
-    def answered(self, attempt: Attempt) -> None:
+    def answered(self, attempt: Trial) -> None:
         """A check was answered well: enough to close it, not to forget failures."""
         if self._open_until is not None and self._counts(attempt):
             self.found_back()
 
-    def failed(self, attempt: Attempt) -> bool:
+    def failed(self, attempt: Trial) -> bool:
         """A start or a check has failed; True when that has opened it."""
         if not self._counts(attempt):
             return False
@@ -168,12 +168,12 @@ class Breaker:
             self._open()
         return opens
 
-    def abandoned(self, attempt: Attempt) -> None:
+    def abandoned(self, attempt: Trial) -> None:
         """Nothing came of it, neither good nor bad; no more than that the next may be the probe."""
         if attempt is self._probe:
             self._probe = None
 
-    def busy(self, attempt: Attempt, seconds: float | None) -> None:
+    def busy(self, attempt: Trial, seconds: float | None) -> None:
         """The runner takes nothing now, for so long if it has said so; a probe is abandoned."""
         self.abandoned(attempt)
         wait = BUSY if seconds is None else min(seconds, LONGEST_BUSY)
@@ -186,7 +186,7 @@ class Breaker:
             self._in_a_row = self._allowed - 1
         self.limit = 1
 
-    def _counts(self, attempt: Attempt) -> bool:
+    def _counts(self, attempt: Trial) -> bool:
         if self._open_until is None:
             return attempt.opening == self._opening
         return attempt is self._probe

@@ -11,17 +11,17 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from pipecat_bridge.runner.pool.address import RunnerAddress
-from pipecat_bridge.runner.pool.breaker import Attempt, Breaker, State
+from pipecat_bridge.runner.pool.breaker import Breaker, BreakerState, Trial
 
-Health = Literal["unchecked", "unknown", "fine", "draining", "silent"]
-Result = Literal["ready", "failed", "busy"]
+RunnerHealth = Literal["unchecked", "unknown", "fine", "draining", "silent"]
+StartResult = Literal["ready", "failed", "busy"]
 
-_IN_WORDS: Final[dict[Health, str]] = {
+_IN_WORDS: Final[dict[RunnerHealth, str]] = {
     "draining": "says that it takes no calls",
     "silent": "is not well",
 }
 
-RESULTS: Final[tuple[Result, ...]] = ("ready", "failed", "busy")
+RESULTS: Final[tuple[StartResult, ...]] = ("ready", "failed", "busy")
 
 STARTING: Final = 4
 """A bot that starts weighs as much as so many that run: it costs a runner more, and starts pile up
@@ -56,14 +56,14 @@ class Upstream:
         self.address = address
         self.calls = 0
         self.starting = 0
-        self.starts: Counter[Result] = Counter()
+        self.starts: Counter[StartResult] = Counter()
         self.lost = 0
-        self.health: Health = "unchecked"
+        self.health: RunnerHealth = "unchecked"
         self._fault = ""  # the last one
         self._failed: deque[float] = deque()  # until when bots that are gone weigh
 
     @property
-    def state(self) -> State:
+    def state(self) -> BreakerState:
         """Of its breaker."""
         return self.breaker.state
 
@@ -107,18 +107,18 @@ class Upstream:
         self.starting += 1
         return Lease(self, self.breaker.begin())
 
-    def succeeded(self, attempt: Attempt) -> None:
+    def succeeded(self, attempt: Trial) -> None:
         """A bot is ready."""
         with self._telling_of_return():
             self.breaker.succeeded(attempt)
 
-    def failed(self, attempt: Attempt, reason: str) -> None:
+    def failed(self, attempt: Trial, reason: str) -> None:
         """A start or a check has failed."""
         self._fault = reason
         if self.breaker.failed(attempt):
             self._tell_left_alone(reason)
 
-    def lost_soon(self, attempt: Attempt, reason: str) -> None:
+    def lost_soon(self, attempt: Trial, reason: str) -> None:
         """A bot was lost soon after it was ready."""
         self.lost += 1
         self._fault = reason
@@ -139,13 +139,13 @@ class Upstream:
 
     # From its checks
 
-    def begin_check(self) -> Attempt:
+    def begin_check(self) -> Trial:
         """It is asked how it is."""
         if self.health == "unchecked":
             self.health = "unknown"
         return self.breaker.begin()
 
-    def fine(self, attempt: Attempt) -> None:
+    def fine(self, attempt: Trial) -> None:
         """It has answered."""
         before, self.health = self.health, "fine"
         if before in ("draining", "silent"):
@@ -159,7 +159,7 @@ class Upstream:
         """It has answered that it takes no calls."""
         self._learn("draining", what)
 
-    def silent(self, attempt: Attempt, why: str) -> None:
+    def silent(self, attempt: Trial, why: str) -> None:
         """It has not answered, or not well."""
         self._learn("silent", why)
         self.failed(attempt, why)
@@ -168,7 +168,7 @@ class Upstream:
         """It is being started; calls wait for that, so it is no failure."""
         self.health = "unknown" if self.health == "unchecked" else "silent"
 
-    def _learn(self, health: Health, what: str) -> None:
+    def _learn(self, health: RunnerHealth, what: str) -> None:
         before, self.health = self.health, health
         if health != before:
             self._log.warn(
@@ -202,7 +202,7 @@ class Lease:
 
     __slots__ = ("_attempt", "_held", "_ready_at", "_settled", "upstream")
 
-    def __init__(self, upstream: Upstream, attempt: Attempt) -> None:
+    def __init__(self, upstream: Upstream, attempt: Trial) -> None:
         self.upstream = upstream
         self._attempt = attempt
         self._settled = False
@@ -253,7 +253,7 @@ class Lease:
         """Seconds since the bot was ready."""
         return self.upstream.clock.seconds() - (self._ready_at or 0.0)
 
-    def _settle(self, result: Result | None) -> bool:
+    def _settle(self, result: StartResult | None) -> bool:
         """Note what became of the start; false when that is known already."""
         if self._settled:
             return False

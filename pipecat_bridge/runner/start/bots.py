@@ -24,7 +24,7 @@ from pipecat_bridge.errors import BlameError, BridgeError
 from pipecat_bridge.net.descriptors import Descriptors
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
-from pipecat_bridge.runner.link.early import CallerMessage, Digit, Early, Text
+from pipecat_bridge.runner.link.early import CallerDigit, CallerMessage, CallerText, Early
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.pool.pool import Lease, Pool, Upstream
 from pipecat_bridge.runner.start.mode import RunnerMode
@@ -72,10 +72,10 @@ class Bots:
         request: BotRequest,
         playout: Playout,
         listener: BotListener,
-        lost: Bot | None = None,
-    ) -> Bot:
+        lost: RunnerBot | None = None,
+    ) -> RunnerBot:
         """A bot for one call, asked for by `start`; `lost` is the one whose place it takes."""
-        return Bot(self, request, playout, listener, lost)
+        return RunnerBot(self, request, playout, listener, lost)
 
     @property
     def why_none(self) -> str:
@@ -83,7 +83,7 @@ class Bots:
         return "" if self.pool.could_try() else self.pool.why_none()
 
 
-class Bot:
+class RunnerBot:
     """One call's bot, from the search for a runner until the runner knows of its end.
 
     There is never more than one: before another runner is tried, the one that failed is told to
@@ -98,7 +98,7 @@ class Bot:
         request: BotRequest,
         playout: Playout,
         listener: BotListener,
-        lost: Bot | None,
+        lost: RunnerBot | None,
     ) -> None:
         self.upstream: Upstream | None = None  # that was asked last
         self.link: BotLink | None = None  # of the attempt under way, or of the bot that is there
@@ -136,13 +136,13 @@ class Bot:
 
     def send_digit(self, digit: str) -> None:
         """A key that the caller pressed."""
-        self._send(Digit(digit))
+        self._send(CallerDigit(digit))
 
     def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
         """Text, as if the caller had typed it; False when the bot's dialect has no words for it."""
         if not self._bots.mode.takes_text:
             return False
-        self._send(Text(content, run_immediately, audio_response))
+        self._send(CallerText(content, run_immediately, audio_response))
         return True
 
     def _send(self, message: CallerMessage) -> None:

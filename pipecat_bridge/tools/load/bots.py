@@ -39,7 +39,7 @@ class Times(NamedTuple):
     echoed: float
 
 
-class Heard(NamedTuple):
+class HeardByBot(NamedTuple):
     """A mark that a bot has heard, and sent back."""
 
     call: int
@@ -49,7 +49,7 @@ class Heard(NamedTuple):
     echoed: float
 
 
-class Bot:
+class LoadBot:
     """One bot, with a socket for each direction or one for both."""
 
     def __init__(self, runner: Runner, number: int, role: Role, url: str) -> None:
@@ -62,7 +62,7 @@ class Bot:
         self._plain_samples = 0
         self._closed = False
         directions = ("output", "input") if runner.sockets == 2 else ("",)
-        self._sockets = [BotSocket(self, url, direction) for direction in directions]
+        self._sockets = [LoadBotSocket(self, url, direction) for direction in directions]
         self._output = self._sockets[0]
         self._input = self._sockets[-1]
 
@@ -74,13 +74,13 @@ class Bot:
             self._runner.counts["frames"] += 1
             return
         frame = protobuf.read(payload)
-        if isinstance(frame, protobuf.Audio):
+        if isinstance(frame, protobuf.AudioFields):
             self._hear(payload, frame, arrived)
         elif frame is not None and '"client-ready"' in frame:
             self._output.send(_BOT_READY)
             self._runner.ready(self)
 
-    def _hear(self, payload: bytes, audio: protobuf.Audio, arrived: float) -> None:
+    def _hear(self, payload: bytes, audio: protobuf.AudioFields, arrived: float) -> None:
         runner = self._runner
         if self._ear is None:
             self._ear = Ear(audio.rate)
@@ -93,7 +93,7 @@ class Bot:
         for number, offset, (came, echoed), sample in marks:
             if runner.recording:
                 runner.heard.append(
-                    Heard(self.number, number, came + offset, sample, echoed + offset)
+                    HeardByBot(self.number, number, came + offset, sample, echoed + offset)
                 )
         if not marks and self._ear.quiet:
             self._plain, self._plain_echo = payload, echo
@@ -127,17 +127,17 @@ class Bot:
         self._runner.gone(self)
 
 
-class BotSocket:
+class LoadBotSocket:
     """One WebSocket to the bridge."""
 
-    def __init__(self, bot: Bot, url: str, direction: str) -> None:
+    def __init__(self, bot: LoadBot, url: str, direction: str) -> None:
         parts = urlsplit(url)
         target = parts.path + (f"?direction={direction}" if direction else "")
         self._bot = bot
         self._loop = bot._runner.loop
         self._waiting = bytearray(websocket.request(parts.netloc, target))
         self._greeting = b""
-        self._decoder: websocket.Decoder | None = None
+        self._decoder: websocket.FrameDecoder | None = None
         self._paused = False
         self._flushing = False
         self._socket = socket.socket()
@@ -234,7 +234,7 @@ class BotSocket:
             self._bot._runner.counts["refused"] += 1
             self._bot.close()
             return b""
-        self._decoder = websocket.Decoder()
+        self._decoder = websocket.FrameDecoder()
         return rest
 
     def _take(self, opcode: int, payload: bytes, arrived: float) -> None:

@@ -24,7 +24,7 @@ _TWISTD: Final = "from twisted.scripts.twistd import run; run()"
 _METRIC = re.compile(r"^(\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
-class BridgeError(Exception):
+class BridgeStartError(Exception):
     """The bridge did not start, or is not there."""
 
 
@@ -39,7 +39,7 @@ class Reading(NamedTuple):
     descriptors: float
 
 
-class Bridge(Protocol):
+class MeasuredBridge(Protocol):
     """What a run needs of a bridge; `here` when it runs on this machine."""
 
     host: str
@@ -128,13 +128,13 @@ class Started:
         return self._process.pid
 
     def wait(self) -> None:
-        """Return when it is ready; BridgeError when it is not within 30 s."""
+        """Return when it is ready; BridgeStartError when it is not within 30 s."""
         give_up = time.monotonic() + READY_SECONDS
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > give_up:
                 self.stop()
                 tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-8:])
-                raise BridgeError(f"the bridge did not start; the end of {self._log}:\n{tail}")
+                raise BridgeStartError(f"the bridge did not start; the end of {self._log}:\n{tail}")
             time.sleep(0.1)
 
     def _ready(self) -> bool:
@@ -215,7 +215,7 @@ def scrape(api: str) -> dict[str, float]:
         with urlopen(f"{api}/metrics", timeout=10.0) as answer:
             text = answer.read().decode()
     except (OSError, URLError) as error:
-        raise BridgeError(f"{api}/metrics: {error}") from None
+        raise BridgeStartError(f"{api}/metrics: {error}") from None
     metrics: dict[str, float] = defaultdict(float)
     for name, value in _METRIC.findall(text):
         metrics[name] += float(value)

@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     dying: int = 0
 
 
-class Heard(NamedTuple):
+class HeardByCaller(NamedTuple):
     """A mark that a phone has heard: of which call, when, and where in its stream."""
 
     call: int
@@ -64,7 +64,7 @@ class Callers:
         self.frame = header
         self.recording = False
         self.counts: Counter[str] = Counter()
-        self.heard: list[Heard] = []
+        self.heard: list[HeardByCaller] = []
         self.sent: dict[int, list[float]] = {}
         self.dialled: dict[int, float] = {}
         self.answered: dict[int, float] = {}
@@ -72,7 +72,7 @@ class Callers:
         self.roles: dict[int, Role] = {}
         self.up: set[int] = set()
         self._number = 0
-        self._open: set[Caller] = set()
+        self._open: set[LoadCaller] = set()
         self._hanging_up = False
 
     def dial(self) -> None:
@@ -84,7 +84,7 @@ class Callers:
             phase = FRAME * index / plan.calls
             begin = now + index / plan.per_second
             begin += (phase - begin) % FRAME
-            self.loop.at(begin, Caller(self, role).begin)
+            self.loop.at(begin, LoadCaller(self, role).begin)
 
     def status(self) -> dict[str, Any]:
         """How many calls there are, and how many have heard themselves through the bot."""
@@ -120,7 +120,7 @@ class Callers:
 
     # From a call
 
-    def opened(self, caller: Caller) -> int:
+    def opened(self, caller: LoadCaller) -> int:
         """A number for a new call."""
         self._number += 1
         self.counts["dialled"] += 1
@@ -128,7 +128,7 @@ class Callers:
         self.roles[self._number] = caller.role
         return self._number
 
-    def closed(self, caller: Caller, why: str) -> None:
+    def closed(self, caller: LoadCaller, why: str) -> None:
         """A call is over."""
         self._open.discard(caller)
         self.up.discard(caller.number)
@@ -136,10 +136,10 @@ class Callers:
         again = self.plan.length or caller.role is Role.DYING
         if again and not self._hanging_up:
             due = time.monotonic() + REDIAL
-            self.loop.at(due, Caller(self, caller.role).begin)
+            self.loop.at(due, LoadCaller(self, caller.role).begin)
 
 
-class Caller:
+class LoadCaller:
     """One call."""
 
     def __init__(self, callers: Callers, role: Role) -> None:
@@ -257,7 +257,7 @@ class Caller:
         for number, offset, came, sample in self._ear.hear(pcm, arrived):
             callers.up.add(self.number)
             if callers.recording:
-                callers.heard.append(Heard(self.number, number, came + offset, sample))
+                callers.heard.append(HeardByCaller(self.number, number, came + offset, sample))
 
     def _close(self, why: str) -> None:
         if self._socket.fileno() < 0:

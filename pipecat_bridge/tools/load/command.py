@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pipecat_bridge.tools.load import plots, report
-from pipecat_bridge.tools.load.bridge import Bridge, BridgeError, Remote, daemon
+from pipecat_bridge.tools.load.bridge import BridgeStartError, MeasuredBridge, Remote, daemon
 from pipecat_bridge.tools.load.callers import Plan
 from pipecat_bridge.tools.load.run import Course, run
 from pipecat_bridge.tools.load.runner import Runner
-from pipecat_bridge.tools.load.worker import Worker, WorkerError
+from pipecat_bridge.tools.load.worker import LoadProcess, LoadProcessError
 
 Address = Callable[[str], tuple[str, int]]
 
@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Run as the arguments say; the exit status."""
     try:
         result = measure(arguments)
-    except (BridgeError, WorkerError) as error:
+    except (BridgeStartError, LoadProcessError) as error:
         print(error, file=sys.stderr)
         return 1
     print(report.table([result]))
@@ -90,7 +90,7 @@ def main(arguments: argparse.Namespace) -> int:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of one run."""
     bridge_cpu, cpu = (None, None) if arguments.address else processors()
-    runner = Worker(
+    runner = LoadProcess(
         Runner, arguments.runner_host, arguments.runner_port, arguments.sockets, cpu=cpu
     )
     try:
@@ -114,7 +114,7 @@ def processors() -> tuple[int | None, int | None]:
     return (usable[0], usable[1]) if len(usable) > 1 else (None, None)
 
 
-def _bridge(arguments: argparse.Namespace, port: int, log: Path, cpu: int | None) -> Bridge:
+def _bridge(arguments: argparse.Namespace, port: int, log: Path, cpu: int | None) -> MeasuredBridge:
     if arguments.address:
         host, port = arguments.address
         return Remote(host, port, arguments.api)
@@ -123,7 +123,7 @@ def _bridge(arguments: argparse.Namespace, port: int, log: Path, cpu: int | None
     return started
 
 
-def _plan(arguments: argparse.Namespace, bridge: Bridge) -> Plan:
+def _plan(arguments: argparse.Namespace, bridge: MeasuredBridge) -> Plan:
     return Plan(
         bridge.host, bridge.port, arguments.calls, arguments.per_second, arguments.rate,
         arguments.length, arguments.stalled, arguments.bursting, arguments.dying,

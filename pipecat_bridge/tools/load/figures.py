@@ -10,9 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from pipecat_bridge.tools.load.bots import Heard as HeardByBot
-from pipecat_bridge.tools.load.callers import FRAME
-from pipecat_bridge.tools.load.callers import Heard as HeardByCaller
+from pipecat_bridge.tools.load.bots import HeardByBot
+from pipecat_bridge.tools.load.callers import FRAME, HeardByCaller
 from pipecat_bridge.tools.load.calls import Role
 from pipecat_bridge.tools.load.marks import EVERY, LEAD, NUMBERS
 

@@ -66,7 +66,7 @@ def _signs(number: int) -> list[int]:
     return [1, *(1 if bit else -1 for bit in [*bits, sum(bits) & 1])]
 
 
-class Heard(NamedTuple, Generic[Tag]):
+class HeardMark(NamedTuple, Generic[Tag]):
     """A mark: its number, how many seconds it lies behind the beginning of the chunk that came
     with `tag`, and where in the stream, in samples."""
 
@@ -101,7 +101,7 @@ class Ear(Generic[Tag]):
         """Count samples that are known to hold nothing; only when `quiet`."""
         self._end += samples
 
-    def hear(self, pcm: bytes, tag: Tag) -> list[Heard[Tag]]:
+    def hear(self, pcm: bytes, tag: Tag) -> list[HeardMark[Tag]]:
         """The marks that are whole with this chunk of PCM16."""
         if pcm == self._plain and self.quiet:
             self.pass_over(len(pcm) // 2)
@@ -119,9 +119,9 @@ class Ear(Generic[Tag]):
         self._chunks.append((self._end - len(pcm) // 2, tag))
         return self._search(samples, start)
 
-    def _search(self, samples: _Samples, start: int) -> list[Heard[Tag]]:
+    def _search(self, samples: _Samples, start: int) -> list[HeardMark[Tag]]:
         loud = np.flatnonzero(np.abs(samples.astype(np.int32)) >= _THRESHOLD)
-        heard: list[Heard[Tag]] = []
+        heard: list[HeardMark[Tag]] = []
         at = 0
         while True:
             index = int(np.searchsorted(loud, at))
@@ -139,7 +139,7 @@ class Ear(Generic[Tag]):
             else:
                 heard.append(mark)
 
-    def _read(self, mark: _Samples, start: int) -> Heard[Tag] | None:
+    def _read(self, mark: _Samples, start: int) -> HeardMark[Tag] | None:
         peak = int(np.argmax(mark[: round(2 * _HALF_WIDTH * self.rate) + 1]))
         levels = mark[np.minimum(peak + self._pulses, len(mark) - 1)].astype(int)
         bits = [int(level > 0) for level in levels[1:]]
@@ -150,4 +150,4 @@ class Ear(Generic[Tag]):
             self._chunks.popleft()
         begin, tag = self._chunks[0]
         number = sum(bit << index for index, bit in enumerate(bits[:8]))
-        return Heard(number, (sample - begin) / self.rate, tag, sample)
+        return HeardMark(number, (sample - begin) / self.rate, tag, sample)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-Result = dict[str, Any]
 
-
-def draw(results: Sequence[Result], folder: Path) -> Path:
+def draw(results: Sequence[dict[str, Any]], folder: Path) -> Path:
     """Write `load.png` into `folder`: delays, cost against the number of calls, a stalled bot."""
     import matplotlib as mpl
 
@@ -31,11 +29,11 @@ def draw(results: Sequence[Result], folder: Path) -> Path:
     return path
 
 
-def _name(result: Result) -> str:
+def _name(result: dict[str, Any]) -> str:
     return str(result.get("name") or f"{result['calls']} calls")
 
 
-def _delays(axes: Any, results: Sequence[Result], key: str, title: str) -> None:
+def _delays(axes: Any, results: Sequence[dict[str, Any]], key: str, title: str) -> None:
     """The share of marks that took longer than x."""
     for result in results:
         delays = sorted(result["delays"][key])
@@ -47,7 +45,7 @@ def _delays(axes: Any, results: Sequence[Result], key: str, title: str) -> None:
         axes.legend()
 
 
-def _cost(axes: Any, results: Sequence[Result]) -> None:
+def _cost(axes: Any, results: Sequence[dict[str, Any]]) -> None:
     """Processor and memory, against the number of calls."""
     ordered = sorted(results, key=lambda result: int(result["calls"]))
     calls = [result["calls"] for result in ordered]
@@ -62,7 +60,7 @@ def _cost(axes: Any, results: Sequence[Result]) -> None:
     axes.grid(visible=True, alpha=0.3)
 
 
-def _stall(axes: Any, results: Sequence[Result]) -> None:
+def _stall(axes: Any, results: Sequence[dict[str, Any]]) -> None:
     """The delay of a call whose bot stops reading, over time."""
     axes.set(title="A bot that stops reading for 5 s", xlabel="s", ylabel="delay, ms")
     for result in results:

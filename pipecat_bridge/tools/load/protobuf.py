@@ -8,7 +8,7 @@ _AUDIO, _MESSAGE = 2, 4
 _LENGTH_DELIMITED = 2
 
 
-class Audio(NamedTuple):
+class AudioFields(NamedTuple):
     """The audio of a frame and its rate."""
 
     pcm: bytes
@@ -26,7 +26,7 @@ def message_frame(text: str) -> bytes:
     return _field(_MESSAGE, _field(1, text.encode()))
 
 
-def read(data: bytes) -> Audio | str | None:
+def read(data: bytes) -> AudioFields | str | None:
     """What a frame carries: audio, the text of a message, or None for anything else."""
     for number, body in _fields(data):
         if number == _AUDIO and isinstance(body, bytes):
@@ -34,7 +34,7 @@ def read(data: bytes) -> Audio | str | None:
             pcm, rate = fields.get(3, b""), fields.get(4, 0)
             assert isinstance(pcm, bytes)
             assert isinstance(rate, int)
-            return Audio(pcm, rate)
+            return AudioFields(pcm, rate)
         if number == _MESSAGE and isinstance(body, bytes):
             text = dict(_fields(body)).get(1, b"")
             assert isinstance(text, bytes)

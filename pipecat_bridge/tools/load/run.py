@@ -9,12 +9,12 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from pipecat_bridge.tools.load import figures
-from pipecat_bridge.tools.load.bridge import Bridge, Reading
+from pipecat_bridge.tools.load.bridge import MeasuredBridge, Reading
 from pipecat_bridge.tools.load.callers import Callers, Plan
 from pipecat_bridge.tools.load.calls import Role
 from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.speed import Elsewhere, Speed
-from pipecat_bridge.tools.load.worker import Worker
+from pipecat_bridge.tools.load.worker import LoadProcess
 
 SET_UP_SECONDS: Final = 30.0
 """Longest wait for calls after the last was dialled; those that are not up then have failed."""
@@ -33,8 +33,8 @@ class Course(NamedTuple):
 
 
 def run(
-    bridge: Bridge,
-    runner: Worker[Runner],
+    bridge: MeasuredBridge,
+    runner: LoadProcess[Runner],
     plan: Plan,
     course: Course,
     cpus: tuple[int | None, int | None],
@@ -44,10 +44,10 @@ def run(
 
     `cpus` are the processors of the bridge and of the callers, where they are known.
     """
-    speed = Worker(Speed if bridge.here else Elsewhere, cpu=cpus[0])
+    speed = LoadProcess(Speed if bridge.here else Elsewhere, cpu=cpus[0])
     _warm_up(bridge, runner, plan, cpus[1])
     before = bridge.read()
-    callers = Worker(Callers, plan, cpu=cpus[1])
+    callers = LoadProcess(Callers, plan, cpu=cpus[1])
     try:
         callers.ask("dial")
         _set_up(callers, plan, report)
@@ -82,10 +82,12 @@ def run(
     }
 
 
-def _warm_up(bridge: Bridge, runner: Worker[Runner], plan: Plan, cpu: int | None) -> None:
+def _warm_up(
+    bridge: MeasuredBridge, runner: LoadProcess[Runner], plan: Plan, cpu: int | None
+) -> None:
     """A few calls first: what a bridge loads and allocates once belongs to no call."""
     few = plan._replace(calls=WARM_UP_CALLS, length=0.0, stalled=0, bursting=0, dying=0)
-    callers = Worker(Callers, few, cpu=cpu)
+    callers = LoadProcess(Callers, few, cpu=cpu)
     try:
         callers.ask("dial")
         _until(lambda: callers.ask("status")["up"] == WARM_UP_CALLS, 5.0)
@@ -97,7 +99,7 @@ def _warm_up(bridge: Bridge, runner: Worker[Runner], plan: Plan, cpu: int | None
         callers.end()
 
 
-def _set_up(callers: Worker[Callers], plan: Plan, report: Callable[[str], None]) -> None:
+def _set_up(callers: LoadProcess[Callers], plan: Plan, report: Callable[[str], None]) -> None:
     report(f"{plan.calls} calls, {plan.per_second:g} a second")
     dialling = plan.calls / plan.per_second
     if plan.length:  # they are never all there at once
@@ -116,7 +118,7 @@ def _until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _observe(bridge: Bridge, seconds: float) -> list[Reading]:
+def _observe(bridge: MeasuredBridge, seconds: float) -> list[Reading]:
     begin = time.monotonic()
     readings = [bridge.read()]
     for part in range(1, PARTS + 1):

@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Any, Final
 
-from pipecat_bridge.tools.load.bots import AGAIN, DYING, Bot, Heard
+from pipecat_bridge.tools.load.bots import AGAIN, DYING, HeardByBot, LoadBot
 from pipecat_bridge.tools.load.calls import Role, read_id
 from pipecat_bridge.tools.load.loop import READ_BYTES, Loop
 
@@ -24,10 +24,10 @@ class Runner:
         self.sockets = sockets
         self.recording = False
         self.counts: Counter[str] = Counter()
-        self.heard: list[Heard] = []
+        self.heard: list[HeardByBot] = []
         self.first_audio: dict[int, float] = {}
         self.stalls: list[tuple[int, float, float]] = []
-        self._bots: set[Bot] = set()
+        self._bots: set[LoadBot] = set()
         self._listener = socket.create_server((host, port), backlog=_BACKLOG)
         self._listener.setblocking(False)
         loop.read(self._listener.fileno(), self._accept)
@@ -63,13 +63,13 @@ class Runner:
 
     # From a bot
 
-    def ready(self, bot: Bot) -> None:
+    def ready(self, bot: LoadBot) -> None:
         """A bot takes audio."""
         self.counts["ready"] += 1
         if bot.role is Role.DYING:
             self.loop.at(time.monotonic() + DYING, bot.misbehave)
 
-    def gone(self, bot: Bot) -> None:
+    def gone(self, bot: LoadBot) -> None:
         """A bot's connections are closed."""
         self._bots.discard(bot)
 
@@ -90,7 +90,7 @@ class Runner:
         asked = json.loads(body)
         role, number = read_id(asked["id"])
         self.counts["runs"] += 1
-        self._bots.add(Bot(self, number, role, asked["ws_url"]))
+        self._bots.add(LoadBot(self, number, role, asked["ws_url"]))
         return 200
 
 

@@ -19,7 +19,7 @@ _LONG_MASK: Final = _MASK * 256
 _KEY: Final = "cGlwZWNhdC1icmlkZ2UtMQ=="
 
 
-class Message(NamedTuple):
+class WebSocketMessage(NamedTuple):
     """One frame from the server; the bridge never fragments what it sends."""
 
     opcode: int
@@ -55,7 +55,7 @@ def masked(payload: bytes, opcode: int = BINARY) -> bytes:
     return header + _MASK + word.to_bytes(size, "big")
 
 
-class Decoder:
+class FrameDecoder:
     """Turns what a server sends, after its handshake, into messages."""
 
     __slots__ = ("_rest",)
@@ -63,7 +63,7 @@ class Decoder:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[WebSocketMessage]:
         """The messages that are whole now."""
         if self._rest:
             data = self._rest + data
@@ -77,7 +77,7 @@ class Decoder:
                 size = int.from_bytes(data[at + 2 : start], "big")
             if end < start + size or end < start:
                 break
-            messages.append(Message(first & 0x0F, data[start : start + size]))
+            messages.append(WebSocketMessage(first & 0x0F, data[start : start + size]))
             at = start + size
         self._rest = data[at:]
         return messages

@@ -22,11 +22,11 @@ _END = "end"
 Side = TypeVar("Side")
 
 
-class WorkerError(Exception):
+class LoadProcessError(Exception):
     """A process of the load failed."""
 
 
-class Worker(Generic[Side]):
+class LoadProcess(Generic[Side]):
     """Runs `make(loop, *arguments)` in a process on processor `cpu`; `ask` calls its methods."""
 
     def __init__(self, make: Callable[..., Side], *arguments: Any, cpu: int | None = None) -> None:
@@ -40,16 +40,16 @@ class Worker(Generic[Side]):
         theirs.close()
 
     def ask(self, method: str) -> Any:
-        """Call a method of the other process; what it returns, or WorkerError."""
+        """Call a method of the other process; what it returns, or LoadProcessError."""
         try:
             self._pipe.send(method)
             if not self._pipe.poll(ANSWER_SECONDS):
-                raise WorkerError(f"{self._name} does not answer")
+                raise LoadProcessError(f"{self._name} does not answer")
             answer = self._pipe.recv()
         except (EOFError, OSError):
-            raise WorkerError(f"{self._name} has ended") from None
+            raise LoadProcessError(f"{self._name} has ended") from None
         if isinstance(answer, Exception):
-            raise WorkerError(f"{self._name}: {answer}")
+            raise LoadProcessError(f"{self._name}: {answer}")
         return answer
 
     def end(self) -> None:
@@ -75,7 +75,7 @@ def _main(
         loop = Loop()
         side = make(loop, *arguments)
     except OSError as error:
-        pipe.send(WorkerError(str(error)))
+        pipe.send(LoadProcessError(str(error)))
         sys.exit(1)
     busy = _Busy()
 

@@ -28,7 +28,7 @@ SILENT_SECONDS: Final = 15.0
 """Of a call without a WAV file: more than a bridge waits for a bot ([runner] connect_timeout)."""
 
 
-class CallOptions(NamedTuple):
+class PlacedCall(NamedTuple):
     """What to call, with what; `seconds` None: the length of the WAV file and some more."""
 
     host: str
@@ -63,7 +63,7 @@ async def dial(reactor: Any, host: str, port: int, phone: SoftPhone) -> Ending:
     return await phone.finished
 
 
-async def place_call(reactor: Any, options: CallOptions) -> str:
+async def place_call(reactor: Any, options: PlacedCall) -> str:
     """Place the call and write the recording; one sentence that sums it up.
 
     Raises `CallError` when the bot was not heard, before the call for files that cannot be used.
@@ -82,7 +82,7 @@ async def place_call(reactor: Any, options: CallOptions) -> str:
     return _outcome(options, recording, ending)
 
 
-def run(options: CallOptions) -> int:
+def run(options: PlacedCall) -> int:
     """Place the call under the reactor; the exit status."""
     return run_under_reactor(lambda reactor: place_call(reactor, options))
 
@@ -122,7 +122,7 @@ def run_under_reactor(task: Callable[[Any], Any]) -> int:
         return status or int(end.code or 0)
 
 
-def _prepared(options: CallOptions) -> tuple[Microphone, float]:
+def _prepared(options: PlacedCall) -> tuple[Microphone, float]:
     """The microphone with the WAV file in it, and how long the call may last.
 
     Raises `CallError` when that file or the one for the recording cannot be used.
@@ -158,7 +158,7 @@ def _not_written(path: Path, problem: OSError) -> str:
     return f"the recording cannot be written to {path}: {problem.strerror}"
 
 
-def _outcome(options: CallOptions, recording: Recording, ending: Ending) -> str:
+def _outcome(options: PlacedCall, recording: Recording, ending: Ending) -> str:
     timeline = recording.timeline()
     if options.out is not None:
         try:

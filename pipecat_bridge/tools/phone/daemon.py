@@ -81,7 +81,7 @@ def command_line(config: Path) -> list[str]:
     ]
 
 
-class Daemon:
+class DaemonProcess:
     """A process that serves the API on `api_port`; its output goes to the file `log`.
 
     `command` is what to run. `start`, then `ready`; `stop` at the end in any case.
@@ -93,7 +93,7 @@ class Daemon:
         self._base = f"http://127.0.0.1:{api_port}"
         self._client = HTTPClient(Agent(reactor, connectTimeout=REQUEST_SECONDS))
         self._log = log
-        self._process = _Process(log)
+        self._process = _DaemonProtocol(log)
 
     def start(self) -> None:
         """Run the process; a second call would run a second one."""
@@ -165,7 +165,7 @@ def _reasons(text: str) -> str:
     return " ".join(text.split())[:200]
 
 
-class _Process(ProcessProtocol):
+class _DaemonProtocol(ProcessProtocol):
     """Writes the output of the process to a file, and knows when it is over."""
 
     def __init__(self, log: Path) -> None:

@@ -16,8 +16,8 @@ from twisted.internet.task import deferLater
 from pipecat_bridge.tools.phone import present, scenario
 from pipecat_bridge.tools.phone.call import CallError, dial, run_under_reactor
 from pipecat_bridge.tools.phone.daemon import (
-    Daemon,
     DaemonError,
+    DaemonProcess,
     command_line,
     configuration,
     free_ports,
@@ -97,7 +97,7 @@ async def carry_call(
     ports = free_ports()
     config = folder / "pipecat-bridge.toml"
     config.write_text(configuration(ports))
-    daemon = Daemon(reactor, command_line(config), ports.api, folder / "daemon.log")
+    daemon = DaemonProcess(reactor, command_line(config), ports.api, folder / "daemon.log")
     tell("starting the bridge with its own runner")
     daemon.start()
     reactor.addSystemEventTrigger("before", "shutdown", daemon.stop_now)
@@ -112,7 +112,7 @@ async def carry_call(
 
 async def _talk(
     reactor: Any,
-    daemon: Daemon,
+    daemon: DaemonProcess,
     port: int,
     rate: int,
     played: Scenario,
@@ -131,7 +131,7 @@ async def _talk(
     )
 
 
-async def _record(reactor: Any, daemon: Daemon, call_id: str) -> dict[str, Any]:
+async def _record(reactor: Any, daemon: DaemonProcess, call_id: str) -> dict[str, Any]:
     """The bridge's record of the call, when it is closed; what there is of it after 5 s."""
     deadline = reactor.seconds() + RECORD_SECONDS
     while True:

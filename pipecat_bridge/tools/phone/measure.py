@@ -15,7 +15,7 @@ from pipecat_bridge.tools.phone.speech import THRESHOLD, spans, window_levels
 WORD_PAUSE_SECONDS: Final = 0.3
 
 
-class Pace(NamedTuple):
+class MeasuredPace(NamedTuple):
     """How evenly the bot's messages came.
 
     The lateness of a message is counted from its place in a row of equal steps. `missing` is in
@@ -51,19 +51,19 @@ class Turn(NamedTuple):
         return self.heard.start - self.said.end
 
 
-def pace_of(recording: Recording, timeline: Timeline) -> Pace:
+def pace_of(recording: Recording, timeline: Timeline) -> MeasuredPace:
     """How evenly the bot's audio arrived.
 
     The first message answers the call and follows no clock yet: its lateness does not count.
     """
     lasting, jitter = lateness(recording.chunks)
     if not lasting.size:
-        return Pace(0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)
+        return MeasuredPace(0, 0.0, 0.0, 0.0, 0, 0.0, 0.0)
     late = jitter[1:] if jitter.size > 1 else jitter
     p50, p99 = np.percentile(late, [50, 99])
     missing = max(0, round(float(lasting[-1] - lasting[0]) / FRAME_SECONDS))
     dry = sum(gap.seconds for gap in timeline.gaps)
-    return Pace(
+    return MeasuredPace(
         lasting.size, float(p50), float(p99), float(late.max()), missing, dry, timeline.lead
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from pipecat_bridge.tools.phone.judge import Recognise, grammar, listen, missing_words
 from pipecat_bridge.tools.phone.measure import (
-    Pace,
+    MeasuredPace,
     Turn,
     heard_after,
     messages_after,
@@ -71,7 +71,7 @@ class Report(NamedTuple):
     heard: list[str]
     told: list[str]
     understood: list[str]
-    pace: Pace
+    pace: MeasuredPace
     own_lateness: float
     silences: list[Span]
     barge_in: BargeIn | None
@@ -170,7 +170,7 @@ def _hung_up(material: Material) -> Check:
     return Check("the bot hung up", good, found)
 
 
-def _frames(pace: Pace, timeline: Timeline) -> str:
+def _frames(pace: MeasuredPace, timeline: Timeline) -> str:
     found = f"{pace.missing} missing of {pace.messages + pace.missing}"
     places = ", ".join(f"{gap.start:.1f} s" for gap in timeline.gaps[:10])
     return f"{found}; nothing to play at {places}" if places else found

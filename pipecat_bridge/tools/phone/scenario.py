@@ -11,9 +11,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from pipecat_bridge.tools.phone.script import Line
+from pipecat_bridge.tools.phone.script import ScriptLine
 
-Positive = Annotated[float, Meta(gt=0)]
+AboveZero = Annotated[float, Meta(gt=0)]
 Texts = Annotated[list[str], Meta(min_length=1)]
 
 
@@ -31,13 +31,13 @@ class Timing(Struct, forbid_unknown_fields=True, frozen=True):
     """In seconds: how long the caller waits for an answer and for the greeting, what silence ends
     the bot's turn, the longest call."""
 
-    patience: Positive
-    first_patience: Positive
-    pause: Positive
-    longest_call: Positive
+    patience: AboveZero
+    first_patience: AboveZero
+    pause: AboveZero
+    longest_call: AboveZero
 
 
-class Answer(Struct, forbid_unknown_fields=True, frozen=True):
+class ExpectedAnswer(Struct, forbid_unknown_fields=True, frozen=True):
     """Something that the bot may say: the sentences, and the words that must be heard in it, in
     this order; `opening` are those that must be heard when it was cut short."""
 
@@ -51,7 +51,7 @@ class Said(Struct, forbid_unknown_fields=True, frozen=True):
 
     text: str
     expect: str
-    interrupt_after: Positive | None = None
+    interrupt_after: AboveZero | None = None
 
 
 class Scenario(Struct, forbid_unknown_fields=True, frozen=True):
@@ -62,16 +62,16 @@ class Scenario(Struct, forbid_unknown_fields=True, frozen=True):
     timing: Timing
     greeting: str
     say: Annotated[list[Said], Meta(min_length=1)]
-    answers: dict[str, Answer]
+    answers: dict[str, ExpectedAnswer]
     decoys: list[str] = []
 
     @property
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[ScriptLine]:
         """What the caller says, and when."""
-        return [Line(one.text, one.interrupt_after) for one in self.say]
+        return [ScriptLine(one.text, one.interrupt_after) for one in self.say]
 
     @property
-    def expected(self) -> list[Answer]:
+    def expected(self) -> list[ExpectedAnswer]:
         """The answers in the order of the call, the greeting first."""
         return [self.answers[name] for name in (self.greeting, *(one.expect for one in self.say))]
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 
-class Line(NamedTuple):
+class ScriptLine(NamedTuple):
     """One thing that the caller says.
 
     With `interrupt_after` the caller begins when the bot has been heard for that many seconds,
@@ -17,7 +17,7 @@ class Line(NamedTuple):
     interrupt_after: float | None = None
 
 
-class Heard(NamedTuple):
+class HeardLine(NamedTuple):
     """The bot as heard: whether it speaks, and when that speech began and last sounded."""
 
     speaking: bool
@@ -56,7 +56,7 @@ class Conversation:
     greeting. Times are seconds from the start of the call.
     """
 
-    def __init__(self, lines: list[Line], patience: float, first_patience: float) -> None:
+    def __init__(self, lines: list[ScriptLine], patience: float, first_patience: float) -> None:
         self._lines = lines
         self._patience = patience
         self._first_patience = first_patience
@@ -65,7 +65,7 @@ class Conversation:
         self._next = 0
         self._over = False
 
-    def step(self, now: float, bot: Heard, caller_speaking: bool) -> list[Cue]:
+    def step(self, now: float, bot: HeardLine, caller_speaking: bool) -> list[Cue]:
         """What happens at `now`; to be called every few milliseconds, until GIVE_UP."""
         if self._over:
             return []
@@ -80,7 +80,7 @@ class Conversation:
             return [Cue(CueKind.BOT_SPEAKS)]
         return self._waiting(now)
 
-    def _hearing(self, now: float, bot: Heard) -> list[Cue]:
+    def _hearing(self, now: float, bot: HeardLine) -> list[Cue]:
         finished = not bot.speaking
         cues = [Cue(CueKind.BOT_FINISHED)] if finished else []
         if self._next == len(self._lines):

@@ -21,10 +21,10 @@ from pipecat_bridge.tools.phone.microphone import Microphone
 from pipecat_bridge.tools.phone.recording import Chunk, Recording
 from pipecat_bridge.wire.audiosocket import (
     AUDIO_RATES,
+    AudioSocketMessage,
     DecodeError,
     Decoder,
     Kind,
-    Message,
     audio_header,
     encode,
 )
@@ -144,7 +144,7 @@ class SoftPhone(Protocol):
         self._stop()
         self.finished.callback(self._ending)
 
-    def _received(self, message: Message, at: float) -> None:
+    def _received(self, message: AudioSocketMessage, at: float) -> None:
         if message.kind == Kind.HANGUP:
             self._end(How.PEER_HUNG_UP)
         elif message.kind == Kind.ERROR:

@@ -12,7 +12,7 @@ import numpy as np
 from pipecat_bridge.tools.phone.microphone import Microphone, Samples
 from pipecat_bridge.tools.phone.recording import Chunk, Recording
 from pipecat_bridge.tools.phone.scenario import Scenario
-from pipecat_bridge.tools.phone.script import Conversation, Cue, CueKind, Heard
+from pipecat_bridge.tools.phone.script import Conversation, Cue, CueKind, HeardLine
 from pipecat_bridge.tools.phone.softphone import SoftPhone
 from pipecat_bridge.tools.phone.speech import SpeechDetector
 
@@ -52,7 +52,7 @@ class Talk:
         self._detector.feed(chunk.at, samples, chunk.rate)
 
     def _tick(self, at: float) -> None:
-        bot = Heard(self._detector.speaking, self._detector.began, self._detector.ended)
+        bot = HeardLine(self._detector.speaking, self._detector.began, self._detector.ended)
         for cue in self._conversation.step(at, bot, self.microphone.speaking):
             self._follow(at, cue)
         longest = self._scenario.timing.longest_call

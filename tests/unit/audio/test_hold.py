@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.audio.hold import Loop, read_wav
+from pipecat_bridge.audio.hold import HoldLoop, read_wav
 from tests.unit.signals import sinad, to_signal, tone, wav
 
 RATES = (8000, 11025, 16000, 22050, 24000, 32000, 37800, 44100, 48000, 96000)
@@ -50,7 +50,7 @@ class LoopTests(SynchronousTestCase):
         for rate in RATES:
             for out in (8000, 12000, 16000, 44100, 48000, 192000):
                 with self.subTest(rate=rate, out=out):
-                    loop = Loop(tone(400, rate, 1.0), rate, out)
+                    loop = HoldLoop(tone(400, rate, 1.0), rate, out)
                     frames = [loop.frame(out // 25) for _ in range(100)]
                     self.assertEqual({len(frame) for frame in frames}, {out // 25})
                     heard = to_signal(b"".join(frames))[out // 10 :]
@@ -58,12 +58,12 @@ class LoopTests(SynchronousTestCase):
 
     def test_no_seam_where_it_begins_again(self) -> None:
         pcm = tone(400, 8000, 0.25)
-        loop = Loop(pcm, 8000, 8000)
+        loop = HoldLoop(pcm, 8000, 8000)
         heard = b"".join(loop.frame(320) for _ in range(100))
         self.assertEqual(heard, pcm * 8)
 
     def test_a_length_that_is_no_whole_number_of_frames(self) -> None:
         pcm = tone(400, 8000, 0.0333)
-        loop = Loop(pcm, 8000, 8000)
+        loop = HoldLoop(pcm, 8000, 8000)
         heard = b"".join(loop.frame(320) for _ in range(50))
         self.assertEqual(heard, (pcm * 40)[: len(heard)])

@@ -8,13 +8,13 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.web.health import LOOK_EVERY, Health
+from pipecat_bridge.web.health import LOOK_EVERY, ProcessHealth
 
 
 class HealthTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.health = Health(self.clock, self.clock.seconds)
+        self.health = ProcessHealth(self.clock, self.clock.seconds)
         self.health.startService()
         self.addCleanup(self.health.stopService)
         self.registry = CollectorRegistry()

@@ -22,7 +22,7 @@ from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.pool.address import FixedAddress
 from pipecat_bridge.runner.pool.pool import Lease, Pool, Upstream
 from pipecat_bridge.web.api import api_site
-from pipecat_bridge.web.health import Health
+from pipecat_bridge.web.health import ProcessHealth
 from pipecat_bridge.web.metrics import COUNTERS, GAUGES, CallCollector, RunnerCollector, registry
 from tests.unit.sides import BotSide, Exchange, PhoneSide
 
@@ -215,7 +215,9 @@ class PageTests(MetricsCase):
             "runner_restarts",
         }
         own |= {f"pipecat_bridge_{name}_total" for name in service}
-        health = [sample for family in Health(Clock()).collect() for sample in family.samples]
+        health = [
+            sample for family in ProcessHealth(Clock()).collect() for sample in family.samples
+        ]
         own |= {sample.name for sample in health}
         upstream = Upstream("http://a", FixedAddress("http://a"))
         pool = Pool([upstream], Clock(), RunnerOptions(), random.Random())

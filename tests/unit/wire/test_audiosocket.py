@@ -14,10 +14,10 @@ from pipecat_bridge.wire.audiosocket import (
     AUDIO_KINDS,
     AUDIO_RATES,
     HANGUP,
+    AudioSocketMessage,
     DecodeError,
     Decoder,
     Kind,
-    Message,
     audio_header,
     encode,
 )
@@ -36,11 +36,11 @@ RATES = {
 }
 HALF_A_SECOND = {kind: min(rate, 65534) for kind, rate in RATES.items()}
 EVERY_KIND = [
-    Message(0x01, bytes(range(16))),
-    Message(0x03, b"#"),
-    Message(0x00, b""),
-    Message(0xFF, b"\x01"),
-    *(Message(kind, bytes(range(1, 43))) for kind in RATES),
+    AudioSocketMessage(0x01, bytes(range(16))),
+    AudioSocketMessage(0x03, b"#"),
+    AudioSocketMessage(0x00, b""),
+    AudioSocketMessage(0xFF, b"\x01"),
+    *(AudioSocketMessage(kind, bytes(range(1, 43))) for kind in RATES),
 ]
 
 
@@ -48,8 +48,8 @@ def raw(kind: int, payload: bytes = b"") -> bytes:
     return struct.pack(">BH", kind, len(payload)) + payload
 
 
-def messages() -> st.SearchStrategy[Message]:
-    audio = st.builds(Message, st.sampled_from(sorted(RATES)), st.binary(max_size=700))
+def messages() -> st.SearchStrategy[AudioSocketMessage]:
+    audio = st.builds(AudioSocketMessage, st.sampled_from(sorted(RATES)), st.binary(max_size=700))
     return st.one_of(audio, st.sampled_from(EVERY_KIND))
 
 
@@ -112,15 +112,17 @@ class DecodeTests(SynchronousTestCase):
     def test_trailing_bytes_are_kept_for_the_next_read(self) -> None:
         decoder = Decoder()
         first, second = raw(0x10, b"ab"), raw(0x10, b"cdef")
-        self.assertEqual(decoder.feed(first + second[:5]), [Message(0x10, b"ab")])
+        self.assertEqual(decoder.feed(first + second[:5]), [AudioSocketMessage(0x10, b"ab")])
         self.assertEqual(decoder.feed(b""), [])
-        self.assertEqual(decoder.feed(second[5:]), [Message(0x10, b"cdef")])
+        self.assertEqual(decoder.feed(second[5:]), [AudioSocketMessage(0x10, b"cdef")])
 
     def test_odd_and_empty_audio_passes(self) -> None:
         for size in (0, 1, 3, 321):
             with self.subTest(size=size):
                 payload = bytes(size)
-                self.assertEqual(Decoder().feed(raw(0x10, payload)), [Message(0x10, payload)])
+                self.assertEqual(
+                    Decoder().feed(raw(0x10, payload)), [AudioSocketMessage(0x10, payload)]
+                )
 
     def test_longest_audio_of_each_kind(self) -> None:
         for kind, size in HALF_A_SECOND.items():
@@ -131,7 +133,9 @@ class DecodeTests(SynchronousTestCase):
 
     @given(st.lists(messages(), max_size=12), st.lists(st.integers(0, 10_000), max_size=12))
     @settings(max_examples=200, deadline=None)
-    def test_round_trip_at_any_splits(self, sent: list[Message], cuts: list[int]) -> None:
+    def test_round_trip_at_any_splits(
+        self, sent: list[AudioSocketMessage], cuts: list[int]
+    ) -> None:
         stream = b"".join(encode(kind, payload) for kind, payload in sent)
         decoder = Decoder()
         got = [message for piece in pieces(stream, cuts) for message in decoder.feed(piece)]
@@ -148,7 +152,7 @@ class DecodeTests(SynchronousTestCase):
         self.assertEqual(everything(uuid_first, [bytes((byte,)) for byte in stream]), whole)
 
 
-def everything(uuid_first: bool, chunks: list[bytes]) -> tuple[list[Message], str, int]:
+def everything(uuid_first: bool, chunks: list[bytes]) -> tuple[list[AudioSocketMessage], str, int]:
     """The messages of a stream, its fault, and how many messages were skipped."""
     decoder, got = Decoder(uuid_first), []
     try:
@@ -173,7 +177,7 @@ def unwanted() -> st.SearchStrategy[tuple[int, int]]:
 class SkipTests(SynchronousTestCase):
     """What is no message of AudioSocket's is passed over by its length."""
 
-    UUID = Message(0x01, bytes(range(16)))
+    UUID = AudioSocketMessage(0x01, bytes(range(16)))
 
     @given(
         st.lists(st.one_of(unwanted(), messages().filter(lambda m: m.kind != 0x01)), max_size=8),
@@ -181,8 +185,11 @@ class SkipTests(SynchronousTestCase):
     )
     @settings(max_examples=150, deadline=None)
     def test_at_any_splits(self, sent: list[Any], cuts: list[int]) -> None:
-        wanted = [self.UUID, *(each for each in sent if isinstance(each, Message))]
-        rest = [each if isinstance(each, Message) else (each[0], bytes(each[1])) for each in sent]
+        wanted = [self.UUID, *(each for each in sent if isinstance(each, AudioSocketMessage))]
+        rest = [
+            each if isinstance(each, AudioSocketMessage) else (each[0], bytes(each[1]))
+            for each in sent
+        ]
         stream = b"".join(raw(kind, payload) for kind, payload in [self.UUID, *rest])
         decoder = Decoder(uuid_first=True)
         got = [message for piece in pieces(stream, cuts) for message in decoder.feed(piece)]
@@ -193,7 +200,7 @@ class SkipTests(SynchronousTestCase):
         for kind in set(range(256)) - KNOWN:
             for size in (0, 1, 16, 320, 65535):
                 decoder = Decoder()
-                after = Message(0x10, b"ab")
+                after = AudioSocketMessage(0x10, b"ab")
                 self.assertEqual(decoder.feed(raw(kind, bytes(size)) + raw(*after)), [after])
                 self.assertEqual((decoder.skipped, decoder.last_skipped), (1, (kind, size)))
 
@@ -210,18 +217,22 @@ class SkipTests(SynchronousTestCase):
         for byte in range(3, len(stream)):
             decoder.feed(stream[byte : byte + 1])
             self.assertEqual(decoder._buffer, b"")
-        self.assertEqual(decoder.feed(raw(0x03, b"5")), [Message(0x03, b"5")])
+        self.assertEqual(decoder.feed(raw(0x03, b"5")), [AudioSocketMessage(0x03, b"5")])
         self.assertEqual(decoder.skipped, 1)
 
     def test_a_hangup_is_one_whatever_its_length_and_at_once(self) -> None:
         for size in (0, 1, 65535):
-            self.assertEqual(Decoder().feed(struct.pack(">BH", 0x00, size)), [Message(0x00, b"")])
+            self.assertEqual(
+                Decoder().feed(struct.pack(">BH", 0x00, size)), [AudioSocketMessage(0x00, b"")]
+            )
 
     def test_of_an_error_the_code_is_kept(self) -> None:
         for payload in (b"", b"\4", b"\4abc", b"\4" + bytes(65534)):
             decoder = Decoder()
             got = decoder.feed(raw(0xFF, payload) + raw(0x03, b"1"))
-            self.assertEqual(got, [Message(0xFF, payload[:1]), Message(0x03, b"1")])
+            self.assertEqual(
+                got, [AudioSocketMessage(0xFF, payload[:1]), AudioSocketMessage(0x03, b"1")]
+            )
 
 
 class FirstMessageTests(SynchronousTestCase):
@@ -238,11 +249,11 @@ class FirstMessageTests(SynchronousTestCase):
                 Decoder(uuid_first=True).feed(struct.pack(">BH", 0x01, size))
 
     def test_a_hangup_is_none(self) -> None:
-        self.assertEqual(Decoder(uuid_first=True).feed(HANGUP), [Message(0x00, b"")])
+        self.assertEqual(Decoder(uuid_first=True).feed(HANGUP), [AudioSocketMessage(0x00, b"")])
 
     def test_a_second_uuid_is_skipped(self) -> None:
         decoder = Decoder(uuid_first=True)
-        uuid = Message(0x01, bytes(range(16)))
+        uuid = AudioSocketMessage(0x01, bytes(range(16)))
         self.assertEqual(decoder.feed(raw(*uuid) * 3), [uuid])
         self.assertEqual((decoder.skipped, decoder.last_skipped), (2, (0x01, 16)))
 
@@ -266,7 +277,7 @@ class FaultTests(SynchronousTestCase):
             decoder.feed(self.TOO_LONG[2:])
 
     def test_what_came_before_the_fault_is_not_lost(self) -> None:
-        good = [Message(0x10, b"ab"), Message(0x03, b"1")]
+        good = [AudioSocketMessage(0x10, b"ab"), AudioSocketMessage(0x03, b"1")]
         stream = b"".join(raw(*message) for message in good) + self.TOO_LONG
         with self.assertRaises(DecodeError) as caught:
             Decoder().feed(stream)

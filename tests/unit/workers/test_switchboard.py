@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.workers import commands
-from pipecat_bridge.workers.places import Preparation
+from pipecat_bridge.workers.places import PreparedElsewhere
 from pipecat_bridge.workers.switchboard import NO_WORKER, STOPPED, Switchboard
 
 
@@ -69,7 +69,7 @@ class SwitchboardCase(SynchronousTestCase):
         self.first, self.second = Hand(1), Hand(2)
         self.board.workers = [self.first, self.second]
 
-    def prepare(self, worker: Any, call_id: str, _: Preparation[Any]) -> Deferred[bool]:
+    def prepare(self, worker: Any, call_id: str, _: PreparedElsewhere[Any]) -> Deferred[bool]:
         self.prepared.append((worker.number, call_id))
         return self.preparing
 

@@ -7,7 +7,7 @@ from typing import Any
 from pipecat_bridge.audio import g711
 from pipecat_bridge.errors import PeerBusyError
 from pipecat_bridge.runner.link.beginning import MAX_HELD
-from pipecat_bridge.runner.link.early import Digit
+from pipecat_bridge.runner.link.early import CallerDigit
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Hangup, SetVariables
 from tests.doubles import protobuf
@@ -221,12 +221,12 @@ class LostBeforeReadyTests(BotSideCase):
 
     def test_the_caller_is_kept_for_the_next_bot(self) -> None:
         bot = self.bot()
-        self.side.link.send_message(Digit("5"))
+        self.side.link.send_message(CallerDigit("5"))
         bot.die()
         self.side.turn(0.05)
         early = self.side.early
         self.assertEqual(len(early.audio.pieces), 2)
-        self.assertEqual(early.messages, [Digit("5")])
+        self.assertEqual(early.messages, [CallerDigit("5")])
 
 
 class LostAfterReadyTests(BotSideCase):

@@ -6,7 +6,7 @@ import json
 from itertools import permutations, product
 from typing import Any
 
-from pipecat_bridge.runner.link.early import Digit, Text
+from pipecat_bridge.runner.link.early import CallerDigit, CallerText
 from pipecat_bridge.wire import rtvi
 from tests.doubles import protobuf
 from tests.doubles.bot import BotDouble
@@ -88,7 +88,7 @@ class ReadyTests(BotSideCase):
         side.dial(bot, "output")
         bot.rtvi("bot-ready")
         side.speak(10)
-        side.link.send_message(Digit("1"))
+        side.link.send_message(CallerDigit("1"))
         self.assertEqual(side.heard.names, [])
         bot.ready_sent = True
         side.dial(bot, "input")
@@ -101,7 +101,7 @@ class ReadyTests(BotSideCase):
         side = self.make()
         side.speak(3)
         for number in range(150):
-            side.link.send_message(Text(str(number), True, True))
+            side.link.send_message(CallerText(str(number), True, True))
         bot = BotDouble(side.clock, ready_after=0.1)
         kinds = order(bot)
         side.dial(bot)
@@ -162,8 +162,8 @@ class ToBotTests(BotSideCase):
         bot.stall()
         side.speak(250, start=20)
         for digit in "0123456789*#":
-            side.link.send_message(Digit(digit))
-        side.link.send_message(Text("hello", True, True))
+            side.link.send_message(CallerDigit(digit))
+        side.link.send_message(CallerText("hello", True, True))
         self.assertGreater(side.link.to_bot.stats.dropped, 0)
         kinds = order(bot)
         bot.unstall()
@@ -627,7 +627,7 @@ class EndTests(BotSideCase):
                 side.link.close()
                 side.link.close()
                 side.link.send_audio(bytes(640), 16000)
-                side.link.send_message(Digit("1"))
+                side.link.send_message(CallerDigit("1"))
                 self.assertEqual(self.end(), [])
                 self.assertEqual([how.code for how in bot.closes], [1000] * sockets)
 

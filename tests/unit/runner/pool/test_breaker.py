@@ -15,13 +15,13 @@ from pipecat_bridge.runner.pool.breaker import (
     FULL_TRUST,
     JITTER,
     LONGEST_BUSY,
-    Attempt,
     Breaker,
-    State,
+    BreakerState,
+    Trial,
 )
 from tests.unit.chance import Middle
 
-Input = Callable[[Breaker, Attempt], object]
+Input = Callable[[Breaker, Trial], object]
 
 CONNECTED: Input = Breaker.succeeded
 ANSWERED: Input = Breaker.answered
@@ -69,7 +69,7 @@ class BreakerCase(SynchronousTestCase):
 
 
 class StateTests(BreakerCase):
-    def outcomes(self, prepare: Callable[[], Attempt]) -> list[tuple[State, bool]]:
+    def outcomes(self, prepare: Callable[[], Trial]) -> list[tuple[BreakerState, bool]]:
         """State, and whether a probe is under way, after each of INPUTS."""
         outcomes = []
         for put in INPUTS:
@@ -82,7 +82,7 @@ class StateTests(BreakerCase):
         self.assertEqual(self.outcomes(lambda: self.breaker.begin()), [("closed", False)] * 7)
 
     def test_closed_before_the_last_failure_in_a_row(self) -> None:
-        def prepare() -> Attempt:
+        def prepare() -> Trial:
             self.failures(2)
             return self.breaker.begin()
 
@@ -91,7 +91,7 @@ class StateTests(BreakerCase):
         self.assertEqual(self.outcomes(prepare), wanted)
 
     def test_open(self) -> None:
-        def prepare() -> Attempt:
+        def prepare() -> Trial:
             self.open()
             return self.breaker.begin()
 
@@ -100,7 +100,7 @@ class StateTests(BreakerCase):
         self.assertEqual(self.outcomes(prepare), wanted)
 
     def test_half_open_the_probe(self) -> None:
-        def prepare() -> Attempt:
+        def prepare() -> Trial:
             self.half_open()
             return self.breaker.begin()
 
@@ -109,19 +109,19 @@ class StateTests(BreakerCase):
         self.assertEqual(self.outcomes(prepare), wanted)
 
     def test_half_open_what_is_not_the_probe(self) -> None:
-        def beside_a_probe() -> Attempt:
+        def beside_a_probe() -> Trial:
             self.half_open()
             self.breaker.begin()
             return self.breaker.begin()
 
-        def begun_while_open() -> Attempt:
+        def begun_while_open() -> Trial:
             self.open()
             attempt = self.breaker.begin()
             self.wait()
             self.breaker.begin()
             return attempt
 
-        def begun_before() -> Attempt:
+        def begun_before() -> Trial:
             attempt = self.breaker.begin()
             self.half_open()
             self.breaker.begin()
@@ -357,7 +357,7 @@ class BusyTests(BreakerCase):
 class LostTests(BreakerCase):
     """Bots that were ready, and are lost soon."""
 
-    def ready(self) -> Attempt:
+    def ready(self) -> Trial:
         attempt = self.breaker.begin()
         self.breaker.succeeded(attempt)
         return attempt

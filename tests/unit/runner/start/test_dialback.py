@@ -22,7 +22,7 @@ from pipecat_bridge.runner.pool.announced import AnnouncedAddress
 from pipecat_bridge.runner.pool.pool import Pool, Upstream
 from pipecat_bridge.runner.side import http_client, http_pool
 from pipecat_bridge.runner.socket.door import Door
-from pipecat_bridge.runner.start.bots import Bot, Bots
+from pipecat_bridge.runner.start.bots import Bots, RunnerBot
 from pipecat_bridge.runner.start.dialback import DialBack
 from pipecat_bridge.runner.start.mode import Means
 from tests.doubles.bot import BotDouble, Direction
@@ -78,7 +78,7 @@ class DialBackCase(ClientCase):
         self.heard = Heard()
         self.taken = 0
 
-    def start(self, **parameters: Any) -> Bot:
+    def start(self, **parameters: Any) -> RunnerBot:
         request = BotRequest(CALL, parameters, {"caller": "42"})
         bot = self.runner.bot(request, Playout(), self.heard)
         bot.start()

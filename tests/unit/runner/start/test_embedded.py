@@ -278,7 +278,7 @@ class SupervisedTests(EmbeddedCase):
 
     def test_one_that_was_seen_to_end_and_does_not_is_killed(self) -> None:
         self.machine.last.say(LISTENS)
-        self.runner._process.ends()
+        self.runner._process.expect_exit()
         self.machine.advance(7.9)
         self.assertEqual(self.machine.last.signals, [])
         self.machine.advance(0.2)
@@ -288,7 +288,7 @@ class SupervisedTests(EmbeddedCase):
         self.assertEqual(len(self.machine.processes), 2)
 
     def test_one_that_does_is_not(self) -> None:
-        self.runner._process.ends()
+        self.runner._process.expect_exit()
         self.machine.last.end(0)
         self.machine.advance(10.0)
         self.assertEqual([process.signals for process in self.machine.processes], [[], []])

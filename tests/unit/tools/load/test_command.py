@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.tools.load.bridge import BridgeError, scrape
+from pipecat_bridge.tools.load.bridge import BridgeStartError, scrape
 from pipecat_bridge.tools.load.command import add_arguments
 
 pytestmark = pytest.mark.tools
@@ -64,7 +64,7 @@ class LoadTests(SynchronousTestCase):
     def test_an_api_that_is_not_there(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as one:
             port = one.getsockname()[1]
-        with self.assertRaisesRegex(BridgeError, f"{port}/metrics"):
+        with self.assertRaisesRegex(BridgeStartError, f"{port}/metrics"):
             scrape(f"http://127.0.0.1:{port}")
 
 

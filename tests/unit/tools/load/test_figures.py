@@ -8,8 +8,8 @@ import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.tools.load import figures, report
-from pipecat_bridge.tools.load.bots import Heard as HeardByBot
-from pipecat_bridge.tools.load.callers import Heard as HeardByCaller
+from pipecat_bridge.tools.load.bots import HeardByBot
+from pipecat_bridge.tools.load.callers import HeardByCaller
 from pipecat_bridge.tools.load.calls import Role, call_id, duties, read_id
 from pipecat_bridge.tools.load.marks import LEAD, NUMBERS
 

@@ -46,7 +46,7 @@ class WebSocketTests(SynchronousTestCase):
         payloads = [b"", b"a" * 125, b"b" * 126, b"c" * 65536]
         stream = b"".join(server_frame(payload) for payload in payloads)
         for size in (1, 3, 128, 70000):
-            decoder, got = websocket.Decoder(), []
+            decoder, got = websocket.FrameDecoder(), []
             for at in range(0, len(stream), size):
                 got += decoder.feed(stream[at : at + size])
             self.assertEqual(got, [(websocket.BINARY, payload) for payload in payloads])

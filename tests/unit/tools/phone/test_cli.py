@@ -53,7 +53,7 @@ class CommandTests(SynchronousTestCase):
         self.assertIn("exit status: 0 when the bot was heard; 1 when", " ".join(out.split()))
 
     def test_call_passes_everything_on(self) -> None:
-        taken: list[call.CallOptions] = []
+        taken: list[call.PlacedCall] = []
         identity = "00112233-4455-6677-8899-aabbccddeeff"
         words = f"call [::1]:7 --uuid {identity} --wav a.wav --out b.wav --rate 16000 --duration 3"
         with patch.object(call, "run", lambda options: taken.append(options) or 0):
@@ -61,7 +61,7 @@ class CommandTests(SynchronousTestCase):
             self.assertEqual(run("call")[0], 0)
         self.assertEqual(
             taken[0],
-            call.CallOptions("::1", 7, UUID(identity), 16000, Path("a.wav"), Path("b.wav"), 3.0),
+            call.PlacedCall("::1", 7, UUID(identity), 16000, Path("a.wav"), Path("b.wav"), 3.0),
         )
         self.assertEqual(taken[1][:2], ("127.0.0.1", 9092))
         self.assertEqual(taken[1][3:], (8000, None, None, None))

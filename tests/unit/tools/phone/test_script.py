@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.tools.phone.script import Conversation, Cue, CueKind, Heard, Line
+from pipecat_bridge.tools.phone.script import Conversation, Cue, CueKind, HeardLine, ScriptLine
 
 pytestmark = pytest.mark.tools
 
@@ -15,10 +15,10 @@ SAY, SPEAKS, FINISHED = CueKind.SAY, CueKind.BOT_SPEAKS, CueKind.BOT_FINISHED
 class Room:
     """A conversation, with a bot and a caller that speak when the test says so."""
 
-    def __init__(self, *lines: Line) -> None:
+    def __init__(self, *lines: ScriptLine) -> None:
         self.conversation = Conversation(list(lines), patience=5.0, first_patience=10.0)
         self.now = 0.0
-        self.bot = Heard(False, 0.0, 0.0)
+        self.bot = HeardLine(False, 0.0, 0.0)
         self.caller = False
 
     def run(self, seconds: float) -> list[Cue]:
@@ -35,7 +35,7 @@ class Room:
 
     def bot_speaks(self, seconds: float) -> list[Cue]:
         """The bot speaks and stops; what happened in that time and right after."""
-        self.bot = Heard(True, self.now, self.now)
+        self.bot = HeardLine(True, self.now, self.now)
         cues = self.run(seconds)
         self.bot = self.bot._replace(speaking=False)
         return cues + self.run(0.02)
@@ -52,7 +52,7 @@ def kinds(cues: list[Cue]) -> list[CueKind]:
 
 class ConversationTests(SynchronousTestCase):
     def test_line_after_line(self) -> None:
-        room = Room(Line("one"), Line("two"))
+        room = Room(ScriptLine("one"), ScriptLine("two"))
         self.assertEqual(room.run(3.0), [])
         self.assertEqual(room.bot_speaks(2.0), [Cue(SPEAKS), Cue(FINISHED), Cue(SAY, 0)])
         self.assertEqual(room.run(2.0), [])
@@ -64,18 +64,18 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(room.run(4.0), [])
 
     def test_interrupts_while_the_bot_speaks(self) -> None:
-        room = Room(Line("wait", 2.0))
-        room.bot = Heard(True, room.now, room.now)
+        room = Room(ScriptLine("wait", 2.0))
+        room.bot = HeardLine(True, room.now, room.now)
         self.assertEqual(kinds(room.run(1.9)), [SPEAKS])
         self.assertEqual(room.run(0.2), [Cue(SAY, 0)])
 
     def test_a_bot_that_is_too_brief_is_answered_after_it(self) -> None:
-        room = Room(Line("wait", 2.0))
+        room = Room(ScriptLine("wait", 2.0))
         self.assertEqual(kinds(room.bot_speaks(1.0)), [SPEAKS, FINISHED, SAY])
 
     def test_the_rest_of_the_interrupted_answer_is_no_answer(self) -> None:
-        room = Room(Line("wait", 1.0), Line("next"))
-        room.bot = Heard(True, room.now, room.now)
+        room = Room(ScriptLine("wait", 1.0), ScriptLine("next"))
+        room.bot = HeardLine(True, room.now, room.now)
         room.run(1.1)
         # The bot falls silent while the caller talks; the detector says so only later.
         silent_since = room.now + 0.2
@@ -89,14 +89,14 @@ class ConversationTests(SynchronousTestCase):
         self.assertEqual(room.conversation.step(room.now, room.bot, False), [])
 
     def test_gives_up_once_with_the_reason(self) -> None:
-        room = Room(Line("one"))
+        room = Room(ScriptLine("one"))
         cues = room.run(30.0)
         self.assertEqual([cue.text for cue in cues], ["no greeting within 10 s"])
-        room = Room(Line("one"))
+        room = Room(ScriptLine("one"))
         room.bot_speaks(1.0)
         room.caller_ends()
         self.assertEqual([cue.text for cue in room.run(30.0)], ["no answer within 5 s to 'one'"])
-        room = Room(Line("one"))
+        room = Room(ScriptLine("one"))
         room.bot_speaks(1.0)
         room.caller_ends()
         room.bot_speaks(1.0)

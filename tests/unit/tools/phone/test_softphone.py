@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.tools.phone.microphone import Microphone
 from pipecat_bridge.tools.phone.recording import Chunk, Recording
 from pipecat_bridge.tools.phone.softphone import Ending, How, SoftPhone
-from pipecat_bridge.wire.audiosocket import AUDIO_RATES, Decoder, Kind, Message, encode
+from pipecat_bridge.wire.audiosocket import AUDIO_RATES, AudioSocketMessage, Decoder, Kind, encode
 
 pytestmark = pytest.mark.tools
 
@@ -52,7 +52,7 @@ class Line:
         self.transport = TCPTransport()
         self.phone.makeConnection(self.transport)
 
-    def sent(self) -> list[Message]:
+    def sent(self) -> list[AudioSocketMessage]:
         """The messages sent since the last call."""
         messages = Decoder().feed(self.transport.value())
         self.transport.clear()
@@ -71,8 +71,8 @@ class SendingTests(SynchronousTestCase):
         for kind, rate in AUDIO_RATES.items():
             with self.subTest(rate=rate):
                 uuid, audio = Line(rate).sent()
-                self.assertEqual(uuid, Message(Kind.UUID, CALL_ID.bytes))
-                self.assertEqual(audio, Message(kind, bytes(2 * rate // 50)))
+                self.assertEqual(uuid, AudioSocketMessage(Kind.UUID, CALL_ID.bytes))
+                self.assertEqual(audio, AudioSocketMessage(kind, bytes(2 * rate // 50)))
 
     def test_a_frame_every_20_ms(self) -> None:
         line = Line()
@@ -122,7 +122,7 @@ class SendingTests(SynchronousTestCase):
         line = Line()
         line.sent()
         line.phone.press("#")
-        self.assertEqual(line.sent(), [Message(Kind.DTMF, b"#")])
+        self.assertEqual(line.sent(), [AudioSocketMessage(Kind.DTMF, b"#")])
         with self.assertRaisesRegex(ValueError, "DTMF key 'x' does not exist, expected one of"):
             line.phone.press("x")
 

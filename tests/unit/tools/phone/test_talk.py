@@ -17,7 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.tools.phone import present
 from pipecat_bridge.tools.phone.microphone import Samples
 from pipecat_bridge.tools.phone.report import Check, Material, Report, report_on
-from pipecat_bridge.tools.phone.scenario import Answer, Caller, Said, Scenario, Timing
+from pipecat_bridge.tools.phone.scenario import Caller, ExpectedAnswer, Said, Scenario, Timing
 from pipecat_bridge.tools.phone.softphone import Ending
 from pipecat_bridge.tools.phone.speech import SpeechDetector
 from pipecat_bridge.tools.phone.talk import Talk
@@ -53,10 +53,10 @@ def scenario(longest_call: float) -> Scenario:
         "greeting",
         [Said("hours?", "hours"), Said("address?", "address", 1.5), Said("bye", "bye")],
         {
-            "greeting": Answer(["welcome"], ["welcome"]),
-            "hours": Answer(["open from nine"], ["open", "nine"], ["open"]),
-            "address": Answer(["at oak street"], ["oak"]),
-            "bye": Answer(["goodbye"], ["goodbye"]),
+            "greeting": ExpectedAnswer(["welcome"], ["welcome"]),
+            "hours": ExpectedAnswer(["open from nine"], ["open", "nine"], ["open"]),
+            "address": ExpectedAnswer(["at oak street"], ["oak"]),
+            "bye": ExpectedAnswer(["goodbye"], ["goodbye"]),
         },
     )
 
