@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import socket
 from collections import Counter
@@ -24,6 +25,9 @@ from tests.e2e.harness import sleep
 from tests.e2e.test_drain import SETTINGS, Daemon
 
 reactor: Any = _reactor
+
+CHANCE = random.SystemRandom()
+"""Other processes of the tests look for ports as well, and must not do so in the same order."""
 
 READY = r"(\S+) ready "
 """What a daemon logs of a call whose bot is ready."""
@@ -176,12 +180,12 @@ def alive(pid: int) -> bool:
 
 
 def free_pair() -> int:
-    """A port that is free, as is the next one."""
+    """A port that is free, as is the next one; the kernel hands out neither to anybody else."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port: int = first.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except OSError:
-                continue
-            return port
+        port = CHANCE.randrange(10000, 32000, 2)  # net.ipv4.ip_local_port_range begins above
+        try:
+            for each in (port, port + 1):
+                socket.create_server(("127.0.0.1", each)).close()
+        except OSError:
+            continue
+        return port
