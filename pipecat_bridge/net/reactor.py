@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from twisted.internet.base import ReactorBase
 from twisted.python import log
@@ -35,12 +35,24 @@ def keep_time(reactor: Any) -> None:
 
 
 def poll_in_batches(reactor: Any, interval: float) -> None:
-    """Let Twisted's epoll reactor poll by `BatchedPolling`; any other is left as it is."""
-    if hasattr(select, "epoll"):
+    """Let Twisted's epoll reactor poll by `BatchedPolling`, at most once in `interval` seconds.
+
+    With an interval of 0, and any other reactor, polling stays Twisted's own.
+    """
+    if interval > 0 and hasattr(select, "epoll"):
         from twisted.internet.epollreactor import EPollReactor  # there on Linux only
 
         if type(reactor) is EPollReactor and all(hasattr(reactor, name) for name in _PRIVATE):
             reactor.doIteration = BatchedPolling(reactor, interval)  # type: ignore[method-assign]
+
+
+def polling_of(reactor: Any) -> Literal["batched", "twisted"]:
+    """How a reactor polls its sockets."""
+    return (
+        "batched"
+        if isinstance(getattr(reactor, "doIteration", None), BatchedPolling)
+        else "twisted"
+    )
 
 
 class BatchedPolling:

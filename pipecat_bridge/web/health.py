@@ -13,6 +13,8 @@ from prometheus_client.registry import Collector
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from pipecat_bridge.net.reactor import polling_of
+
 LOOK_EVERY: Final = 0.1
 """Seconds from one look at the loop's lateness to the next."""
 
@@ -97,6 +99,13 @@ class ProcessHealth(Service, Collector):
                 f"{text}: the longest since the last scrape",
                 value=durations.take_longest(),
             )
+        polling = GaugeMetricFamily(
+            "pipecat_bridge_polling",
+            "Processes by how their sockets are polled: batched, or as Twisted does it",
+            labels=["kind"],
+        )
+        polling.add_metric([polling_of(self._reactor)], 1)
+        yield polling
         yield GaugeMetricFamily(
             "pipecat_bridge_memory_blocks",
             "Blocks of memory that Python objects have; grows without end where there is a leak",

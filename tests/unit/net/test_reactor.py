@@ -18,7 +18,14 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from pipecat_bridge.net.reactor import AT_ONCE, SOON, BatchedPolling, keep_time, poll_in_batches
+from pipecat_bridge.net.reactor import (
+    AT_ONCE,
+    SOON,
+    BatchedPolling,
+    keep_time,
+    poll_in_batches,
+    polling_of,
+)
 
 INTERVAL = 0.001
 
@@ -306,24 +313,25 @@ class BatchedPollingTests(SynchronousTestCase):
         self.polling(INTERVAL / 2)
         self.assertEqual(self.time.slept, [INTERVAL / 2])
 
-    def test_without_an_interval_it_never_waits(self) -> None:
-        self.polling = self.with_interval(0.0)
-        one = self.make_busy()
-        self.polling(None)
-        self.assertEqual([one.got, self.time.slept], [[b"first", b"second"], []])
-
     # Where
 
     def test_it_is_for_the_epoll_reactor(self) -> None:
+        self.assertEqual(polling_of(self.reactor), "twisted")
         poll_in_batches(self.reactor, INTERVAL)
-        self.assertIsInstance(self.reactor.doIteration, BatchedPolling)
+        self.assertEqual(polling_of(self.reactor), "batched")
+
+    def test_without_an_interval_polling_stays_twisteds_own(self) -> None:
+        own = self.reactor.doIteration
+        poll_in_batches(self.reactor, 0.0)
+        self.assertEqual(self.reactor.doIteration, own)
+        self.assertEqual(polling_of(self.reactor), "twisted")
 
     def test_one_that_is_built_otherwise_is_left_alone(self) -> None:
         poller = self.reactor._poller
         self.addCleanup(setattr, self.reactor, "_poller", poller)
         del self.reactor._poller
         poll_in_batches(self.reactor, INTERVAL)
-        self.assertNotIsInstance(self.reactor.doIteration, BatchedPolling)
+        self.assertEqual(polling_of(self.reactor), "twisted")
 
     def test_others_are_left_alone(self) -> None:
         class Own(type(self.reactor)):  # type: ignore[misc]
@@ -332,5 +340,5 @@ class BatchedPollingTests(SynchronousTestCase):
         for other in (SelectReactor(), Own()):
             self.addCleanup(close, other)
             poll_in_batches(other, INTERVAL)
-            self.assertNotIsInstance(other.doIteration, BatchedPolling)
+            self.assertEqual(polling_of(other), "twisted")
         poll_in_batches(Clock(), INTERVAL)

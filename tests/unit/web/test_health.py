@@ -37,6 +37,10 @@ class HealthTests(SynchronousTestCase):
         self.assertApproximates(self.value("gc_pause_seconds_sum"), 0.04, 1e-9)
         self.assertApproximates(self.value("gc_pause_seconds_max"), 0.03, 1e-9)
 
+    def test_how_the_sockets_are_polled(self) -> None:
+        found = self.registry.get_sample_value("pipecat_bridge_polling", {"kind": "twisted"})
+        self.assertEqual(found, 1)
+
     def test_what_is_kept_shows_in_the_blocks(self) -> None:
         before = self.value("memory_blocks") or 0
         kept = [[number] for number in range(10_000)]
