@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.runner.modes import MODES
+
 ROOT = Path(__file__).parents[2]
+DESIGN = ROOT / "docs" / "design.md"
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
 
 
@@ -39,3 +43,20 @@ class PagesTests(SynchronousTestCase):
         index = ROOT / "docs" / "README.md"
         named = {target.resolve() for target, _ in links(index)}
         self.assertEqual([page for page in PAGES if page not in {*named, index}], [])
+
+    def test_the_layers_are_drawn_as_the_linter_has_them(self) -> None:
+        linter = ConfigParser()
+        linter.read(ROOT / "setup.cfg")
+        layers = linter["importlinter:contract:layers"]["layers"].split("\n")
+        drawing = re.search(r"^```\n(.*?)^```", DESIGN.read_text("utf-8"), re.M | re.S)
+        assert drawing is not None
+        self.assertEqual(drawing[1].splitlines(), [layer for layer in layers if layer])
+        rows = re.findall(r"^\| `(\w+)` \|", DESIGN.read_text("utf-8"), re.M)
+        self.assertEqual(rows, re.findall(r"\w+", drawing[1]))
+
+    def test_bots_md_names_every_runner_mode(self) -> None:
+        text = (ROOT / "docs" / "bots.md").read_text("utf-8")
+        for mode in MODES.values():
+            self.assertIn(f"`{mode.name}`", text)
+            if not mode.supervised:
+                self.assertIn(f'mode = "{mode.name}"', text)
