@@ -48,6 +48,10 @@ test-tools: $(INSTALLED) ## the tests of the soft phone and of the load generato
 trial: $(INSTALLED) ## the unit tests under Twisted's trial
 	@$(BIN)/python -m twisted.trial --temp-directory=.venv/trial tests.unit
 
+.PHONY: test-pythons
+test-pythons: $(INSTALLED) ## the unit tests on the oldest and the newest Python (Debian, root)
+	@scripts/test_pythons.sh $(BIN)/python $(ARGS)
+
 .PHONY: asterisk
 asterisk: ## install a real Asterisk into .asterisk (Debian, root)
 	@scripts/asterisk.sh
