@@ -52,6 +52,10 @@ trial: $(INSTALLED) ## the unit tests under Twisted's trial
 test-pythons: $(INSTALLED) ## the unit tests on the oldest and the newest Python (Debian, root)
 	@scripts/test_pythons.sh $(BIN)/python $(ARGS)
 
+.PHONY: test-busy
+test-busy: $(INSTALLED) ## make test while two stress-ng keep the machine busy (Debian, root)
+	@scripts/busy.sh $(MAKE) --no-print-directory test
+
 .PHONY: asterisk
 asterisk: ## install a real Asterisk into .asterisk (Debian, root)
 	@scripts/asterisk.sh
