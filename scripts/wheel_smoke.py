@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -50,6 +51,9 @@ def smoke(work: Path) -> None:
     wheel, sdist = build(work / "dist")
     check_contents(wheel, sdist)
     step(f"{wheel.name} holds the package, its data and the plugin, and nothing else")
+    version = wheel.name.split("-")[1]
+    check_changelog(version)
+    step(f"CHANGELOG.md goes with version {version}")
     installed = Installed(work, wheel)
     step("the wheel alone is installed, and pip check is content")
     installed.check_commands()
@@ -83,6 +87,17 @@ def check_contents(wheel: Path, sdist: Path) -> None:
     needed = source_files() | {PLUGIN, "setup.cfg", "LICENSE", "README.md", "proto/frames.proto"}
     if missing := needed - shipped:
         raise SmokeError(f"{sdist.name} lacks {sorted(missing)}")
+
+
+def check_changelog(version: str) -> None:
+    """Its newest section is this version's; above it may be what is not released yet."""
+    sections = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    released = sections[1:] if sections[:1] == ["Unreleased"] else sections
+    if released[:1] != [version]:
+        raise SmokeError(
+            f"CHANGELOG.md begins with {sections[:2]}, expected a section {version!r}, "
+            "below 'Unreleased' or on top"
+        )
 
 
 def source_files() -> set[str]:
