@@ -91,11 +91,17 @@ types: $(INSTALLED) ## mypy, strict
 dead-code: $(INSTALLED) ## what nothing but a test uses
 	@$(BIN)/vulture
 
+# Coverage's tracer allocates and is slow. Tests that count objects, and the longest ones, cover
+# nothing that others do not.
+UNTRACED := not MemoryTests and not thousand_calls and not ten_minutes
+
 .PHONY: coverage
-coverage: $(INSTALLED) ## the tests with branch coverage; pages in htmlcov/
-	@# Coverage's tracer allocates, so what counts allocations is left out.
-	@$(BIN)/coverage run -m pytest -k "not MemoryTests" $(ARGS)
-	@$(BIN)/coverage html --quiet
+coverage: $(INSTALLED) ## branch coverage of all tests, which has a floor; pages in htmlcov/
+	@$(BIN)/coverage erase
+	@# A test that fails here (status 1) may have lacked the time: make test is the judge of tests.
+	@$(BIN)/coverage run -m pytest -q --tb=no -k "$(UNTRACED)" $(ARGS) || [[ $$? == 1 ]]
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage html --quiet --fail-under=0
 	@$(BIN)/coverage report
 
 .PHONY: bench
@@ -123,7 +129,7 @@ venv: $(INSTALLED) ## set up .venv with all that the other targets need
 
 .PHONY: clean
 clean: ## remove what the other targets made, .venv included
-	@rm -rf .venv build dist demo htmlcov .coverage *.egg-info .*_cache .hypothesis _trial_temp*
+	@rm -rf .venv build dist demo htmlcov .coverage* *.egg-info .*_cache .hypothesis _trial_temp*
 	@find . -name __pycache__ -prune -exec rm -rf {} + -o -name dropin.cache -exec rm -f {} +
 
 $(INSTALLED): setup.cfg pyproject.toml scripts/install.sh
