@@ -99,7 +99,8 @@ UNTRACED := not MemoryTests and not thousand_calls and not ten_minutes
 coverage: $(INSTALLED) ## branch coverage of all tests, which has a floor; pages in htmlcov/
 	@$(BIN)/coverage erase
 	@# A test that fails here (status 1) may have lacked the time: make test is the judge of tests.
-	@$(BIN)/coverage run -m pytest -q --tb=no -k "$(UNTRACED)" $(ARGS) || [[ $$? == 1 ]]
+	@# Two processes, not four: the tracer keeps each of them busy.
+	@$(BIN)/coverage run -m pytest -n 2 --dist worksteal -q --tb=no -k "$(UNTRACED)" $(ARGS) || [[ $$? == 1 ]]
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage html --quiet --fail-under=0
 	@$(BIN)/coverage report
