@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, Protocol
+from typing import Any, ParamSpec
 
 from twisted.python.failure import Failure
 
@@ -13,15 +13,11 @@ from pipecat_bridge.errors import PeerError
 P = ParamSpec("P")
 
 
-class Fails(Protocol):
-    """Something whose methods are guarded."""
-
-    def fail(self, failure: Failure) -> None:
-        """One of them has raised what is not a peer's fault."""
-
-
 def guarded(method: Callable[P, None]) -> Callable[P, None]:
-    """The same method of an object that `Fails`; only PeerError passes on to who called it."""
+    """The same method, of an object with a method `fail(failure)`: an exception is passed to that.
+
+    Only PeerError is raised as before.
+    """
 
     @wraps(method)
     def guard(*args: P.args, **kwargs: P.kwargs) -> None:

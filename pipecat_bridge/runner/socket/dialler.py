@@ -30,7 +30,8 @@ MAX_HANDSHAKE: Final = 1 << 16
 TLS_ALERT: Final = b"\x15\x03"
 """What a server with TLS begins with when it is spoken to without."""
 
-_STATUS = re.compile(r"upgrade failed \[(\d{3})\]")
+_STATUS_LINE = re.compile(r"HTTP/1\.1 (\d{3})\b")
+_SWITCHING_PROTOCOLS = 101
 
 Connect = Callable[[str, int, bool], IStreamClientEndpoint]
 """From host, port and whether TLS is wanted."""
@@ -42,6 +43,7 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
     factory: _DialFactory
     peer_masks = False
     http_headers: Any = None  # until they have come
+    http_status_line: Any = ""  # likewise
     _leaving: IDelayedCall | None = None
 
     def makeConnection(self, transport: Any) -> None:
@@ -96,7 +98,12 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
             self._leaving.cancel()
         self._leaving = None
         why = str(self.wasNotCleanReason or "closed before it was open")
-        self.factory.failed(why, self.http_headers)
+        found = _STATUS_LINE.match(self.http_status_line)
+        status = int(found[1]) if found else _SWITCHING_PROTOCOLS
+        if status == _SWITCHING_PROTOCOLS:
+            self.factory.failed(why)
+        else:
+            self.factory.refused(status, self.http_headers or {})
         super().onClose(wasClean, code, reason)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -158,22 +165,25 @@ class _DialFactory(WebSocketClientFactory):
         self.result.callback(None)
         return link
 
-    def failed(self, reason: str, headers: dict[str, str] | None = None) -> None:
-        """It has not; told more than once, the first counts."""
-        if self.result.called:
-            return
-        headers = headers or {}
-        found = _STATUS.search(reason)
-        status = int(found[1]) if found else 0
-        if found:
-            # Without the peer's own words, which may repeat what it was sent.
-            reason = f"the opening handshake was answered with {_named(status)}"
-            reason += redirect_to(headers.get("location", ""), self.redact)
+    def failed(self, reason: str) -> None:
+        """The handshake has failed. May be called more than once; the first call counts."""
+        self._fail(PeerError(reason))
+
+    def refused(self, status: int, headers: dict[str, str]) -> None:
+        """The handshake was answered with an HTTP status other than 101.
+
+        The peer's own words are not repeated: they may hold what it was sent.
+        """
+        reason = f"the opening handshake was answered with {_named(status)}"
+        reason += redirect_to(headers.get("location", ""), self.redact)
         if status in BUSY:
-            retry_after = seconds_of(headers.get("retry-after", ""))
-            self.result.errback(PeerBusyError(reason, retry_after))
+            self._fail(PeerBusyError(reason, seconds_of(headers.get("retry-after", ""))))
         else:
-            self.result.errback(PeerError(reason))
+            self._fail(PeerError(reason))
+
+    def _fail(self, error: PeerError) -> None:
+        if not self.result.called:
+            self.result.errback(error)
 
 
 def _named(status: int) -> str:
