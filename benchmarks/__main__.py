@@ -15,10 +15,11 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import capacity, churn, frame_path, profile, rounds, sides, stall, workers
+from benchmarks import against, capacity, churn, frame_path, profile, rounds, sides, stall, workers
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load import plots, report
 from pipecat_bridge.tools.load.callers import Plan
@@ -69,29 +70,40 @@ COMPARED = ("today", "before", "plain", "asyncio", "asyncio-qq")
 
 
 class Bench:
-    """Runs steps; `folder` is for what bridges log."""
+    """Runs steps; `folder` is for what bridges log. `other` is a commit to compare with."""
 
-    def __init__(self, sizes: Sizes, folder: Path) -> None:
+    def __init__(self, sizes: Sizes, folder: Path, other: str | None = None) -> None:
         self.sizes = sizes
+        self._ours = ("today", other) if other else ("today",)
+        self._compared = (*self._ours, *COMPARED[1:])
         self._folder = folder
         self._cpus = processors()
 
     def ladder(self) -> list[Result]:
         """More and more calls."""
-        return [self._run("today", calls, f"{calls} calls") for calls in self.sizes.ladder]
+        return [
+            {**self._run(name, calls, self._name(name, f"{calls} calls")), "bridge": name}
+            for calls in self.sizes.ladder
+            for name in self._ours
+        ]
+
+    def _name(self, bridge: str, name: str) -> str:
+        return name if bridge == "today" else f"{name}, {bridge}"
 
     def sides(self) -> list[Result]:
         """Each bridge by itself, in rounds."""
         return [
             {**self._run(name, self.sizes.sides, f"{name}, round {n}"), "bridge": name, "round": n}
             for n in range(1, self.sizes.rounds + 1)
-            for name in COMPARED
+            for name in self._compared
         ]
 
     def ratios(self) -> list[Result]:
         """All bridges at the same time."""
         seconds = max(2, int(self.sizes.seconds))
-        return sides.compare(COMPARED, self.sizes.ratios, seconds, self._folder, self._cpus, tell)
+        return sides.compare(
+            self._compared, self.sizes.ratios, seconds, self._folder, self._cpus, tell
+        )
 
     def capacity(self) -> list[Result]:
         """More and more calls on each bridge, until it is too much."""
@@ -130,7 +142,7 @@ class Bench:
 
     def path(self) -> Result:
         """A frame in memory."""
-        return frame_path.measure()
+        return against.path(self._ours) if len(self._ours) > 1 else frame_path.measure()
 
     def profile(self) -> list[Result]:
         """Where the processor time goes, with and without all that was done about it."""
@@ -189,15 +201,30 @@ STEPS: dict[str, Callable[[Any], str]] = {
 """Name of a step, which is a method of Bench, and what makes its table."""
 
 
+def _compared_with(other: str) -> dict[str, Callable[[Any], str]]:
+    """The tables of steps that compare today's code with another commit."""
+    return {
+        "path": lambda results: against.path_table(results, other),
+        "ladder": lambda results: (
+            f"{report.table(results)}\n\nToday / {other}:\n\n{against.ladder_table(results, other)}"
+        ),
+    }
+
+
 def main() -> int:
     arguments = _arguments()
     results: dict[str, Any] = {}
     tables = []
-    with tempfile.TemporaryDirectory(prefix="pipecat-bridge-bench-") as folder:
-        bench = Bench(SHORT if arguments.short else Sizes(), Path(folder))
+    other = arguments.against
+    steps = {**STEPS, **(_compared_with(other) if other else {})}
+    with (
+        tempfile.TemporaryDirectory(prefix="pipecat-bridge-bench-") as folder,
+        against.checked_out(other) if other else nullcontext(),
+    ):
+        bench = Bench(SHORT if arguments.short else Sizes(), Path(folder), other)
         for name in arguments.steps:
             results[name] = getattr(bench, name)()
-            tables.append(f"## {name}\n\n{STEPS[name](results[name])}\n")
+            tables.append(f"## {name}\n\n{steps[name](results[name])}\n")
             print(tables[-1], flush=True)
             for remark in _remarks(results[name]):
                 print(f"note: {remark}", flush=True)
@@ -221,6 +248,11 @@ def _arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"any of {', '.join(STEPS)}")
     parser.add_argument("--short", action="store_true", help="small and quick, for CI")
     parser.add_argument("--out", type=Path, default=Path("bench"), metavar="FOLDER")
+    parser.add_argument(
+        "--against",
+        metavar="COMMIT",
+        help="compare with another commit, in `path`, `ladder`, `sides` and `ratios`",
+    )
     arguments = parser.parse_args(words)
     unknown = [name for name in arguments.steps if name not in STEPS]
     if unknown:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import select
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise, repeat
 from typing import Any, Literal, NamedTuple
 from uuid import UUID, uuid4
@@ -30,6 +31,7 @@ RATES = dict(
     )
 )
 FRAME = 0.02
+TURNS = 5  # of the loop in which the bridge, in this very process, may send what it has
 GAP = 0.005  # longest pause inside a message, the timeout of the poll in res_audiosocket.c
 IDLE = 2.0  # the application ends the call after so long without a frame either way
 HUNG_UP = "error received: the channel is hung up"
@@ -265,9 +267,11 @@ class StrictAsterisk(Protocol, Watched):
         else:
             self._later("rest", GAP, self._rest_is_late)
 
-    def _rest_is_late(self) -> None:
+    def _rest_is_late(self, turns: int = TURNS) -> None:
         if self._more_waits():
             self._await_rest()  # it came in time; only this process was late to read it
+        elif turns:
+            self._later("rest", 0.0, partial(self._rest_is_late, turns - 1))
         elif self.blocked:
             # No end of the call, but no audio either until the rest comes.
             self.faults.append("the rest of a header did not come within 5 ms: Asterisk blocks")

@@ -233,6 +233,6 @@ async def test_text_and_events_of_a_bot() -> None:
         bot.rtvi("server-message", {"t": "hangup"})
         kinds = {"user-transcription", "bot-transcription", "server-message"}
         [call] = it.bridge.calls.running
-        await phone.until(lambda: kinds <= {event.kind for event in call.kept})
+        await phone.until(lambda: kinds <= {event.kind for event in call.history})
         phone.hangup()
         await it.ended(phone)

@@ -328,7 +328,7 @@ class TestBeside:
             transcript = {"text": "good morning"}
             bot.send_json({"label": "rtvi-ai", "type": "bot-transcription", "data": transcript})
             [call] = it.bridge.calls.running
-            await phone.until(lambda: "bot-transcription" in {each.kind for each in call.kept})
+            await phone.until(lambda: "bot-transcription" in {each.kind for each in call.history})
             phone.hangup()
             record = await settled(it, phone)
             assert record["stats"]["bot_frames_bad"] == 0

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 READY_SECONDS: Final = 30.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
-_TWISTD: Final = "from twisted.scripts.twistd import run; run()"
+TWISTD: Final = "from twisted.scripts.twistd import run; run()"
 _METRIC = re.compile(r"^(\w+)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -193,7 +193,7 @@ def daemon(
         "api.linger=0",
         *settings,
     ]
-    program = start or [sys.executable, "-c", _TWISTD]
+    program = start or [sys.executable, "-c", TWISTD]
     command = [*program, "-n", "--pidfile=", "pipecat-bridge"]
     for option in options:
         command += ["--set", option]

@@ -406,6 +406,7 @@ class SequenceTests(PoolCase):
     @settings(deadline=None, max_examples=100)
     @given(st.randoms(use_true_random=False), st.integers(1, 4), st.integers(1, 4))
     def test_counts_and_probes(self, chance: random.Random, runners: int, failures: int) -> None:
+        self.clock = Clock()  # each example from the same time on, to the last digit
         self.make(runners, random.Random(chance.random()), breaker_failures=failures)
         leases: list[Lease] = []
         held: Counter[Upstream] = Counter()

@@ -1,0 +1,103 @@
+"""Another commit of this project, measured in the same run as today's code.
+
+    python -m benchmarks path ladder sides --against HEAD~1
+
+Machines that others use change their speed within minutes, so only figures of one run can be
+compared. The commit is checked out into a folder of its own for as long as the run takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.bridges import BRIDGES
+from pipecat_bridge.tools.load.bridge import TWISTD, Started, daemon
+
+ROUNDS: Final = 5
+"""How often each side sends a frame through its path; the best counts."""
+
+_MEASURE: Final = "import json, benchmarks.frame_path as p; print(json.dumps(p.measure()))"
+
+Result = dict[str, Any]
+
+
+@contextmanager
+def checked_out(revision: str) -> Iterator[str]:
+    """Make a bridge of a commit, for as long as the context lasts; the bridge's name."""
+    root = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory(prefix="pipecat-bridge-commit-") as folder:
+        git = ["git", "-C", str(root), "worktree"]
+        subprocess.run([*git, "add", "--detach", "--force", folder, revision], check=True)
+        try:
+            BRIDGES[revision] = lambda runner, log, cpu: _start(Path(folder), runner, log, cpu)
+            _FOLDERS[revision] = Path(folder)
+            yield revision
+        finally:
+            subprocess.run([*git, "remove", "--force", folder], check=True)
+
+
+_FOLDERS: Final[dict[str, Path]] = {"today": Path(__file__).parents[1]}
+
+
+def _start(folder: Path, runner: str, log: Path, cpu: int | None) -> Started:
+    program = ["env", f"PYTHONPATH={folder}", sys.executable, "-c", TWISTD]
+    return daemon(runner, log, cpu, (), program)
+
+
+def path(names: Sequence[str]) -> Result:
+    """The way of one frame in memory, in each of the commits: the best of some rounds."""
+    best: dict[str, Result] = {}
+    for _ in range(ROUNDS):
+        for name in names:
+            for row, figures in _path(_FOLDERS[name]).items():
+                known = best.setdefault(f"{row}, {name}", figures)
+                if figures["microseconds"] < known["microseconds"]:
+                    best[f"{row}, {name}"] = figures
+    return best
+
+
+def _path(folder: Path) -> Result:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    figures: Result = json.loads(done.stdout)
+    return figures
+
+
+def path_table(figures: Result, other: str) -> str:
+    """Microseconds of a frame in both commits, and today's as a share of the other's."""
+    lines = [f"| one frame, us | today | {other} | ratio |", "|---|---|---|---|"]
+    for row in dict.fromkeys(name.rpartition(", ")[0] for name in figures):
+        now, then = (figures[f"{row}, {name}"]["microseconds"] for name in ("today", other))
+        lines.append(f"| {row} | {now:.2f} | {then:.2f} | {now / then:.3f} |")
+    return "\n".join(lines)
+
+
+def ladder_table(results: Sequence[Result], other: str) -> str:
+    """CPU, delays and memory of both commits by the number of calls; each as today / other."""
+    rows = {
+        "CPU per call": lambda one: one["cpu_percent_per_call"]["median"],
+        "to bot, p99": lambda one: one["to_bot_ms"].get("p99", float("nan")),
+        "to caller, p99": lambda one: one["to_caller_ms"].get("p99", float("nan")),
+        "memory per call": lambda one: one["rss_mb_per_call"],
+    }
+    lines = ["| calls | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|"]
+    by_bridge = {(one["calls"], one["bridge"]): one for one in results}
+    for calls in dict.fromkeys(one["calls"] for one in results):
+        pair = by_bridge[calls, "today"], by_bridge[calls, other]
+        cells = [f"{read(pair[0]):.3g} / {read(pair[1]):.3g}" for read in rows.values()]
+        lines.append(f"| {calls} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
