@@ -1,4 +1,4 @@
-"""AudioSocket, as the dialplan's application and channel speak it: kinds, framing, refusal."""
+"""The AudioSocket connection of one phone, from the application or the channel of that name."""
 
 from __future__ import annotations
 
@@ -30,23 +30,26 @@ from pipecat_bridge.wire.audiosocket import (
 )
 
 CLOSE_TIMEOUT = 1.0
-"""Seconds that Asterisk has to close after our hangup, which it does as soon as it reads it.
+"""Seconds that Asterisk has to close the connection after our hangup.
 
-Closing first would reset the connection while frames of the caller are still on their way, and the
-reset can overtake the hangup.
+Asterisk closes as soon as it has read the hangup. If the bridge closed first, while frames of the
+caller are on their way, the kernel would reset the connection, and the reset can overtake the
+hangup.
 """
 
 SEND_BUFFER = 0.2
-"""Seconds of audio that the kernel is asked to hold for a phone that does not read.
+"""Seconds of audio that the kernel may hold for a phone that does not read.
 
-What it holds comes late and in a burst, and what it refuses is skipped. A lost packet needs some.
+Audio in this buffer arrives late and in a burst. Frames that do not fit are skipped. After a lost
+packet the kernel needs some buffer to send again.
 """
 
 LEAST_SEND_BUFFER = 8192
+"""Bytes."""
 
 STALLED = 1.0
-"""Seconds without a frame taken after which a reset is no hangup: Asterisk reads until it closes,
-so the reset then comes from a machine or a kernel that has given up."""
+"""If the phone has taken no frame for so many seconds, a reset of the connection means a lost phone
+and not a hangup. Asterisk reads until it closes, so its machine or kernel has given up."""
 
 
 class AudioSocketConnection(Protocol):
@@ -95,7 +98,7 @@ class AudioSocketConnection(Protocol):
                 self._count_skipped()
             if fault and not line.closed:
                 self._refuse(fault)
-        except Exception:  # noqa: BLE001 - a mistake of ours costs this call only
+        except Exception:  # noqa: BLE001 - a mistake of the bridge ends only this call
             line.fail(Failure())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -104,17 +107,17 @@ class AudioSocketConnection(Protocol):
         self.on_lost()
 
     def _end_by(self, reason: Failure) -> tuple[PhoneEnd, str]:
-        """How the phone ended, by what the kernel says of its connection."""
+        """How and why the phone ended, judged by the error of its connection."""
         error = self._out.error
         if error is not None and not isinstance(error, ConnectionError):
             return "lost", f"the phone cannot be reached: {error.strerror}"
-        # A send that has met a close which is not read yet breaks as well, by EPIPE.
+        # EPIPE is a hangup: a frame was sent after Asterisk closed and before we read its close.
         closed = reason.check(ConnectionDone) and not isinstance(error, ConnectionResetError)
         if closed:
             return "hangup", ""
         seconds = self.line.seconds_skipped
         if seconds >= STALLED:
-            return "lost", f"the phone took nothing for {seconds:.1f} s, then its connection broke"
+            return "lost", f"the phone took no audio for {seconds:.1f} s, then its connection broke"
         return "hangup", "the phone's connection was reset"
 
     # What Asterisk says
@@ -141,9 +144,9 @@ class AudioSocketConnection(Protocol):
                 line.set_rate(rate)
 
     def _hear_doubtful(self, payload: bytes) -> None:
-        """Audio under the number of 8 kHz, which may be something else."""
+        """Take audio of kind 0x10, which may be G.711 or 16 kHz and not 8 kHz linear."""
         line, form = self.line, self._format
-        # G.711 has a byte for each sample: it may end on any.
+        # G.711 has one byte for each sample, so an odd length is good.
         if len(payload) & 1 and form.codec != "g711":
             self._count_odd(len(payload))
             return
@@ -160,8 +163,8 @@ class AudioSocketConnection(Protocol):
         self.line.stats.odd_frames += 1
         self.line.warn(
             "odd-frame",
-            f"an audio frame of {size} bytes was dropped: expected an even number, two bytes a"
-            " sample",
+            f"an audio frame of {size} bytes was dropped: expected an even number, two bytes for"
+            " each sample",
         )
 
     def _obey(self, kind: int, payload: bytes) -> None:
@@ -169,7 +172,7 @@ class AudioSocketConnection(Protocol):
         if kind == Kind.HANGUP:
             line.end("hangup", "the phone sent a hangup message")
             self._answer_hangup()
-        elif not line.in_call:  # the decoder lets no other pass as the first
+        elif not line.in_call:  # then it is the UUID: the decoder refuses any other first message
             self._cancel_deadline()
             line.identify(str(UUID(bytes=payload)))
         elif kind == Kind.DTMF:
@@ -190,13 +193,20 @@ class AudioSocketConnection(Protocol):
     # From the line
 
     def send_frame(self, frame: bytes | None) -> bool | None:
-        """Send one frame, or silence. None: Asterisk has hung up between two ticks."""
+        """Send `frame`, or silence for None.
+
+        True: sent. False: the phone does not read. None: Asterisk has closed the connection, which
+        `connectionLost` will report.
+        """
         taken = self._out.offer(self._silence if frame is None else self._header + frame)
         return taken or (None if self._out.broken else False)
 
     def send_hangup(self, cleanly: bool) -> None:
-        """Send a hangup; or an error, after which Asterisk hangs up the channel, unless the
-        application runs in TryExec() or the channel was reached by Dial() with g."""
+        """Send a hangup if `cleanly`, else an error.
+
+        After an error Asterisk hangs up the channel. Exceptions: the application runs in TryExec(),
+        or Dial() with the option g called the AudioSocket channel.
+        """
         self._out.write(HANGUP if cleanly else ERROR)
         self._cancel_deadline()
         self._deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._close)
@@ -207,7 +217,7 @@ class AudioSocketConnection(Protocol):
         self._out.abortConnection()
 
     def rate_changed(self, rate: int) -> None:
-        """Frames go out at another rate."""
+        """Send frames of `rate` samples per second from now on."""
         self._set_header(rate)
         self._bound_send_buffer(rate)
 
@@ -228,7 +238,7 @@ class AudioSocketConnection(Protocol):
     def _close(self) -> None:
         self._cancel_deadline()
         self._out.loseConnection()
-        # What waits to be sent to a phone that does not read must not keep the connection.
+        # Unsent data must not keep the connection open when the phone does not read.
         self._deadline = self._reactor.callLater(CLOSE_TIMEOUT, self._out.abortConnection)
 
     def _cancel_deadline(self) -> None:

@@ -1,4 +1,4 @@
-"""The caller's audio on its way to the bot's stream, which never pauses."""
+"""The caller's audio on its way to the bot. The bot's stream has no pauses."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipecat_bridge.contracts import AudioSink, PhoneStats
 
 
 def discard(audio: bytes, rate: int) -> None:
-    """Audio that nobody waits for."""
+    """Drop the audio: no bot is joined."""
 
 
 class CallerAudio:
-    """Passes the caller's audio on, and fills in silence for what the phone does not send.
+    """Passes the caller's audio on, and sends silence while the phone sends nothing.
 
     Audio is mono PCM16. `now` is a monotonic clock in seconds.
     """
@@ -26,25 +26,25 @@ class CallerAudio:
         self._now = now
         self._time = CallerTime(hold_after)
         self._sink: AudioSink = discard
-        self._rate = 8000  # of the last frame
+        self._rate = 8000  # Hz, of the last frame
 
     def join(self, sink: AudioSink) -> None:
-        """Send the audio to `sink` from now on. The caller's time counts from the first sink on."""
+        """Send the audio to `sink` from now on. With the first sink the caller's time begins."""
         if self._sink is discard:
             self._time.start(self._now())
         self._sink = sink
 
     def leave(self) -> None:
-        """Send it nowhere."""
+        """Drop the caller's audio from now on."""
         self._sink = discard
 
     def tick(self, now: float) -> None:
-        """One tick of the clock: send silence to the bot, if it is due."""
+        """Send silence to the bot if it is due. Called at each tick of the clock."""
         if missing := self._time.tick(now):
             self._fill(missing)
 
     def hear(self, pcm: bytes, rate: int) -> None:
-        """Take one frame of the phone's."""
+        """Pass on one frame from the phone: PCM16 at `rate` Hz."""
         self._stats.frames_in += 1
         if missing := self._time.hear(len(pcm) / (2 * rate), self._now()):
             self._fill(missing)
@@ -52,9 +52,9 @@ class CallerAudio:
         self._sink(pcm, rate)
 
     def hear_held(self, frames: Sequence[bytes], rate: int) -> None:
-        """Take frames that were held until it was known what they are, none while it is not.
+        """Pass on frames that were held until their format was known; none while it is unknown.
 
-        Who held them has counted them.
+        The caller of this method has counted them in `frames_in`.
         """
         if missing := self._time.hear(sum(map(len, frames)) / (2 * rate), self._now()):
             self._fill(missing)

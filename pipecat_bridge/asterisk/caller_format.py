@@ -1,8 +1,8 @@
-"""What the bytes of kind 0x10 are: its number says 8 kHz linear, and that is not always true.
+"""Recognises the format of audio of kind 0x10, which should be 8 kHz linear and not always is.
 
-`Dial(AudioSocket/...)` without `c(slin)` sends the caller's codec as it is under 0x10, and releases
-before 20.17 / 22.7 send 16 kHz of `c(slin16)` under it as well. Nothing on the wire says which;
-the length of the frames and their pace do.
+`Dial(AudioSocket/...)` without `c(slin)` sends the caller's codec, unchanged, as kind 0x10. With
+`c(slin16)`, releases before 20.17 / 22.7 send 16 kHz audio as kind 0x10. No field of the protocol
+tells the formats apart. The length and the pace of the frames do.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from pipecat_bridge.contracts import PhoneCodec
 G711_BYTES = 160
 SLIN16_BYTES = 640
 FRAMES = 10
-"""Frames that are looked at before a decision: 0.2 s."""
+"""Frames that are needed for a decision: 0.2 s."""
 
 AT_ONCE = 0.005
-"""Frames closer together than this, in seconds, had piled up while this process or Asterisk was
-busy. Of the pile that a call may begin with nobody knows how long it took to grow."""
+"""Frames closer together than this, in seconds, are a pile: they waited while this process or
+Asterisk was busy. A call may begin with a pile, and it is unknown how long that one took to grow,
+so it does not count for the pace."""
 
 MOST_FRAMES = 50
-"""Frames that are kept at the most: a second."""
+"""Frames that are held at most: 1 s."""
 
 Guess = Literal["linear", "g711", "slin16"]
 
 _DOUBTS: Final[dict[Guess, str]] = {
-    "g711": "frames of 160 bytes each 20 ms under kind 0x10 are the caller's codec, taken for"
-    " {g711} (G.722 would be noise): add c(slin) to Dial(AudioSocket/...) in the dialplan",
-    "slin16": "frames of 640 bytes each 20 ms under kind 0x10: taken for 16 kHz, which Asterisk"
-    " before 20.17 / 22.7 sends so; the bot's audio goes back at 8 kHz",
+    "g711": "the phone sends 160 bytes each 20 ms as kind 0x10: this is the caller's codec, decoded"
+    " as {g711} (G.722 would be noise): add c(slin) to Dial(AudioSocket/...) in the dialplan",
+    "slin16": "the phone sends 640 bytes each 20 ms as kind 0x10: decoded as 16 kHz, as Asterisk"
+    " before 20.17 / 22.7 sends it; the bot's audio goes back at 8 kHz",
 }
-"""What is told of a guess that may be wrong."""
+"""Texts of the warning `codec-guess`."""
 
 
 class CallerFormat:
     """Turns payloads of kind 0x10 into linear PCM.
 
-    Frames whose length leaves a doubt are kept until the pace has settled it, then returned all at
-    once; a frame of any other length settles it for linear at 8 kHz.
+    While the length of the frames leaves a doubt, they are held. When their pace has shown the
+    format, they are returned all at once. A frame of any other length means 8 kHz linear.
     """
 
     __slots__ = ("_g711", "_held", "_times", "codec")
@@ -60,12 +61,12 @@ class CallerFormat:
 
     @property
     def phone_codec(self) -> PhoneCodec:
-        """The codec of the phone; "linear" while there is no reason for another."""
+        """The codec of the phone; "linear" until another one is recognised."""
         return self._g711 if self.codec == "g711" else self.codec or "linear"
 
     @property
     def doubt(self) -> str:
-        """A sentence for a guess that may be wrong; "" for none."""
+        """The text of a warning if the format may be wrong, else ""."""
         return _DOUBTS[self.codec].format(g711=self._g711) if self.codec in _DOUBTS else ""
 
     def convert(self, payload: bytes, now: float) -> list[bytes]:
@@ -97,15 +98,16 @@ class CallerFormat:
 
 
 def _by_pace(size: int, times: list[float]) -> Guess:
-    """160 bytes are 10 ms linear or 20 ms G.711; 640 are 40 ms at 8 kHz or 20 ms at 16 kHz.
+    """Decide by the time between frames of `size` bytes; `times` are in seconds.
 
-    The median, since one frame that was late, or a caller put on hold meanwhile, must not decide.
+    160 bytes are 10 ms linear or 20 ms G.711; 640 are 40 ms at 8 kHz or 20 ms at 16 kHz. The median
+    decides, so that one late frame, or a caller put on hold, makes no difference.
     """
     spacings: list[float] = []
     for (before, _), (start, end) in pairwise(_piles(times)):
         grown = times[start] - times[before]
         spacings += [grown / (end - start)] * (end - start)
-    # All at once: Asterisk's frames are of 20 ms as a rule.
+    # If all frames came at once, assume 20 ms, as Asterisk usually sends.
     spacing = median(spacings) if spacings else 0.02
     if size == G711_BYTES:
         return "g711" if spacing > 0.015 else "linear"
@@ -113,7 +115,10 @@ def _by_pace(size: int, times: list[float]) -> Guess:
 
 
 def _piles(times: list[float]) -> Iterator[tuple[int, int]]:
-    """First index, and the one after the last, of frames that came at once; most are alone."""
+    """First index, and the index after the last, of each group of frames that came at once.
+
+    Most groups are a single frame.
+    """
     start = 0
     for index, (before, after) in enumerate(pairwise(times), 1):
         if after - before > AT_ONCE:

@@ -1,7 +1,8 @@
-"""How much silence has to take the place of what the caller did not send.
+"""How much silence replaces audio that the caller's phone did not send.
 
-A caller on hold, behind voice activity detection or with a key held down sends nothing; the bot's
-VAD and STT count samples and not time, so it must get a second of audio each second.
+A phone sends nothing while it is on hold, while its voice activity detection hears no speech, or
+while a key is held down. The bot's VAD and STT count samples and not time, so the bot must get one
+second of audio each second.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ import math
 from pipecat_bridge.audio.frame import FRAME
 
 MISSED = 4
-"""Ticks without a frame after which one was not late but missing: Asterisk under load was seen to
-be 52 ms late, which is three ticks at the most."""
+"""After so many ticks without a frame, a frame is missing and not only late. Asterisk under load
+was up to 52 ms late, which is three ticks."""
 
 AHEAD = 0.2
-"""Seconds of surplus, at the most, that are set off against later silence: of frames that came
-after silence had taken their place. The bot's stream pauses for as long."""
+"""Most seconds of surplus audio that are subtracted from later silence. A surplus comes from frames
+that arrive after silence has replaced them. The bot's stream pauses for as long."""
 
 JITTER = 2 * FRAME
-"""Seconds that a caller may be behind or ahead from jitter alone."""
+"""Seconds that a caller may be behind or ahead because of jitter alone."""
 
 FORGIVEN = 0.001
-"""Part of the audio's length by which more than that is forgiven: the caller's clock is not ours,
-and within an hour the difference must not add up to a gap."""
+"""A deviation of more than `JITTER` shrinks by this part of the length of each piece of audio. The
+caller's clock is not ours, and within an hour the difference must not add up to a gap."""
 
 _ROUNDING = 1e-6
 
 
 class CallerTime:
-    """Keeps the bot's count of samples at the clock's. Times are in seconds.
+    """Finds out when silence is due, so that the bot's audio keeps up with the clock.
 
-    Ticks are counted and not seconds to find that the caller is silent: while this process stands
+    Times are in seconds. The time without a frame is counted in ticks: while this process stands
     still there are no ticks, and frames are not missing but wait to be read.
     """
 
@@ -40,7 +41,7 @@ class CallerTime:
     def __init__(self, hold_after: float) -> None:
         self._hold_ticks = round(hold_after / FRAME)
         self._quiet = 0  # ticks since the last frame
-        self._until = 0.0  # up to when the bot has got audio
+        self._until = 0.0  # the time up to which the bot has audio
 
     def start(self, now: float) -> None:
         """The caller's audio is due from `now` on."""
@@ -48,17 +49,17 @@ class CallerTime:
         self._until = now
 
     def tick(self, now: float) -> int:
-        """One tick of the clock; the frames of silence that are due."""
+        """Count one tick of the clock; return how many frames of silence are due."""
         self._quiet += 1
         if self._quiet <= self._hold_ticks:
             return 0
-        # From half a frame on, so that a tick a little early or late makes no difference.
+        # Half a frame is enough, so that a tick a little early or late makes no difference.
         return self._missing(now) or self._missing(now + FRAME / 2)
 
     def hear(self, duration: float, now: float) -> int:
-        """So much audio came; the frames of silence that belong before it.
+        """Account for `duration` seconds of audio; return the frames of silence to insert before.
 
-        A duration of 0 says that the caller is there, and his audio not to be used yet.
+        A duration of 0 means: the caller sends audio, but it cannot be used yet.
         """
         quiet, self._quiet = self._quiet, 0
         if not duration:

@@ -1,8 +1,8 @@
-"""The 20 ms clock of all calls: absolute deadlines, spread over the frame.
+"""The 20 ms clock of all calls, with absolute deadlines.
 
-Asterisk passes on what it gets when it gets it, with no buffer of its own, so the pace of the
-frames toward the caller is the pace of this clock. A sleep after each frame would lose the time
-that the frame's own work takes; deadlines here are multiples of 20 ms from one origin instead.
+Asterisk passes frames on as they come and has no buffer, so this clock sets the pace of the frames
+to the caller. A sleep of 20 ms after each frame would be late by the time that the frame's work
+takes. Deadlines are therefore multiples of 20 ms from one origin.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ SLOTS = 10
 """Groups of calls that tick together, 2 ms apart, so that hundreds of calls are not one burst."""
 
 CATCH_UP = 3
-"""Missed frames that are made good after a stall, at half the spacing.
+"""Missed frames that are sent after a stall, at half the spacing.
 
-A phone's jitter buffer bridges that, and needs the frames then. A longer stall is heard anyway, and
-is skipped whole: frames sent after it would only be a lead in Asterisk that cannot be taken back.
+A phone's jitter buffer bridges so short a stall, and needs the frames then. A longer stall is
+audible anyway, and all its frames are skipped: if they were sent late, they would stay in Asterisk
+as a delay until the end of the call.
 """
 
-_EARLY = 0.0005  # Timers of the loop and the monotonic clock differ by less; saves an idle turn.
+# Seconds. The loop's timers and the monotonic clock differ by less, so that no wakeup is in vain.
+_EARLY = 0.0005
 _APART = FRAME / 2 + _EARLY  # so that two ticks of a call are never closer than half a frame
 
 Tick = Callable[[], None]
@@ -45,7 +47,7 @@ class FrameClock:
     """Calls each member's tick every 20 ms.
 
     `now` is a monotonic clock in seconds; a step of the wall clock must not disturb the audio.
-    `skipped` counts ticks that were given up after long stalls, summed over members.
+    `skipped` counts the ticks that were skipped after long stalls, over all members.
     """
 
     def __init__(self, reactor: IReactorTime, now: Callable[[], float] = time.monotonic) -> None:
@@ -61,7 +63,7 @@ class FrameClock:
     def add(self, tick: Tick, failed: TickFailed) -> None:
         """Call `tick` every 20 ms from now on, for the first time within 20 ms.
 
-        A tick that raises is called no more: `failed` is told why, and the other ticks go on.
+        A tick that raises is removed, and `failed` gets the Failure. The other ticks go on.
         """
         if tick in self._members:
             return
@@ -71,13 +73,13 @@ class FrameClock:
             phase = self._origin + index * FRAME / SLOTS
             frames = (self._now() - phase) // FRAME + 1
             slot.due = slot.next = phase + frames * FRAME
-        # New lists here and below: both may be called from within the slot's own round.
+        # A new list here and in `remove`: a tick may call both while its slot runs.
         slot.ticks = [*slot.ticks, tick]
         self._members[tick] = slot, failed
         self._schedule()
 
     def remove(self, tick: Tick) -> None:
-        """Call `tick` no more; unknown ones are ignored."""
+        """Stop calling `tick`. An unknown one is ignored."""
         slot, _ = self._members.pop(tick, (None, None))
         if slot is not None:
             slot.ticks = [other for other in slot.ticks if other != tick]

@@ -1,6 +1,6 @@
 """The line to one phone: its audio both ways, its counters, its end.
 
-What carries the audio is a `Wire`, such as AudioSocket. A line knows no protocol and no socket.
+A `Wire`, such as AudioSocket, carries the audio. A line knows no protocol and no socket.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KEYS: Final = frozenset("0123456789ABCD*#")
 
 @dataclass(frozen=True, slots=True)
 class LineOptions:
-    """Times in seconds. `g711` is the codec that 160-byte frames are taken for."""
+    """Times in seconds. `g711` is the codec with which G.711 from Dial() without c() is decoded."""
 
     handshake_timeout: float = 5.0
     stall_timeout: float = 10.0
@@ -38,42 +38,45 @@ class LineOptions:
 
 
 class Pace(Protocol):
-    """When frames go to the phone: the `FrameClock`, or a phone side that paces itself."""
+    """Decides when frames go to the phone: the `FrameClock`, or a phone side with its own pace."""
 
     def add(self, tick: Callable[[], None], failed: Callable[[Failure], None]) -> None:
-        """Call `tick` for each frame from now on; tell `failed` when it raises."""
+        """Call `tick` for each frame from now on, and `failed` if `tick` raises."""
 
     def remove(self, tick: Callable[[], None]) -> None:
-        """Call `tick` no more."""
+        """Stop calling `tick`."""
 
 
 class Wire(Protocol):
-    """What carries the audio of one phone."""
+    """Carries the audio of one phone."""
 
     def send_frame(self, frame: bytes | None) -> bool | None:
-        """Send one frame, None being silence. False: the phone does not take it. None: the
-        connection is over, and its end has yet to be read."""
+        """Send `frame`, or silence for None.
+
+        True: sent. False: the phone does not take it. None: the connection is closed, and
+        `Line.lost` will be called.
+        """
         ...
 
     def send_hangup(self, cleanly: bool) -> None:
-        """Tell the phone that the call is over."""
+        """Tell the phone that the call is over; if not `cleanly`, hang up the caller."""
 
     def abort(self) -> None:
-        """Close the connection now; nothing more can be sent."""
+        """Close the connection at once; data that waits is not sent."""
 
     def rate_changed(self, rate: int) -> None:
-        """Frames have another sample rate from now on, in Hz."""
+        """Frames have `rate` samples per second from now on."""
 
 
 class Line:
-    """One phone. Its call hears of it as a `PhoneListener`, and uses it as a `Phone`.
+    """One phone. It tells its call what happens (`PhoneListener`); the call uses it as a `Phone`.
 
-    From `open` on, the phone gets a frame at each tick of `pace`, whatever comes in. The call
-    that answers joins it by `join`. From then on the caller's audio goes straight to the bot's
-    sink, and each tick takes the bot's audio from the playout queue.
+    From `open` on, the phone gets one frame at each tick of `pace`, also if it sends nothing. The
+    call that answers calls `join`. From then on the caller's audio goes straight to the bot's sink,
+    and each tick takes bot audio from the playout queue.
 
-    A phone that takes no frame at any tick of `stall_timeout` seconds is gone. Ticks are counted
-    and not seconds: when this process stands still, the phone is not to blame.
+    A phone that takes no frame for `stall_timeout` seconds is lost. The timeout is counted in
+    ticks: when this process stands still, the phone is not to blame.
     """
 
     _log = Logger()
@@ -109,14 +112,16 @@ class Line:
     # From the wire
 
     def open(self, peer: str) -> None:
-        """The phone has connected. A server that waits for the caller's first frame gets wholly
-        silent calls now and then, so the first frame goes out at once."""
+        """The phone has connected: send it frames from now on, the first one at once.
+
+        If the bridge waited for the caller's first frame, some calls would stay silent.
+        """
         self.peer = peer
         self.tick()
         self._pace.add(self.tick, self.fail)
 
     def identify(self, call_id: str) -> None:
-        """The phone says which call it is. A call that is refused is hung up."""
+        """The phone has told the id of its call: begin the call, or hang up if it is refused."""
         self.call_id = call_id
         listener = self._answer(call_id, self)
         if listener is None:
@@ -126,7 +131,7 @@ class Line:
             self.in_call = True
 
     def set_rate(self, rate: int) -> None:
-        """The phone's audio has another sample rate, in Hz; so has what it gets."""
+        """The phone's audio now has `rate` samples per second: send audio at that rate, too."""
         self.rate = rate
         if self._playout is not None:
             self._playout.set_rate(rate)
@@ -140,26 +145,26 @@ class Line:
             self._listener.caller_digit(key)
 
     def warn(self, kind: str, text: str) -> None:
-        """Something is wrong with the phone, and the call goes on."""
+        """Report a fault of the phone that does not end the call."""
         if self._listener is not None:
             self._listener.phone_warning(kind, text)
 
     def end(self, how: PhoneEnd, reason: str) -> None:
-        """The phone ends, and `lost` will follow; `how` and `reason` are known by now."""
+        """The phone ends for a known `reason`. The wire will call `lost`."""
         self._end = how, reason
         self.close()
 
     def lost(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
-        """The connection is closed. An end that was known before counts."""
+        """The connection is closed. If `end` was called before, its `how` and `reason` count."""
         self.close()
         listener, self._listener, self._playout = self._listener, None, None
-        # The wire has this line, too: both would keep each other in memory.
+        # Wire and line refer to each other, and would keep each other in memory.
         del self._wire, self._send_frame
         if listener is not None:
             listener.phone_gone(*(self._end or (how, reason)))
 
     def refuse(self, fault: str) -> None:
-        """The phone broke the protocol, and `lost` will follow."""
+        """The phone broke the protocol. The wire will call `lost`."""
         self.complain(fault)
         self.end("fault", f"the phone broke the protocol: {fault}")
 
@@ -173,7 +178,7 @@ class Line:
         )
 
     def fail(self, failure: Failure) -> None:
-        """The bridge made a mistake: it is logged with its traceback, and ends this call."""
+        """A mistake of the bridge: log it with its traceback, and end this call."""
         self._log.failure(
             "{call_id} a mistake of the bridge ends the call",
             failure,
@@ -185,14 +190,14 @@ class Line:
                 reason = f"a mistake of the bridge: {failure.getErrorMessage()}"
                 listener.phone_gone("bridge", reason)
             self.hang_up()
-        except Exception:  # noqa: BLE001 - what is broken cannot end in good order
+        except Exception:  # noqa: BLE001 - after a mistake, the normal end may fail as well
             self._log.failure("{call_id} the call cannot be ended", call_id=self.call_id or "-")
             self.close()
             self._wire.abort()
 
     @property
     def seconds_skipped(self) -> float:
-        """For how long the phone has taken no frame."""
+        """Seconds for which the phone has taken no frame."""
         return self._skipped * FRAME
 
     # From the call
@@ -205,13 +210,13 @@ class Line:
             playout.set_rate(self.rate)
 
     def hang_up(self, cleanly: bool = True) -> None:
-        """End the call in good order, so that the dialplan goes on; or hang up the caller."""
+        """End the call. If `cleanly`, the dialplan continues; else Asterisk hangs up the caller."""
         if not self.closed:
             self.close()
             self._wire.send_hangup(cleanly)
 
     def close(self) -> None:
-        """Neither send nor take audio any more."""
+        """Stop sending audio and passing it on."""
         self.closed = True
         self._pace.remove(self.tick)
         self.caller.leave()
@@ -219,7 +224,7 @@ class Line:
     # From the clock
 
     def tick(self) -> None:
-        """Send the frame of this tick: the bot's, or silence."""
+        """Send the frame of this tick: bot audio, or silence."""
         frame = None
         if self._playout is not None:
             now = self._now()
@@ -236,7 +241,7 @@ class Line:
         self.stats.frames_skipped += 1
         self._skipped += 1
         if self._skipped >= self._stall_ticks and not self.closed:
-            fault = f"the phone took nothing for {self._stall_timeout:g} s"
+            fault = f"the phone took no audio for {self._stall_timeout:g} s"
             self.complain(fault)
             self.end("lost", fault)
             self._wire.abort()

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 
 class Networks:
-    """`[audiosocket] allow`; none allows all."""
+    """The networks of `[audiosocket] allow`. An empty list allows every address."""
 
     def __init__(self, allow: Sequence[str]) -> None:
         self._allow = [ip_network(network) for network in allow]

@@ -1,4 +1,4 @@
-"""The AudioSocket server: the phones that connect, from the networks that are allowed."""
+"""The AudioSocket server: accepts phones from the allowed networks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ from pipecat_bridge.options import Options
 
 
 class AudioSocketServer(MultiService):
-    """The phones that speak AudioSocket. `open` counts them, `refused` those that were not allowed.
-
-    `listen` makes the port that phones connect to, from `factory`.
-    """
+    """Accepts phones over AudioSocket. `listen` makes its listener, from `factory`."""
 
     def __init__(
         self,
@@ -61,7 +58,7 @@ class AudioSocketServer(MultiService):
 
     @property
     def place(self) -> str:
-        """Where phones connect to, for people; "" where there is no port."""
+        """The address that phones connect to, as text for people; "" without a listener."""
         return self.listener.place
 
 
@@ -80,7 +77,7 @@ class AudioSocketFactory(ServerFactory):
         self.refused = 0
 
     def buildProtocol(self, addr: IAddress | None) -> AudioSocketConnection | None:
-        """The connection's protocol, or None to close it."""
+        """The protocol of one connection; None closes the connection."""
         host = getattr(addr, "host", "")
         if host not in self._networks:
             self.refused += 1

@@ -60,7 +60,7 @@ async def test_dial_without_c(
     await bot_of(runner, call_id)
     await caller.ended()
     lines = [line for line in bridge.log.splitlines() if call_id in line]
-    assert any(documented("taken for ulaw") in line for line in lines), lines
+    assert any(documented("decoded as ulaw") in line for line in lines), lines
     assert any(documented("add c(slin)") in line for line in lines), lines
 
 

@@ -19,7 +19,7 @@ from twisted.logger import capturedLogs, formatEvent
 from tests.e2e.harness import Line, line, reactor, sleep
 
 SOON = "audiosocket.stall_timeout=0.5"
-TOOK_NOTHING = "the phone took nothing for 0.5 s"
+TOOK_NOTHING = "the phone took no audio for 0.5 s"
 
 PHONE = """
 import socket, sys, threading

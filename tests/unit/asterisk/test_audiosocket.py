@@ -340,7 +340,7 @@ class FormatTests(Case):
                     self.assertGreater(len(line.call.pcm), 320 * 70)
                     [(kind, text)] = line.call.warnings
                     self.assertEqual((kind, line.connection.line.codec), ("codec-guess", codec))
-                    self.assertIn(f"taken for {codec}", text)
+                    self.assertIn(f"decoded as {codec}", text)
                     self.assertIn("add c(slin)", text)
                     self.assertEqual({frame.rate for frame in line.asterisk.frames}, {8000})
 
@@ -379,7 +379,7 @@ class FormatTests(Case):
         self.assertApproximates(line.call.seconds, line.clock.seconds() - line.call.joined_at, 0.1)
         [(kind, text)] = line.call.warnings
         self.assertEqual(kind, "codec-guess")
-        self.assertIn("taken for 16 kHz", text)
+        self.assertIn("decoded as 16 kHz", text)
         self.assertEqual((line.connection.line.codec, line.connection.line.rate), ("slin16", 8000))
         self.assertEqual(line.asterisk.faults, [])
 
@@ -931,12 +931,12 @@ class StallTests(Case):
         line.turn(9.4)
         self.assertEqual(line.call.gone, 0)
         line.turn(0.5)
-        self.assertEqual(line.call.ends, [("lost", "the phone took nothing for 10 s")])
+        self.assertEqual(line.call.ends, [("lost", "the phone took no audio for 10 s")])
         (logged,) = self.logged
         call_id = line.asterisk.call_id
         self.assertEqual(
             logged,
-            f"{call_id} connection from 127.0.0.1:40000 closed: the phone took nothing for 10 s",
+            f"{call_id} connection from 127.0.0.1:40000 closed: the phone took no audio for 10 s",
         )
         self.assertTrue(line.transport.disconnected)
         line.connection.line.hang_up()  # the call's answer to it
@@ -948,7 +948,7 @@ class StallTests(Case):
         line.turn(2.4)
         self.assertEqual(line.call.gone, 0)
         line.turn(0.5)
-        self.assertEqual(line.call.ends, [("lost", "the phone took nothing for 3 s")])
+        self.assertEqual(line.call.ends, [("lost", "the phone took no audio for 3 s")])
 
     def test_a_phone_that_takes_a_little_now_and_then_stays(self) -> None:
         line = self.stalled()
@@ -989,7 +989,7 @@ class StallTests(Case):
         dumb.transport.pauseProducing()
         place.turn(2.0)
         (logged,) = self.logged
-        self.assertIn("- connection from 127.0.0.1:40000 closed: the phone took nothing", logged)
+        self.assertIn("- connection from 127.0.0.1:40000 closed: the phone took no audio", logged)
         self.check_gone(place)
 
     def test_a_reset_after_a_while_without_reading_is_a_loss(self) -> None:
