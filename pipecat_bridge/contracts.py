@@ -1,7 +1,7 @@
-"""What the phone side, the bot side and the call between them know of each other.
+"""The interfaces between the phone side, the call and the bot side.
 
-`call`, `asterisk` and `runner` import this module and not each other: a second phone side, or
-another kind of bot, fulfils these protocols and needs nothing else.
+`call`, `asterisk` and `runner` import this module and do not import each other. A second phone
+side, or another kind of bot, only has to implement these protocols.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Command
 
 AudioSink = Callable[[bytes, int], None]
-"""Takes mono PCM16 and its samples per second."""
+"""Takes mono PCM16, and its rate in samples per second."""
 
 
 # The phone side
 
 PhoneCodec = Literal["linear", "ulaw", "alaw", "slin16"]
-"""What a phone sends as 8 kHz audio. "slin16" is 16 kHz, which old releases of Asterisk send under
-the number of 8 kHz."""
+"""The format of what a phone sends as 8 kHz audio. "slin16" is 16 kHz audio that old releases of
+Asterisk send as 8 kHz audio."""
 
 PhoneEnd = Literal["hangup", "lost", "fault", "bridge"]
-"""How a phone ends. hangup: the caller hung up. lost: it took no audio any more, or cannot be
-reached. fault: it broke the protocol. bridge: the bridge made a mistake."""
+"""How a phone ends. hangup: the caller hung up. lost: the phone took no more audio, or cannot be
+reached. fault: the phone broke the protocol. bridge: the bridge made a mistake."""
 
 
 @dataclass(slots=True)
 class PhoneStats:
-    """Counters of one phone, in frames and messages."""
+    """Counters of one phone: `unknown_messages` in messages, all others in frames."""
 
     frames_in: int = 0
     frames_out: int = 0
@@ -48,12 +48,12 @@ class Phone(Protocol):
 
     @property
     def stats(self) -> PhoneStats:
-        """Its counters."""
+        """Counters of the phone."""
         ...
 
     @property
     def peer(self) -> str:
-        """Who has connected, HOST:PORT."""
+        """The address that has connected, HOST:PORT."""
         ...
 
     @property
@@ -69,12 +69,12 @@ class Phone(Protocol):
     def join(self, sink: AudioSink, playout: Playout) -> None:
         """Send the caller's audio to `sink`, and play `playout` to the caller.
 
-        Called again when the caller's audio goes elsewhere: when the bot is ready, and when another
-        bot takes the place of a lost one.
+        Called again for each new sink: when the bot is ready, and when another bot replaces a lost
+        one.
         """
 
     def hang_up(self, cleanly: bool = True) -> None:
-        """End in good order, so that the dialplan goes on; or, not cleanly, hang up the caller."""
+        """End the call. If `cleanly`, the dialplan continues; else Asterisk hangs up the caller."""
 
 
 class PhoneListener(Protocol):
@@ -87,30 +87,30 @@ class PhoneListener(Protocol):
         """The phone has ended. Called once. `reason` is a sentence, or "" after a plain hangup."""
 
     def phone_warning(self, kind: str, text: str) -> None:
-        """Something is wrong with the phone, and the call goes on. Called each time it is seen."""
+        """The phone did something wrong, and the call goes on. Called each time."""
 
 
 AnswerCall = Callable[[str, Phone], PhoneListener | None]
-"""Makes a call of a phone, by the call's id. None: the call is refused."""
+"""Begins the call with this id on this phone. None: the call is refused."""
 
 
 # The bot side
 
 ReadyBy = Literal["bot-ready", "audio", "command", "timeout"]
-"""What showed that a bot is ready: RTVI's `bot-ready`, its first audio, a command to end or to
-transfer the call, or that it stayed connected for `ready_timeout`."""
+"""Why a bot counts as ready. bot-ready: it sent this RTVI message. audio: it sent audio. command:
+it sent a command to end or to transfer the call. timeout: `ready_timeout` is over."""
 
 LossCause = Literal["connection", "error", "silent"]
 """Why a ready bot is lost. connection: its connection broke. error: it reported a fatal error.
 silent: it ended the call and had sent no audio."""
 
 FailureCause = Literal["runner", "bridge"]
-"""Who is to blame when no bot comes: the runners, or the bridge itself."""
+"""What failed when there is no bot: the runners, or the bridge itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class BotRequest:
-    """What a runner is told of a call.
+    """What a runner gets to know about a call.
 
     `resumption` is 0 for a call's first bot, and n for the n-th bot that replaces a lost one.
     """
@@ -121,14 +121,14 @@ class BotRequest:
     resumption: int = 0
 
     def described(self) -> dict[str, Any]:
-        """The call's id and metadata; and `resumption`, unless this is the first bot."""
+        """The call's `id` and `metadata`, and `resumption` unless it is 0."""
         described = {"id": self.call_id, "metadata": self.metadata}
         return {**described, "resumption": self.resumption} if self.resumption else described
 
 
 @dataclass(slots=True)
 class LinkStats:
-    """Counters of what a bot sends. `spoke`: some of its audio was not silence."""
+    """Counters of what a bot sends. `spoke`: the bot has sent audio that is not silence."""
 
     spoke: bool = False
     frames_in: int = 0
@@ -140,7 +140,7 @@ class LinkStats:
 class QueueStats:
     """Counters of the caller's audio to a bot, in frames; waits in seconds.
 
-    `filter_delay` is what a resampler adds to each wait.
+    `filter_delay` is the delay of the resampler in seconds, which comes on top of each wait.
     """
 
     sent: int = 0
@@ -152,11 +152,14 @@ class QueueStats:
 
 
 class Bot(Protocol):
-    """The bot of a call: the search for a runner, then the bot that was found."""
+    """The bot of a call: first the search for a runner, then the bot that was found."""
 
     @property
     def runner_name(self) -> str:
-        """The runner that serves it, or was asked last; "" before one is. Kept after its end."""
+        """The runner of the bot, or the runner that was asked last; "" before the first is asked.
+
+        The name stays after the bot's end.
+        """
         ...
 
     @property
@@ -176,45 +179,45 @@ class Bot(Protocol):
 
     @property
     def audio_sink(self) -> AudioSink:
-        """Where the caller's audio goes; another one once the bot is ready."""
+        """Takes the caller's audio. There is another sink once the bot is ready."""
         ...
 
     def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
-        """Send text, as if the caller had typed it; False when this bot takes no text."""
+        """Send text, as if the caller had typed it; False if this bot takes no text."""
         ...
 
     def send_digit(self, digit: str) -> None:
         """Send a key that the caller pressed."""
 
     def start(self) -> None:
-        """Ask for the bot. The listener is told what becomes of it."""
+        """Ask a runner for the bot. The listener hears what becomes of it."""
 
     def stop(self) -> Deferred[None]:
-        """Let the bot go, started or not. The listener is told nothing any more.
+        """Stop the bot, whether it has started or not. The listener hears nothing more.
 
-        Fires when the runner knows of it, or after a while.
+        Fires when the runner knows that the bot has stopped, or after a deadline.
         """
         ...
 
 
 class BotEventListener(Protocol):
-    """Is told what a ready bot says and does."""
+    """Hears what a ready bot says and does."""
 
     def bot_event(self, event: rtvi.Event) -> None:
         """The bot reports an event."""
 
     def bot_command(self, command: Command) -> None:
-        """The bot wants something done to the call. Raises CommandError when it is too much."""
+        """The bot sent a command. Raises CommandError if it goes beyond a limit of the call."""
 
     def bot_interrupted(self) -> None:
-        """The caller interrupted the bot; what the bot had said is no longer played."""
+        """The caller interrupted the bot: audio that waits to be played was dropped."""
 
     def bot_warning(self, kind: str, text: str) -> None:
         """Something is wrong, and the call goes on. `call.warnings` lists the kinds."""
 
 
 class BotListener(BotEventListener, Protocol):
-    """Is told what becomes of a call's bot."""
+    """Hears what becomes of a call's bot."""
 
     def bot_attempt_failed(self, runner: str, reason: str) -> None:
         """A start at one runner has failed, and another runner is asked."""
@@ -226,17 +229,17 @@ class BotListener(BotEventListener, Protocol):
         """No bot could be started."""
 
     def bot_ended(self) -> None:
-        """The bot ended in good order."""
+        """The bot ended the call normally."""
 
     def bot_lost(self, cause: LossCause, reason: str) -> None:
-        """The bot was ready, and is lost."""
+        """A ready bot is lost."""
 
     def bot_broken(self, reason: str) -> None:
         """The bridge made a mistake while it served the bot."""
 
 
 class BotSource(Protocol):
-    """Where bots come from."""
+    """Makes the bots of calls."""
 
     def bot(
         self,
@@ -245,10 +248,10 @@ class BotSource(Protocol):
         listener: BotListener,
         lost: Any = None,
     ) -> Bot:
-        """A bot for one call. `lost` is the bot of this call that it replaces."""
+        """A new bot for one call, not yet started. It replaces the bot `lost`, if there is one."""
         ...
 
     @property
     def why_none(self) -> str:
-        """Why a call that comes now would get no bot; "" when a runner would be asked."""
+        """Why a call that comes now would get no bot; "" if a runner would be asked."""
         ...

@@ -1,1 +1,1 @@
-"""What a call is, from the first byte to its outcome; no sockets."""
+"""Calls, from the phone's first message to the outcome. No sockets."""

@@ -1,4 +1,4 @@
-"""The last of something, by call id."""
+"""A dictionary by call id that forgets its oldest entries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Bounded(OrderedDict[str, T]):
-    """Keeps the `most` entries that were set last."""
+    """Keeps only the `most` entries that were set last."""
 
     def __init__(self, most: int) -> None:
         super().__init__()

@@ -37,13 +37,13 @@ from pipecat_bridge.options import CallOptions
 from pipecat_bridge.wire import commands, rtvi
 
 LAST_FRAMES = 0.06
-"""Seconds from the last audio to the hangup: Asterisk drops what it has not passed on by then."""
+"""Seconds from the last audio to the hangup. At a hangup Asterisk drops audio that it still has."""
 
 
 class Call:
-    """The life of one call; its sides tell it what happens, the table says what follows.
+    """One call. Phone and bot tell it what happens; the table in `life` says what follows.
 
-    `ended` is called once, when all is said and done.
+    `ended` is called once, last of all. `wall_clock` gives seconds since the epoch.
     """
 
     _log = Logger()
@@ -90,15 +90,15 @@ class Call:
 
     @property
     def bot(self) -> Bot:
-        """The bot that the call has now."""
+        """The current bot of the call."""
         return self.bots.bot
 
     def start(self, doubts: Iterable[tuple[str, str]] = ()) -> None:
-        """Join both sides and ask for the bot; `doubts` are warnings that it begins with."""
+        """Join both sides and ask for the bot. The call begins with the warnings `doubts`."""
         self.history.tell("created", {"peer": self.phone.peer})
-        for kind, text in doubts:  # before the bot is asked for: that may end the call at once
+        for kind, text in doubts:  # before the bot is asked for, which may end the call at once
             self.warn(kind, text)
-        if self.state is State.ENDED:  # by one who was told
+        if self.state is State.ENDED:  # a listener has ended the call
             return
         longest = self._options.max_duration
         if longest:
@@ -113,18 +113,18 @@ class Call:
 
     @guarded
     def warn(self, kind: str, text: str) -> None:
-        """Something is wrong and the call goes on; `kind` is one of `warnings.KINDS`."""
+        """Something is wrong, and the call goes on. `kind` is one of `warnings.KINDS`."""
         if self.warnings.add(kind):
             self.history.tell("warning", {"kind": kind, "text": text})
 
     # From outside
 
     def stop(self, outcome: Outcome = Outcome.STOPPED, reason: str = "") -> None:
-        """End the call at once; what waits to be played is dropped."""
+        """End the call at once. Audio that waits to be played is dropped."""
         self._input(Input.STOP, outcome, reason)
 
     def send_text(self, text: str, run_immediately: bool, audio_response: bool) -> bool:
-        """Text to the bot, as if the caller had typed it; False when this bot takes none."""
+        """Send text to the bot, as if the caller had typed it; False if this bot takes no text."""
         return self.bot.send_text(text, run_immediately, audio_response)
 
     # From the phone
@@ -136,7 +136,7 @@ class Call:
         self.bot.send_digit(digit)
 
     def phone_gone(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
-        """The caller hung up, or the phone is lost."""
+        """The phone has ended: `how`, and why."""
         self._input(Input.PHONE_GONE, life.PHONE_ENDS[how], reason)
 
     phone_warning = warn
@@ -145,11 +145,11 @@ class Call:
 
     @guarded
     def bot_attempt_failed(self, runner: str, reason: str) -> None:
-        """One runner has failed, and another is tried."""
+        """One runner has failed, and another one is asked."""
         self.history.tell("attempt-failed", {"runner": runner, "reason": reason})
 
     def bot_ready(self, by: ReadyBy) -> None:
-        """The bot is there, and takes audio."""
+        """The bot is ready: send it the caller's audio."""
         self._join()
         self._input(Input.BOT_READY)
         if self.state is not State.TALKING:
@@ -161,7 +161,7 @@ class Call:
 
     @guarded
     def bot_event(self, event: rtvi.Event) -> None:
-        """The bot told something."""
+        """The bot sent an event."""
         if isinstance(event, rtvi.UserStartedSpeaking):
             self._watch.expect_no_answer()
         elif isinstance(event, rtvi.UserStoppedSpeaking):
@@ -176,7 +176,7 @@ class Call:
     bot_warning = warn
 
     def bot_failed(self, reason: str, cause: FailureCause) -> None:
-        """No bot came."""
+        """No bot could be started."""
         outcome = life.FAILURES[cause]
         if self._loss is not None:
             outcome, lost = self._loss
@@ -184,24 +184,24 @@ class Call:
         self._input(Input.BOT_FAILED, outcome, reason)
 
     def bot_ended(self) -> None:
-        """The bot closed in good order."""
+        """The bot ended the call normally."""
         self._input(Input.BOT_ENDED, None, "the bot ended the call")
 
     def bot_lost(self, cause: LossCause, reason: str) -> None:
-        """The bot is lost."""
+        """A ready bot is lost: replace it if `[calls] on_bot_lost` says so."""
         options = self._options
         more = options.on_bot_lost == "restart" and self.bots.replaced < options.max_restarts
         self._input(Input.BOT_TO_REPLACE if more else Input.BOT_LOST, life.LOSSES[cause], reason)
 
     def bot_broken(self, reason: str) -> None:
-        """The bridge made a mistake."""
+        """The bridge made a mistake while it served the bot: end the call."""
         self._input(Input.STOP, Outcome.BRIDGE_ERROR, reason)
 
     @guarded
     def bot_command(self, command: commands.Command) -> None:
-        """The bot wants something done; raises CommandError when it is too much.
+        """Carry out a command of the bot. Raises CommandError if it goes beyond a limit.
 
-        A call that is to end heeds no more of them, but for variables.
+        After a hangup or a transfer, only variables are still accepted.
         """
         if self.state is State.ENDED:
             return
@@ -246,13 +246,13 @@ class Call:
             self.history.tell("resumed", {"resumption": self.bots.replaced})
 
     def _resume(self, outcome: Outcome, reason: str) -> None:
-        """Another bot takes the place of the lost one, whose last words are played meanwhile.
+        """Replace the lost bot. Its last words are played meanwhile.
 
-        The caller is joined to the new bot at once, which keeps the last of what he says.
+        The phone is joined to the new bot at once. Until it is ready, it keeps the newest audio.
         """
         self._loss = outcome, reason
         self.history.tell("bot-lost", {"reason": reason, "runner": self.bot.runner_name})
-        if self.state is not State.RESUMING:  # ended by one who was told
+        if self.state is not State.RESUMING:  # a listener has ended the call
             return
         self._watch.expect_nothing_of_the_bot()
         self.playout.new_bot()
@@ -263,7 +263,7 @@ class Call:
         gone.addBoth(lambda _: self.bots.start())
 
     def _play_out(self, outcome: Outcome | None, reason: str) -> None:
-        """The bot's part is over: nothing more is heard of it, but what it has said is."""
+        """Stop the bot, and end the call once the audio that waits has been played."""
         self.bots.stop()
         self.playout.release()
         self.playout.mark(partial(self._played_out, outcome, reason))
@@ -279,12 +279,12 @@ class Call:
         for timer in (self._limit, self._finish):
             if timer is not None and timer.active():
                 timer.cancel()
-        self._limit = self._finish = None  # a timer that has fired keeps what it called
+        self._limit = self._finish = None  # a timer, even a fired one, refers to this call
         self._watch.close()
         duration = round(self._clock.seconds() - self._started_at, 3)
         data = {"outcome": outcome.value, "reason": self.reason, "duration": duration}
         hangs_up = outcome in life.BOT_LOST and self._options.on_bot_lost != "dialplan"
-        with ExitStack() as stack:  # from the last line to the first, each whatever another raises
+        with ExitStack() as stack:  # runs the last line first, and each one even if another raises
             stack.callback(self._ended, self)
             stack.callback(self.history.tell, "terminated", data)
             stack.callback(self.phone.hang_up, not hangs_up)
@@ -292,7 +292,7 @@ class Call:
             stack.callback(self.bots.stop)
 
     def fail(self, failure: Failure) -> None:
-        """The bridge made a mistake: it is logged with its traceback, and ends this call."""
+        """A mistake of the bridge: log it with its traceback, and end this call."""
         self._log.failure(
             "{call_id} a mistake of the bridge ends the call", failure, call_id=self.call_id
         )

@@ -1,4 +1,4 @@
-"""The keys that a bot plays to the phone, as tones."""
+"""DTMF digits that a bot plays to the phone."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.wire.commands import CommandError
 
 MAX_DIGITS: Final = 200
-"""Digits that may wait to be played: over half a minute of tones."""
+"""Most digits that may wait to be played: more than half a minute of tones."""
 
 
 class Digits:
-    """The digits of one call, each played after what the bot had said before it."""
+    """Plays the digits of one call, after the audio that the bot sent before them."""
 
     def __init__(self, playout: Playout) -> None:
         self._playout = playout
         self._waiting = 0
 
     def play(self, digits: str) -> None:
-        """Play `digits` and pauses. Raises CommandError when too many wait already."""
+        """Play `digits`, which may have pauses in it. Raises CommandError if too many wait."""
         if self._waiting + len(digits) > MAX_DIGITS:
             raise CommandError(
                 f"a play_dtmf command of {len(digits)} digits while {self._waiting} wait to be"
@@ -31,6 +31,6 @@ class Digits:
         self._playout.mark(partial(self._interject, digits))
 
     def _interject(self, digits: str) -> None:
-        """What the bot had said before has been played, or dropped."""
+        """Play `digits` now: the audio before them has been played or dropped."""
         self._waiting -= len(digits)
         self._playout.interject(tones.dtmf(digits, self._playout.rate))

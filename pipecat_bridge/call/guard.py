@@ -1,4 +1,4 @@
-"""A mistake of the bridge's own ends the call in which it comes up, and no other."""
+"""Keeps a mistake of the bridge inside one call: it ends that call and no other."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ P = ParamSpec("P")
 
 
 def guarded(method: Callable[P, None]) -> Callable[P, None]:
-    """The same method, of an object with a method `fail(failure)`: an exception is passed to that.
+    """Wrap a method of an object that has `fail(failure)`, so that it raises PeerError only.
 
-    Only PeerError is raised as before.
+    Any other exception goes to the object's `fail`.
     """
 
     @wraps(method)
@@ -25,7 +25,7 @@ def guarded(method: Callable[P, None]) -> Callable[P, None]:
             method(*args, **kwargs)
         except PeerError:
             raise
-        except Exception:  # noqa: BLE001 - whatever it is, it costs this call only
+        except Exception:  # noqa: BLE001 - any mistake of the bridge ends only this call
             itself: Any = args[0]
             itself.fail(Failure())
 

@@ -1,4 +1,4 @@
-"""The life of a call: every state, every input, one table."""
+"""The life of a call: its states, its inputs, and the table of transitions."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from pipecat_bridge.contracts import FailureCause, LossCause, PhoneEnd
 
 
 class State(Enum):
-    """Where a call is."""
+    """The state of a call."""
 
-    STARTING = "starting"  # the phone is there, the bot is not yet
+    STARTING = "starting"  # the phone is connected, the bot is not ready yet
     TALKING = "talking"
-    RESUMING = "resuming"  # the bot was lost, another one is asked for
+    RESUMING = "resuming"  # the bot was lost, and another bot is being started
     FINISHING = "finishing"  # the bot has ended; its last words are played
     ENDED = "ended"
 
 
 class Input(Enum):
-    """What can happen to a call. Those that end it may bring their own outcome."""
+    """What can happen to a call. Some inputs carry the outcome of the call."""
 
     BOT_READY = "bot ready"
-    BOT_FAILED = "bot failed"  # none became ready; brings its outcome
-    BOT_ENDED = "bot ended"  # in good order
-    BOT_LOST = "bot lost"  # and no other is to take its place; brings its outcome
-    BOT_TO_REPLACE = "bot to replace"  # it is lost, and another is to take its place
+    BOT_FAILED = "bot failed"  # no bot became ready; carries the outcome
+    BOT_ENDED = "bot ended"  # the bot ended the call normally
+    BOT_LOST = "bot lost"  # the bot is lost and is not replaced; carries the outcome
+    BOT_TO_REPLACE = "bot to replace"  # the bot is lost, and another one is to replace it
     BOT_HANGS_UP = "bot hangs up"
     BOT_TRANSFERS = "bot transfers"
-    PHONE_GONE = "phone gone"  # brings its outcome
-    PLAYED_OUT = "played out"  # brings the outcome that finishing was begun with
-    STOP = "stop"  # from outside; brings its outcome
+    PHONE_GONE = "phone gone"  # carries the outcome
+    PLAYED_OUT = "played out"  # the last words were played; carries the outcome of FINISHING
+    STOP = "stop"  # the API, a limit or a mistake ends the call; carries the outcome
 
 
 class Outcome(Enum):
-    """How a call ended, in one word, by its cause. The reason says more in a sentence."""
+    """How a call ended, in one word. The reason of the call is the same in one sentence."""
 
-    COMPLETED = "completed"  # the bot ended it, and its last words were played
-    TRANSFERRED = "transferred"  # likewise, and told where the caller is to go
+    COMPLETED = "completed"  # the bot ended the call, and its last words were played
+    TRANSFERRED = "transferred"  # the bot asked for a transfer, and its last words were played
     CALLER_HANGUP = "caller-hangup"
-    PHONE_LOST = "phone-lost"  # the phone took nothing any more, or cannot be reached
+    PHONE_LOST = "phone-lost"  # the phone took no more audio, or cannot be reached
     PHONE_FAULT = "phone-fault"  # the phone broke the protocol
     BOT_HANGUP = "bot-hangup"  # the connection of a ready bot broke
     BOT_ERROR = "bot-error"  # a ready bot reported a fatal error
     BOT_SILENT = "bot-silent"  # a ready bot ended the call without having said anything
     RUNNER_FAILED = "runner-failed"  # no bot became ready
-    BRIDGE_ERROR = "bridge-error"  # a fault or a limit of the bridge's own
-    STOPPED = "stopped"  # over the API
-    TIMEOUT = "timeout"  # longer than [calls] max_duration
+    BRIDGE_ERROR = "bridge-error"  # a fault or a limit of the bridge itself
+    STOPPED = "stopped"  # a client of the API stopped the call
+    TIMEOUT = "timeout"  # the call was longer than [calls] max_duration
     DRAINED = "drained"  # the daemon was stopped
-    REJECTED = "rejected"  # never became a call
+    REJECTED = "rejected"  # the call was refused at once
 
 
 REASONS: Final[dict[Outcome, str]] = {
@@ -68,7 +68,7 @@ REASONS: Final[dict[Outcome, str]] = {
     Outcome.DRAINED: "the daemon was stopped",
     Outcome.REJECTED: "the call was refused",
 }
-"""The reason of an outcome, where nobody has given another one."""
+"""The reason for each outcome, unless a more exact one is known."""
 
 PHONE_ENDS: Final[dict[PhoneEnd, Outcome]] = {
     "hangup": Outcome.CALLER_HANGUP,
@@ -86,7 +86,7 @@ FAILURES: Final[dict[FailureCause, Outcome]] = {
     "runner": Outcome.RUNNER_FAILED,
     "bridge": Outcome.BRIDGE_ERROR,
 }
-"""What a side tells of its end -> the outcome."""
+"""These three tables: how a phone or a bot ended -> the outcome of the call."""
 
 BOT_LOST: Final = (Outcome.BOT_HANGUP, Outcome.BOT_ERROR, Outcome.BOT_SILENT)
 """Outcomes to which `[calls] on_bot_lost` applies."""
@@ -117,9 +117,9 @@ TRANSITIONS: Final[dict[tuple[State, Input], Next]] = {
     (State.FINISHING, Input.PHONE_GONE): _END,
     (State.FINISHING, Input.STOP): _END,
 }
-"""(state, input) -> (next state, outcome); what is not here changes nothing.
+"""(state, input) -> (next state, outcome). A pair that is missing here changes nothing.
 
-No outcome: the input brings it. With FINISHING, which may still be cut short, the outcome is that
-of the end that it leads to. A bot is heard of only once it is ready, and not any more when the call
-has let it go.
+If the outcome is None, the input carries it. With FINISHING, the outcome is for the case that the
+last words are played to their end. Bots are heard between ready and stop only, so the table needs
+no rows for other inputs from them.
 """

@@ -1,4 +1,4 @@
-"""A call as data: what the API shows, while it runs and after."""
+"""The record of a call: what the API shows about it, while it runs and after."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SUMMARY = (
     "ended_at",
     "metadata",
 )
-"""The fields of a summary; a record has more."""
+"""The members of a summary. A record has more."""
 
 
 def summary(call: Call) -> dict[str, Any]:
-    """The call in a few fields."""
+    """The few members of the record that the list of calls shows."""
     return {
         "id": call.call_id,
         "state": call.state.value,
@@ -39,7 +39,7 @@ def summary(call: Call) -> dict[str, Any]:
 
 
 def record(call: Call) -> dict[str, Any]:
-    """The call with its counters and its events."""
+    """The whole record, with counters and events."""
     return {
         **summary(call),
         "variables": dict(call.variables),
@@ -73,7 +73,10 @@ def rejected(call_id: str, peer: str, reason: str, now: float) -> dict[str, Any]
 
 
 def stats(call: Call) -> dict[str, Any]:
-    """The call's counters, of all its bots; delays are those that the bridge adds, filters too."""
+    """The call's counters, over all its bots.
+
+    Delays are in milliseconds. They are what the bridge adds, resampling filters included.
+    """
     phone, playout = call.phone.stats, call.playout.stats
     links, queues = zip(*call.bots.stats, strict=True)
     sent = sum(each.sent for each in queues)

@@ -1,4 +1,4 @@
-"""All calls: who may begin, which run, what became of the last ones."""
+"""The registry of all calls: prepared, running, and the last ended ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pipecat_bridge.options import SILENCE, BotAudioOptions, CallOptions
 MAX_PREPARED = 10_000
 
 LATE = 600.0
-"""Seconds for which it is known that a call was prepared and has not come in time."""
+"""Seconds after expiry during which the registry still knows that a call was prepared."""
 
 
 class UnknownCallError(KeyError):
@@ -39,17 +39,17 @@ class CallIdError(ValueError):
 
 
 class CallRunningError(ValueError):
-    """A call with this id is running already."""
+    """A call with this id runs already."""
 
 
 class NoRoomError(Exception):
-    """A call that came now would not be served; the text says why."""
+    """A call that came now would not be served. The text says why."""
 
 
 class Prepared(NamedTuple):
-    """What a call that has not come yet is to be served with.
+    """What a call was prepared with, while its phone has not come yet.
 
-    `expires` on the registry's clock; `doubts` are sentences about what looks wrong in it.
+    `expires` is in seconds of the registry's clock. `doubts` are sentences about what looks wrong.
     """
 
     request: BotRequest
@@ -58,7 +58,7 @@ class Prepared(NamedTuple):
 
 
 class Calls:
-    """The registry of calls, and what phones connect to: `answer` makes a call of a phone."""
+    """The registry of calls. `answer` begins the call of a phone that has connected."""
 
     _log = Logger()
 
@@ -73,9 +73,9 @@ class Calls:
     ) -> None:
         self.events = events
         self.draining = False
-        self.elsewhere = 0  # calls in other processes, which count for the limit
+        self.elsewhere = 0  # calls in other processes, which count toward the limit
         self.outcomes: Counter[str] = Counter()
-        self.last_end: float | None = None  # of a call, on the registry's clock
+        self.last_end: float | None = None  # when the last call ended, on the registry's clock
         self._bots = bots
         self._clock = clock
         self._options = options
@@ -86,14 +86,14 @@ class Calls:
         self._ended = Bounded[dict[str, Any]](options.keep_ended)
         self._rejected = Bounded[dict[str, Any]](options.keep_ended)
         self._prepared: OrderedDict[str, Prepared] = OrderedDict()
-        self._late = Bounded[float](MAX_PREPARED)  # when what was prepared has expired
+        self._late = Bounded[float](MAX_PREPARED)  # call id -> when its preparation expired
         self._tally = Tally()
         self._end_listeners: list[Callable[[Call], None]] = []
 
     # Phones
 
     def answer(self, call_id: str, phone: Phone) -> Call | None:
-        """Begin the call of a phone; None when it is refused, which is logged and counted."""
+        """Begin the call of a phone. None: the call is refused, which is logged and counted."""
         if call_id in self._running:
             self._reject(call_id, phone, "a call with this UUID is running already")
             return None
@@ -145,7 +145,7 @@ class Calls:
 
     @property
     def full(self) -> bool:
-        """True at the limit of calls."""
+        """True if `[calls] max_calls` is reached."""
         return 0 < self._options.max_calls <= len(self._running) + self.elsewhere
 
     def _doubts(self, call_id: str, prepared: Prepared | None) -> Iterator[tuple[str, str]]:
@@ -157,12 +157,12 @@ class Calls:
             seconds = self._clock.seconds() - late
             yield (
                 "prepared-late",
-                f"the call was prepared, but came {seconds:.1f} s after [calls] prepared_ttl,"
-                f" {self._options.prepared_ttl:g} s: its bot is not told what was prepared",
+                f"the call came {seconds:.1f} s after its preparation had expired ([calls]"
+                f" prepared_ttl = {self._options.prepared_ttl:g}): its bot gets no prepared data",
             )
 
     def _call_ended(self, call: Call) -> None:
-        """Keep the books of a call that has ended; a listener that fails does not disturb them."""
+        """Store the record of a call that has ended, count its outcome, and tell the listeners."""
         del self._running[call.call_id]
         self.last_end = self._clock.seconds()
         assert call.outcome is not None
@@ -171,12 +171,12 @@ class Calls:
         for listener in self._end_listeners:
             try:
                 listener(call)
-            except Exception:  # noqa: BLE001 - the fault is the listener's
+            except Exception:  # noqa: BLE001 - a listener that fails must not disturb the registry
                 self._log.failure("{call_id} a listener failed", call_id=call.call_id)
         self._tally.leave()
 
     def on_ended(self, listener: Callable[[Call], None]) -> None:
-        """Call `listener` with each call that has ended, while its sides are still there."""
+        """Call `listener` with each call that has ended, while its counters can still be read."""
         self._end_listeners.append(listener)
 
     # Operators
@@ -188,10 +188,10 @@ class Calls:
         metadata: dict[str, Any],
         doubts: Sequence[str] = (),
     ) -> float:
-        """Keep what the runner is to be told of a call that will come; the seconds it is kept.
+        """Store what the runner gets when the call comes; return for how many seconds it is stored.
 
-        `doubts` are told with the call. Raises CallIdError, CallRunningError, and NoRoomError when
-        the call would not be served if it came now.
+        The call begins with a warning for each of `doubts`. Raises CallIdError, CallRunningError,
+        or NoRoomError if the call would not be served if it came now.
         """
         call_id = call_id.lower()
         if not _is_uuid(call_id):
@@ -219,7 +219,7 @@ class Calls:
             self._late[call_id] = prepared.expires
 
     def prepared(self, call_id: str) -> BotRequest | None:
-        """What was prepared for a call that has not come yet."""
+        """What was prepared for a call that has not come yet; None if nothing was."""
         self._expire()
         prepared = self._prepared.get(call_id.lower())
         return prepared.request if prepared else None
@@ -234,7 +234,7 @@ class Calls:
     def record(self, call_id: str) -> dict[str, Any]:
         """The record of a call that runs, has ended lately or was refused.
 
-        A UUID may come again: the call that runs counts, else the one that came last. Raises
+        If several calls had this UUID, it is the running one, else the one that ended last. Raises
         UnknownCallError.
         """
         call_id = call_id.lower()
@@ -247,12 +247,12 @@ class Calls:
 
     @property
     def running(self) -> list[Call]:
-        """Calls that have not ended."""
+        """The running calls."""
         return list(self._running.values())
 
     @property
     def ended(self) -> list[dict[str, Any]]:
-        """Records of the last calls that have, oldest first."""
+        """Records of the last ended calls, oldest first."""
         return list(self._ended.values())
 
     def idle(self) -> Deferred[None]:
@@ -264,13 +264,16 @@ class Calls:
         self.draining = True
 
     def stop_all(self) -> None:
-        """End every call at once: `drained`."""
+        """End every call at once, with the outcome `drained`."""
         for call in self.running:
             call.stop(Outcome.DRAINED, "the daemon was stopped")
 
 
 def hold_music(hold_file: str) -> HoldMusic | None:
-    """What a caller hears while another bot is asked for: a WAV file, or a quiet tone."""
+    """What a caller hears while another bot is being started: a WAV file, or a quiet tone.
+
+    None for `hold_file` = "none". Raises OSError and ValueError for a file that cannot be used.
+    """
     if hold_file == SILENCE:
         return None
     return read_wav(Path(hold_file).read_bytes()) if hold_file else waiting_tone()

@@ -1,4 +1,4 @@
-"""The bots of one call: one as a rule, and another when it is lost and to be replaced."""
+"""The bots of one call: usually one, and another one each time a lost bot is replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipecat_bridge.contracts import (
 
 
 class Succession:
-    """`bot` is the one that the call has now, `replaced` how many it had before."""
+    """The bots of one call, one after the other. `bot` is the current one."""
 
     def __init__(
         self, bots: BotSource, request: BotRequest, playout: Playout, listener: BotListener
@@ -37,18 +37,18 @@ class Succession:
 
     @property
     def stats(self) -> list[tuple[LinkStats, QueueStats]]:
-        """The counters of each, in their order."""
+        """The counters of each bot, the first bot first."""
         return [*self._past, _stats(self.bot)]
 
     def start(self) -> None:
-        """Ask for the bot, unless the call is over."""
+        """Ask for the bot, unless the call has ended."""
         if not self._stopped:
             self.bot.start()
 
     def replace(self, listener: BotListener) -> Deferred[None]:
-        """Let the lost bot go and make another, to be started when the Deferred fires.
+        """Stop the lost bot and make another one. Start it when the Deferred fires.
 
-        The lost one is gone then: there are never two bots of one call.
+        The lost bot has stopped then, so that a call never has two bots at a time.
         """
         lost: Bot = self.bot
         self._past.append(_stats(lost))
@@ -57,7 +57,7 @@ class Succession:
         return lost.stop()
 
     def stop(self) -> None:
-        """Let the bot go, once."""
+        """Stop the bot. Further calls do nothing."""
         if not self._stopped:
             self._stopped = True
             self.bot.stop()

@@ -1,4 +1,4 @@
-"""What a bot wants the dialplan to know."""
+"""The variables that a bot sets for the dialplan."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import msgspec
 from pipecat_bridge.wire.commands import CommandError
 
 MAX_BYTES = 2000
-"""Of a call's variables as JSON. `/v1/calls/{id}/outcome` shows them beside a reason and a target,
-and Asterisk cuts what a function such as CURL returns after 4095 bytes (VAR_BUF_SIZE)."""
+"""Most bytes of a call's variables as JSON. `/v1/calls/{id}/outcome` shows them together with
+reason and target, and Asterisk cuts the value of a function such as CURL() after 4095 bytes
+(VAR_BUF_SIZE)."""
 
 
 class Variables(dict[str, str]):
-    """Names and values, bounded; the later value wins."""
+    """Names and values of the variables of one call."""
 
     def set(self, variables: dict[str, str]) -> None:
-        """Add them, or none of them: raises CommandError when they would be too many."""
+        """Set `variables`. If that would exceed `MAX_BYTES`, set none and raise CommandError."""
         size = len(msgspec.json.encode({**self, **variables}))
         if size > MAX_BYTES:
             raise CommandError(

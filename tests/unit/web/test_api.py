@@ -382,7 +382,7 @@ class PrepareTests(ApiCase):
         self.exchange.clock.advance(60.3)
         call, _, bot = self.exchange.call(UUID)
         self.assertEqual(bot.request.metadata, {})
-        self.assertIn("came 0.3 s after [calls] prepared_ttl, 60 s", self.warnings()[0])
+        self.assertIn("came 0.3 s after its preparation had expired", self.warnings()[0])
         call.stop()
         self.exchange.told.clear()
         self.exchange.call(UUID)
