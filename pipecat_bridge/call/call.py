@@ -248,7 +248,7 @@ class Call:
     def _resume(self, outcome: Outcome, reason: str) -> None:
         """Replace the lost bot. Its last words are played meanwhile.
 
-        The phone is joined to the new bot at once. Until it is ready, it keeps the newest audio.
+        The phone is joined to the new bot at once, which keeps the newest audio until it is ready.
         """
         self._loss = outcome, reason
         self.history.tell("bot-lost", {"reason": reason, "runner": self.bot.runner_name})

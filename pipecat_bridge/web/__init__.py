@@ -1,1 +1,1 @@
-"""Shows calls and steers them: HTTP API and metrics."""
+"""HTTP API and metrics: shows calls and controls them."""

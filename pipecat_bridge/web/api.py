@@ -1,4 +1,4 @@
-"""The HTTP API: calls as JSON, to be seen and steered."""
+"""The HTTP API: shows calls as JSON, and controls them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from pipecat_bridge.web.problem import ProblemError
 MAX_BODY = 1 << 20
 
 OUTCOME = ("id", "state", "outcome", "reason", "transfer", "variables")
-"""What the dialplan needs of a record: a variable of Asterisk's holds 4095 bytes of it."""
+"""The members of a record that the dialplan needs. A variable in Asterisk holds 4095 bytes."""
 
 Reply = tuple[int, Any]
 Handler = Callable[[Request], Reply | Deferred[Reply]]
 
 
 class TextBody(Struct, forbid_unknown_fields=True):
-    """Body of POST messages."""
+    """The body of `POST /v1/calls/{id}/messages`."""
 
     text: str
     run_immediately: bool = True
@@ -47,7 +47,7 @@ class TextBody(Struct, forbid_unknown_fields=True):
 
 
 class JSONResource(Resource):
-    """Answers its methods with JSON; `handlers` maps a method to what it does."""
+    """Answers requests with JSON. `handlers` maps a method to its handler."""
 
     isLeaf = True
     _log = Logger()
@@ -62,16 +62,16 @@ class JSONResource(Resource):
         if handler is None:
             allowed = ", ".join(sorted(self._handlers))
             request.setHeader("allow", allowed)
-            return write(request, 405, {"error": f"{method} cannot be done here: use {allowed}"})
+            return write(request, 405, {"error": f"{method} is not allowed here: use {allowed}"})
         try:
             answer = handler(request)
-        except Exception:  # noqa: BLE001 - whatever it is, the client gets JSON
+        except Exception:  # noqa: BLE001 - the client gets JSON whatever goes wrong
             answer = self._failed(Failure())
         if isinstance(answer, tuple):
             body = write(request, *answer)
             if method != "HEAD":
                 return body
-            # Twisted logs a warning about a body here.
+            # If a body were returned, Twisted would log a warning.
             request.setHeader("content-length", str(len(body)))
             return b""
         answer.addErrback(self._failed).addCallback(_finish, request, request.notifyFinish())
@@ -85,7 +85,7 @@ class JSONResource(Resource):
 
 
 def write(request: Request, status: int, answer: Any) -> bytes:
-    """Set status and type; the body: JSON, or bytes as they are."""
+    """Set status and content type; return the body. `answer` becomes JSON; bytes stay as is."""
     request.setResponseCode(status)
     if isinstance(answer, bytes):
         return answer
@@ -102,7 +102,7 @@ def _finish(answer: Reply, request: Request, finished: Deferred[None]) -> None:
 
 
 class NotFound(Resource):
-    """A branch of the tree: what hangs on it is found, everything else is 404."""
+    """A node of the tree of paths. Its children are found; any other path is 404."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         return NotFound()
@@ -113,7 +113,7 @@ class NotFound(Resource):
 
 
 class CallsResource(Resource):
-    """`/v1/calls` and what is below it."""
+    """`/v1/calls` and the paths below it."""
 
     def __init__(self, calls: Calls) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class CallsResource(Resource):
             raise ProblemError(404, text) from None
 
     def _outcome(self, call_id: str) -> Reply:
-        """A few fields, for the dialplan."""
+        """The few members of the record that the dialplan needs."""
         status, shown = self._show(call_id)
         return status, {key: shown.get(key) for key in OUTCOME}
 
@@ -177,10 +177,10 @@ class CallsResource(Resource):
     def _value(
         self, request: Request, call_id: str, read: Callable[[dict[str, Any]], str | None]
     ) -> Reply:
-        """One value as it is, for the dialplan.
+        """One value as plain text, for the dialplan.
 
-        Asterisk's CURL() gives the body whatever the status is, so that where there is no value, or
-        no such call, there is no body: a sentence would be taken for one.
+        CURL() in Asterisk returns the body and not the status. Without a value, or without such a
+        call, the body is therefore empty: the dialplan would use an error text as the value.
         """
         request.setHeader("content-type", "text/plain; charset=utf-8")
         try:
@@ -210,7 +210,7 @@ class CallsResource(Resource):
 
     def _stop(self, call_id: str) -> Reply:
         call = self._running(call_id)
-        call.stop(reason="over the API")
+        call.stop(reason="stopped over the API")
         return 200, record(call)
 
     def _message(self, call_id: str, request: Request) -> Reply:
@@ -225,7 +225,7 @@ class CallsResource(Resource):
             raise ProblemError(409, f"the bot of call {call_id} has ended")
         if not call.send_text(message.text, message.run_immediately, message.audio_response):
             raise ProblemError(
-                409, f"the bot of call {call_id} takes no text: Twilio's protocol has none"
+                409, f"the bot of call {call_id} takes no text: Twilio's protocol cannot carry it"
             )
         return 202, {"id": call.call_id, "sent": True}
 
@@ -235,14 +235,14 @@ def _body(request: Request) -> bytes:
         return b""
     body: bytes = request.content.read(MAX_BODY + 1)
     if len(body) > MAX_BODY:
-        raise ProblemError(413, f"a body of more than {MAX_BODY} bytes")
+        raise ProblemError(413, f"the body has more than {MAX_BODY} bytes")
     return body
 
 
 def readiness(
     calls: Calls, reachable: Callable[[], Deferred[bool]], descriptors: Descriptors
 ) -> JSONResource:
-    """`/readyz`: 200 when a call that comes now would get a bot."""
+    """`/readyz`: 200 if a call that comes now would get a bot, else 503 and the reasons."""
 
     def answer(reached: bool) -> Reply:
         checks = {
@@ -258,7 +258,7 @@ def readiness(
 
 
 def metrics_page(metrics: CollectorRegistry) -> JSONResource:
-    """`/metrics`, read in the reactor's thread: a call must not end while it is being counted."""
+    """`/metrics`. It runs in the reactor's thread: a call must not end while it is counted."""
 
     def page(request: Request) -> Reply:
         encode, content_type = choose_encoder(request.getHeader("accept") or "")
@@ -269,12 +269,12 @@ def metrics_page(metrics: CollectorRegistry) -> JSONResource:
 
 
 class ApiSite(Site):
-    """The API's site; what its users do to calls is logged with the calls."""
+    """The site of the API. Requests are not logged; what they do to a call is logged there."""
 
     noisy = False
 
     def log(self, request: object) -> None:
-        """No line for each request."""
+        """Log nothing for a request."""
 
 
 def api_site(
@@ -283,7 +283,7 @@ def api_site(
     descriptors: Descriptors,
     metrics: CollectorRegistry,
 ) -> Site:
-    """The site that serves all of it."""
+    """The site that serves the API, `/healthz`, `/readyz` and `/metrics`."""
     root, v1 = NotFound(), NotFound()
     root.putChild(b"healthz", JSONResource(GET=lambda request: (200, {"status": "ok"})))
     root.putChild(b"readyz", readiness(calls, reachable, descriptors))

@@ -1,4 +1,4 @@
-"""How the daemon itself is: the garbage collector's pauses, the event loop's lateness, memory."""
+"""The health of the daemon itself: garbage collector pauses, event loop delay, memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from pipecat_bridge.net.reactor import polling_of
 
 LOOK_EVERY: Final = 0.1
-"""Seconds from one look at the loop's lateness to the next."""
+"""Seconds between two measurements of the event loop's delay."""
 
 Now = Callable[[], float]
 
 
 class Durations:
-    """Counts and adds up durations in seconds, and knows the longest since it was last asked."""
+    """Number and sum of durations, and the longest since it was last read. All in seconds."""
 
     def __init__(self) -> None:
         self._longest = 0.0
@@ -30,19 +30,19 @@ class Durations:
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
-        """One more."""
+        """Add one duration."""
         self.count += 1
         self.sum += seconds
         self._longest = max(self._longest, seconds)
 
     def take_longest(self) -> float:
-        """The longest since this was called before."""
+        """Return the longest duration since the last call of this method."""
         longest, self._longest = self._longest, 0.0
         return longest
 
 
 class ProcessHealth(Service, Collector):
-    """Watches while it runs; the metrics are there at any time.
+    """Measures while the service runs. Its metrics can be read at any time.
 
     `now` is a monotonic clock in seconds.
     """
@@ -56,13 +56,13 @@ class ProcessHealth(Service, Collector):
         self.lag = Durations()
 
     def startService(self) -> None:
-        """Watch from now on."""
+        """Begin to measure."""
         super().startService()
         gc.callbacks.append(self._collecting)
         self._look_again()
 
     def stopService(self) -> None:
-        """Watch no more."""
+        """Stop measuring."""
         super().stopService()
         if self._collecting in gc.callbacks:
             gc.callbacks.remove(self._collecting)
@@ -85,10 +85,10 @@ class ProcessHealth(Service, Collector):
         self._look_again()
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics as of now."""
+        """All metrics, with their current values."""
         for name, text, durations in (
             ("gc_pause", "Pauses of Python's garbage collector", self.pauses),
-            ("loop_lag", "Lateness of a timer, looked at ten times a second", self.lag),
+            ("loop_lag", "Delay of the event loop, measured ten times a second", self.lag),
         ):
             name = f"pipecat_bridge_{name}_seconds"
             yield SummaryMetricFamily(
@@ -96,7 +96,7 @@ class ProcessHealth(Service, Collector):
             )
             yield GaugeMetricFamily(
                 f"{name}_max",
-                f"{text}: the longest since the last scrape",
+                f"{text}: longest since the last scrape",
                 value=durations.take_longest(),
             )
         polling = GaugeMetricFamily(
@@ -108,6 +108,6 @@ class ProcessHealth(Service, Collector):
         yield polling
         yield GaugeMetricFamily(
             "pipecat_bridge_memory_blocks",
-            "Blocks of memory that Python objects have; grows without end where there is a leak",
+            "Memory blocks that Python has allocated; a leak lets them grow without end",
             value=sys.getallocatedblocks(),
         )

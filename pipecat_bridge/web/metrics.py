@@ -1,4 +1,4 @@
-"""Prometheus metrics: counters of ended calls and of those that run, added up when asked."""
+"""Prometheus metrics: sums over ended and running calls, calculated for each scrape."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from pipecat_bridge.runner.pool.upstream import RESULTS, Upstream
 COUNTERS = {
     "caller_frames": "Audio frames from phones",
     "caller_frames_filled": "Frames of silence sent to bots while a phone sent nothing",
-    "caller_frames_odd": "Frames from phones that were dropped for an odd number of bytes",
-    "caller_frames_dropped": "Frames of callers that were dropped because a bot was slow",
+    "caller_frames_odd": "Frames from phones, dropped because of an odd number of bytes",
+    "caller_frames_dropped": "Frames from callers, dropped because a bot was slow",
     "bot_frames": "Audio frames from bots",
-    "bot_frames_bad": "Messages from bots that could not be used",
-    "bot_frames_played": "20 ms frames of bot audio that were sent to phones",
-    "bots_replaced": "Bots that took the place of lost ones",
+    "bot_frames_bad": "Messages from bots that the bridge could not use",
+    "bot_frames_played": "20 ms frames of bot audio sent to phones",
+    "bots_replaced": "Lost bots that another bot replaced",
     "phone_frames": "20 ms frames sent to phones, silence included",
     "phone_frames_skipped": "Frames not sent because Asterisk did not read",
-    "phone_unknown_messages": "Messages from phones that are not AudioSocket's, and were skipped",
-    "underruns": "Times that bot audio ran dry in the midst of an utterance",
-    "underrun_ms": "Milliseconds that were missing then",
+    "phone_unknown_messages": "Unknown AudioSocket messages from phones, skipped",
+    "underruns": "Bot audio underruns within an utterance",
+    "underrun_ms": "Milliseconds of audio missing in underruns",
     "interruptions": "Barge-ins",
     "flushed_ms": "Milliseconds of bot audio dropped by barge-ins",
 }
-"""Name in a call's record -> what it counts."""
+"""Name of a counter in the record of a call -> its help text."""
 
 GAUGES = {
-    "caller_queued": "Frames of callers that bots have not read yet",
+    "caller_queued": "Frames from callers that bots have not read yet",
     "bot_queued_ms": "Milliseconds of bot audio that wait to be played",
 }
 
 RUNNER_STATES: Final[dict[BreakerState, int]] = {"closed": 0, "half-open": 1, "open": 2}
-"""State of a runner's circuit breaker -> its number."""
+"""State of a runner's circuit breaker -> the value of the metric."""
 
 
 class CallCollector(Collector):
-    """Adds up the counters of calls. `extra` gives further counters: name -> (help, value)."""
+    """Sums up the counters of all calls. `extra` has more counters: name -> (help, value)."""
 
     def __init__(
         self, calls: Calls, extra: dict[str, tuple[str, Callable[[], int]]] | None = None
@@ -64,11 +64,11 @@ class CallCollector(Collector):
         self._warnings.update(call.warnings.counts)
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics as of now."""
+        """All metrics, with their current values."""
         running = [stats(call) for call in self._calls.running]
-        yield GaugeMetricFamily("pipecat_bridge_calls", "Calls that run", value=len(running))
+        yield GaugeMetricFamily("pipecat_bridge_calls", "Running calls", value=len(running))
         ended = CounterMetricFamily(
-            "pipecat_bridge_calls_ended", "Calls that have ended, by outcome", labels=["outcome"]
+            "pipecat_bridge_calls_ended", "Ended calls, by outcome", labels=["outcome"]
         )
         for outcome in Outcome:
             ended.add_metric([outcome.value], self._calls.outcomes[outcome.value])
@@ -88,7 +88,7 @@ class CallCollector(Collector):
         for call in self._calls.running:
             counts.update(call.warnings.counts)
         metric = CounterMetricFamily(
-            "pipecat_bridge_warnings", "Faults in calls that went on, by kind", labels=["kind"]
+            "pipecat_bridge_warnings", "Warnings in calls, by kind", labels=["kind"]
         )
         for kind in KINDS:
             metric.add_metric([kind], counts[kind])
@@ -96,24 +96,26 @@ class CallCollector(Collector):
 
 
 class RunnerCollector(Collector):
-    """What the pool knows of each runner; the label `runner` is its name.
+    """Metrics of each runner in the pool. The label `runner` is the runner's name.
 
-    There is no health of a runner that is not checked, or of which nothing is known yet.
+    A runner without health checks, or before its first health check, has no value for `health`.
     """
 
     def __init__(self, upstreams: Sequence[Upstream]) -> None:
         self._upstreams = upstreams
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics as of now."""
+        """All metrics, with their current values."""
         calls = _runner_gauge("calls", "Bots that start or run at a runner")
         states = _runner_gauge(
             "state", "Circuit breaker of a runner: 0 closed, 1 half-open, 2 open"
         )
-        health = _runner_gauge("health", "Whether a runner answered its last check well: 1, else 0")
+        health = _runner_gauge(
+            "health", "Last health check of a runner: 1 good; 0 failed, or it takes no calls"
+        )
         starts = CounterMetricFamily(
             "pipecat_bridge_runner_starts",
-            "Starts of bots at a runner, by what became of them",
+            "Starts of bots at a runner: ready, failed, or busy",
             labels=["runner", "result"],
         )
         lost = CounterMetricFamily(
@@ -138,7 +140,7 @@ def _runner_gauge(name: str, text: str) -> GaugeMetricFamily:
 
 
 def registry(collector: CallCollector) -> CollectorRegistry:
-    """A registry of its own, with Python's and the process's metrics."""
+    """A new registry with the metrics of calls, of Python and of the process."""
     own = CollectorRegistry()
     own.register(collector)
     ProcessCollector(registry=own)

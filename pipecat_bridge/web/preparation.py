@@ -1,4 +1,4 @@
-"""What a call is prepared with: the body of a PUT or POST to `/v1/calls/{id}`."""
+"""Reads the data with which a call is prepared: the body of PUT or POST `/v1/calls/{id}`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ RUNNER_PARAMETERS: Final = frozenset(
         "tts_voice_id",
     }
 )
-"""What a call may tell its runner, besides metadata."""
+"""Keys of the body that the runner gets as parameters. The only other key is `metadata`."""
 
 _FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _LOST_PLUS: Final = re.compile(r" \d+")
 
 
 class Preparation(NamedTuple):
-    """Parameters for the runner, metadata of the call, and what looks wrong in the latter."""
+    """Parameters for the runner, metadata of the call, and sentences on what looks wrong in it."""
 
     parameters: dict[str, Any]
     metadata: dict[str, Any]
@@ -39,9 +39,9 @@ class Preparation(NamedTuple):
 
 
 def read_preparation(body: bytes) -> Preparation:
-    """From JSON, or from a form as the dialplan's CURL posts it; raises ProblemError.
+    """Read JSON, or a form as CURL() in a dialplan sends it. Raises ProblemError.
 
-    The content type does not tell: `curl -d` calls JSON a form as well.
+    The content type is ignored, since `curl -d` sends JSON with the content type of a form.
     """
     if b"=" in body and body.lstrip()[:1] not in b'{["':
         return _from_form(body.decode("utf-8", "replace"))
@@ -68,7 +68,7 @@ def _from_form(text: str) -> Preparation:
 
 
 def _doubts(fields: dict[str, str]) -> Iterator[str]:
-    """What a dialplan does that does not encode its values."""
+    """What looks as if the dialplan had not URL-encoded its values, one sentence for each field."""
     for name, value in fields.items():
         if not _FIELD_NAME.fullmatch(name):
             yield (
@@ -77,8 +77,8 @@ def _doubts(fields: dict[str, str]) -> Iterator[str]:
             )
         elif _LOST_PLUS.fullmatch(value):
             yield (
-                f"{name} begins with a blank where probably a + was meant: URIENCODE() each value"
-                " in the dialplan"
+                f"{name} begins with a space, probably instead of a +: URIENCODE() each value in"
+                " the dialplan"
             )
 
 

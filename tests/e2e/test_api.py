@@ -105,7 +105,8 @@ async def test_stop_over_the_api() -> None:
     async with line() as it:
         phone, _ = await it.talk()
         status, answer = await it.api("POST", f"/v1/calls/{phone.call_id}/stop")
-        assert (status, answer["outcome"], answer["reason"]) == (200, "stopped", "over the API")
+        assert (status, answer["outcome"]) == (200, "stopped")
+        assert answer["reason"] == "stopped over the API"
         await phone.lost
         assert (phone.ended, phone.faults) == ("hangup received", [])
         status, answer = await it.api("POST", f"/v1/calls/{phone.call_id}/stop")

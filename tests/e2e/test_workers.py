@@ -193,11 +193,11 @@ async def test_what_is_wrong_is_said_as_by_one_process() -> None:
         assert (await it.api("GET", "/nothing"))[0] == 404
         assert (await it.api("GET", "/v1/calls/%C3%A9%20%22?x=%00"))[0] == 404
         status, answer = await it.api("DELETE", "/v1/calls")
-        assert (status, answer["error"]) == (405, "DELETE cannot be done here: use GET")
+        assert (status, answer["error"]) == (405, "DELETE is not allowed here: use GET")
         response = await it.request("DELETE", nobody)
         assert (response.code, response.headers.getRawHeaders("allow")) == (405, ["GET, POST, PUT"])
         status, answer = await it.api("PUT", nobody, data=b"x" * (2 << 20))
-        assert (status, answer["error"]) == (413, "a body of more than 1048576 bytes")
+        assert (status, answer["error"]) == (413, "the body has more than 1048576 bytes")
         status, answer = await it.api("PUT", nobody, data=b'{"llm_typ": 1}')
         assert status == 400
         assert answer["error"].startswith('unknown key "llm_typ"')

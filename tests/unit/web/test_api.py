@@ -100,7 +100,7 @@ class RouteTests(ApiCase):
                 allowed = ", ".join(sorted(methods))
                 self.assertEqual(self.headers.getRawHeaders("allow"), [allowed])
                 if method != "HEAD":
-                    wanted = f"{method} cannot be done here: use {allowed}"
+                    wanted = f"{method} is not allowed here: use {allowed}"
                     self.assertEqual(answer, {"error": wanted})
 
     def test_nothing_there(self) -> None:
@@ -362,7 +362,7 @@ class PrepareTests(ApiCase):
 
     def test_what_a_dialplan_did_not_encode_is_told_with_the_call(self) -> None:
         for body, expected in (
-            (b"caller=+4930123456&called=604", "caller begins with a blank"),
+            (b"caller=+4930123456&called=604", "caller begins with a space"),
             (b"caller=42&name=Smith & Sons", "a field ' Sons'"),
             (b"caller=%2B4930123456&name=Smith%20%26%20Sons&note=+2 apples", None),
             (b"caller=&called=604", None),
@@ -437,7 +437,7 @@ class SteerTests(ApiCase):
         self.exchange.say(bot, 2.0)
         status, answer = self.ask("POST", f"/v1/calls/{UUID.upper()}/stop")
         self.assertEqual((status, answer["state"], answer["outcome"]), (200, "ended", "stopped"))
-        self.assertEqual((answer["reason"], len(phone.hangups)), ("over the API", 1))
+        self.assertEqual((answer["reason"], len(phone.hangups)), ("stopped over the API", 1))
         self.assertIs(call.state, State.ENDED)
         self.problem(404, "POST", f"/v1/calls/{UUID}/stop")
 
