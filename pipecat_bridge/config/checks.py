@@ -22,15 +22,15 @@ from pipecat_bridge.runner.modes import MODES
 from pipecat_bridge.runner.start.mode import RunnerMode
 
 Fault = tuple[str, str, str]
-"""Section, key, and what follows them in the sentence."""
+"""Section, key, and the rest of the message, which follows "[section] key"."""
 
 
 def faults(options: Options) -> Iterator[Fault]:
-    """What the types do not say."""
+    """All faults of options that their types cannot express."""
     if options.runner.mode not in MODES:
         expected = f"expected one of {', '.join(map(shown, MODES))}"
         yield "runner", "mode", f" = {shown(options.runner.mode)}: {expected}"
-        # All else is checked as by default: each fault is found at once.
+        # Check the rest as with the default mode, so that all faults are reported at once.
         options = replace(options, runner=replace(options.runner, mode=RunnerOptions().mode))
     for section, listen in (
         ("audiosocket", options.audiosocket.listen),
@@ -48,7 +48,7 @@ def faults(options: Options) -> Iterator[Fault]:
         yield (
             "bot_audio",
             "max_prebuffer",
-            f" = {most:g}: expected no less than prebuffer, {least:g}",
+            f" = {most:g}: expected at least prebuffer, {least:g}",
         )
 
 
@@ -89,7 +89,8 @@ def _check_dialback_url(runner: RunnerOptions) -> Iterator[Fault]:
         expected = "expected a URL such as ws://10.0.0.1:8001"
         yield "runner", "dialback_url", f' = "{shown_url(url)}": {fault}, {expected}'
     elif not url and runner.listen.startswith(_UNKNOWN_TO_DIAL):
-        yield "runner", "dialback_url", f" is empty: expected what reaches {shown(runner.listen)}"
+        expected = f"expected the URL at which bots reach {shown(runner.listen)}"
+        yield "runner", "dialback_url", f" is empty: {expected}"
 
 
 def _check_handshake(runner: RunnerOptions) -> Iterator[Fault]:
@@ -110,16 +111,17 @@ def _check_requests(runner: RunnerOptions) -> Iterator[Fault]:
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
-            yield "runner", key, f" = ...: expected what JSON can say, {error}"
+            yield "runner", key, f" = ...: expected values that JSON can express: {error}"
     try:
         trust_root(runner.ca_file)
     except ValueError as error:
         yield "runner", "ca_file", f" = {shown(runner.ca_file)}: {error}"
     if not isinstance(runner.start_body.get("body", {}), dict):
-        yield "runner", "start_body", ' = ...: "body" in it: expected a table'
+        yield "runner", "start_body", ' = ...: expected a table as the value of "body"'
     for name, content in runner.headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(content):
-            yield "runner", "headers", f" = ...: {name!a} is no HTTP header, or its value is none"
+            fault = f"{name!a} or its value is not allowed in an HTTP header"
+            yield "runner", "headers", f" = ...: {fault}"
         elif _OWN_HEADER.fullmatch(name):
             yield "runner", "headers", f" = ...: {name} is a header that the bridge sets itself"
     for key, path in (("start_path", runner.start_path), ("health_path", runner.health_path)):
@@ -146,19 +148,19 @@ _OWN_HEADER: Final = re.compile(
 )
 
 _UNKNOWN_TO_DIAL: Final = ("tls:", "ssl:", "unix:")
-"""Endpoints whose ws:// address does not follow from where they listen."""
+"""Endpoints from which no ws:// URL for bots can be derived."""
 
 
 def _endpoint_fault(description: str) -> str:
     expected = "expected an endpoint such as tcp:9092:interface=127.0.0.1"
     if description.startswith(("systemd:", "haproxy:systemd:")):
-        return ""  # known to the service that systemd starts, and to no check by hand
+        return ""  # only the process that systemd starts has these sockets
     if re.match(r"(?:haproxy:)?tls:\d", description):
-        # Twisted would take the number for a folder of certificates, and listen on port 443.
+        # Twisted would use the number as a folder of certificates, and listen on port 443.
         return "expected an endpoint such as ssl:9092:privateKey=key.pem:certKey=cert.pem"
     try:
         serverFromString(None, description)
-    except Exception as error:  # noqa: BLE001 - each kind of endpoint has its own
+    except Exception as error:  # noqa: BLE001 - each kind of endpoint raises other errors
         return f"{expected} ({str(error).strip('_') or type(error).__name__})"
     port = re.match(r"(?:haproxy:)?(?:tcp|tcp6|ssl|tls):(-?\d+)", description)
     if port and not 0 <= int(port[1]) <= 65535:
@@ -167,7 +169,7 @@ def _endpoint_fault(description: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as it stands in the file."""
+    """A value as it is written in the configuration file."""
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else str(value)

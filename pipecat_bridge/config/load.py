@@ -1,4 +1,4 @@
-"""Reads the configuration: file, then environment, then command line; the last word wins."""
+"""Reads the configuration: file, environment, command line. The later source overrides."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ PREFIX = "PIPECAT_BRIDGE_"
 _KUBERNETES: Final = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?)"
 )
-"""What Kubernetes sets in every container for a service whose name begins with pipecat-bridge."""
+"""Variables, without the prefix, that Kubernetes sets in each container for a service whose name
+begins with pipecat-bridge."""
 
 _SECRET: Final = ("parameters", "headers", "start_body")
-"""Keys whose values are not shown: those of services and runners may be among them."""
+"""Options whose values are not shown, because they may contain secrets of services and runners."""
 
 
 class ConfigError(Exception):
-    """What is wrong with the configuration: one sentence a line."""
+    """The faults of the configuration, one on each line."""
 
 
 def load_options(
@@ -36,10 +37,10 @@ def load_options(
     environment: Mapping[str, str] | None = None,
     overrides: Sequence[str] = (),
 ) -> Options:
-    """The options; raises ConfigError with every fault that was found.
+    """Read the options. Raises ConfigError with every fault that was found.
 
-    `overrides` are `section.key=value`. A value from there or from the environment
-    (`PIPECAT_BRIDGE_SECTION__KEY`) is read as TOML where the key is no string.
+    `overrides` are `section.key=value`. Values in overrides and in the environment
+    (`PIPECAT_BRIDGE_SECTION__KEY`) are read as TOML unless the option is a string.
     """
     problems: list[str] = []
     settings = [*_from_file(path, problems), *_from_environment(environment or {}, problems)]
@@ -58,19 +59,19 @@ def load_options(
 
 
 class _Setting:
-    """One value from one place."""
+    """One value from one source: the file, a variable of the environment, or an override."""
 
     def __init__(self, source: str, section: str, key: str, value: Any, text: bool) -> None:
         self.source = source
         self.section = section
         self.key = key
         self.value = value
-        self.text = text  # came as a string, whatever it means
+        self.text = text  # the source has only strings, also for other types
 
     def apply(
         self, values: dict[str, dict[str, Any]], sources: dict[str, str], problems: list[str]
     ) -> None:
-        """Enter the value and where it came from, or what is wrong with it."""
+        """Store the value and its source, or add its fault to `problems`."""
         sections = get_type_hints(Options)
         shape = sections.get(self.section)
         if shape is None:
@@ -130,7 +131,7 @@ def _from_file(path: str | Path | None, problems: list[str]) -> list[_Setting]:
         elif section in sections:
             problems.append(f"{path}: {section} = ..: expected a table, [{section}]")
         else:
-            problems.append(f"{path}: {section} stands outside of a [section]")
+            problems.append(f"{path}: {section} is outside of a [section]")
     return settings
 
 
@@ -149,7 +150,7 @@ def _from_environment(environment: Mapping[str, str], problems: list[str]) -> li
 
 
 def _meant_variable(rest: str) -> str:
-    """What is expected in place of a variable that has the prefix and no `__`."""
+    """The fault of a variable that has the prefix but no `__`, and what is expected."""
     known = [
         f"{section}__{key}"
         for section, shape in get_type_hints(Options).items()

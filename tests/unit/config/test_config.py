@@ -168,9 +168,9 @@ class FaultTests(ConfigCase):
             ("runner.dialback_url=http://host", "expected a URL such as ws://"),
             ('audiosocket.allow=["10.0.0.1/8"]', "has host bits set, expected a network such as"),
             ('audiosocket.allow=["asterisk"]', 'expected a network such as "10.0.0.0/8"'),
-            ("bot_audio.max_prebuffer=0.01", "expected no less than prebuffer, 0.04"),
-            ("runner.parameters={day = 2026-01-01}", "expected what JSON can say"),
-            ("runner.parameters={a = nan}", "expected what JSON can say"),
+            ("bot_audio.max_prebuffer=0.01", "expected at least prebuffer, 0.04"),
+            ("runner.parameters={day = 2026-01-01}", "expected values that JSON can express"),
+            ("runner.parameters={a = nan}", "expected values that JSON can express"),
         ):
             [fault] = self.faults("", None, override)
             name, _, value = override.partition("=")
@@ -195,7 +195,9 @@ class FaultTests(ConfigCase):
         listen = "[runner]\nlisten = 'unix:/run/bots'\n"
         [fault] = self.faults(listen)
         self.assertEqual(
-            fault, 'default: [runner] dialback_url is empty: expected what reaches "unix:/run/bots"'
+            fault,
+            "default: [runner] dialback_url is empty: expected the URL at which bots reach"
+            ' "unix:/run/bots"',
         )
         load_options(self.file(listen + 'dialback_url = "wss://bots.example"'))
 
@@ -247,7 +249,7 @@ class FaultTests(ConfigCase):
 
     def test_outside_of_a_section(self) -> None:
         self.assertEqual(
-            self.faults('listen = "tcp:1"'), ["FILE: listen stands outside of a [section]"]
+            self.faults('listen = "tcp:1"'), ["FILE: listen is outside of a [section]"]
         )
         for text in ("runner = 5", "[[runner]]\nurl = 'http://x'"):
             self.assertEqual(self.faults(text), ["FILE: runner = ..: expected a table, [runner]"])

@@ -49,7 +49,7 @@ class FaultTests(SynchronousTestCase):
         for setting, sentence in (
             (
                 "audiosocket.listen=ssl:9092",
-                "as a call's UUID decides who gets it",
+                "because the UUID of a call decides which worker gets it",
             ),
             ("runner.listen=unix:/run/bots", "expected tcp: or tcp6: with the number of a port"),
             ("runner.listen=systemd:INET:name=bots", "expected tcp: or tcp6:"),
