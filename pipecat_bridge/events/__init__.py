@@ -1,1 +1,1 @@
-"""What happens in calls, for everybody who wants to hear of it."""
+"""Events of calls: listeners, log lines, and the history of each call."""

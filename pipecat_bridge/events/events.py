@@ -1,4 +1,4 @@
-"""What happens in calls, told to whoever asked to hear it."""
+"""Events of calls: kinds, listeners, and lines in the log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CallEvent(Struct, frozen=True):
     `kind` is created, initialized, ready, terminated, rejected, dtmf, interrupted, attempt-failed,
     bot-lost, resumed, warning; hangup, transfer, set, play-dtmf, which are commands of the bot; or
     the type of an RTVI message that the bridge knows: user-transcription, bot-transcription,
-    bot-llm-text and so on. `rtvi` is one that it does not know, with the type in `data`.
+    bot-llm-text and so on. `rtvi` is any other RTVI message; its type is in `data`.
     """
 
     call_id: str
@@ -45,9 +45,9 @@ class CallEvent(Struct, frozen=True):
 
 
 def told_by_bot(event: rtvi.Event) -> tuple[str, dict[str, Any]]:
-    """Kind and data of an event that the bot told."""
+    """Kind and data of an event that the bot sent."""
     if isinstance(event, rtvi.Other):
-        # Under a name of its own: the bot chooses the type, and "terminated" is ours to tell.
+        # The type is no kind: a bot may choose "terminated", which only the bridge may report.
         return "rtvi", {"type": event.type, "data": event.data}
     return _KINDS[type(event)], msgspec.to_builtins(event)
 
@@ -56,7 +56,7 @@ EventListener = Callable[[CallEvent], None]
 
 
 class Events:
-    """Passes each event to every listener; one that fails does not disturb the call."""
+    """Passes each event to every listener. A listener that fails does not disturb the call."""
 
     _log = Logger()
 
@@ -74,7 +74,7 @@ class Events:
         return unsubscribe
 
     def publish(self, event: CallEvent) -> None:
-        """Tell all listeners."""
+        """Call all listeners with `event`."""
         for listener in list(self._listeners):
             try:
                 listener(event)
@@ -95,14 +95,14 @@ LOGGED = {
     "terminated",
     "transfer",
 }
-"""Kinds of which an operator finds a line in the log, besides warnings."""
+"""Kinds that have a line in the log. The kind `warning` has one as well."""
 
 WARNED = {"attempt-failed", "bot-lost", "rejected"}
-"""Those whose line is a warning."""
+"""Kinds whose line has the level of a warning."""
 
 
 class EventLog:
-    """One line of log for each event of a call that an operator wants to see."""
+    """Writes one line of log for each event that an operator wants to see."""
 
     _log = Logger(namespace="pipecat_bridge.call")
 
@@ -128,5 +128,5 @@ class EventLog:
 
 
 def _on_one_line(value: object) -> str:
-    """As text; what a peer sent, a digit or the reason of a close, may hold line breaks."""
+    """`value` as one line of text. Text from a peer, such as a reason, may have line breaks."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(value))

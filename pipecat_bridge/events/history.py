@@ -1,4 +1,4 @@
-"""What is kept of a call's events: the last ones, within bounds that no bot can stretch."""
+"""The history of a call: its last events, within limits that no bot can exceed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pipecat_bridge.events.events import CallEvent, Events
 MAX_EVENTS = 200
 MAX_BYTES = 1 << 16
 MAX_EVENT_BYTES = 1 << 13
-"""Of the data of one event, as JSON: a sentence has some hundred, base64 audio millions."""
+"""Most bytes of the data of one event as JSON. A sentence has some hundred bytes, audio in base64
+has millions."""
 
 FLEETING = {
     "bot-audio-level",
@@ -28,13 +29,15 @@ FLEETING = {
     "tts-raw-text",
     "user-audio-level",
 }
-"""Types of RTVI messages that are told to listeners, and not kept with the call: they are too many,
-or of no use afterwards."""
+"""Types of RTVI messages that are passed to listeners but not kept. They are too many, or useless
+after the call."""
 
 
 class History:
-    """Tells the events of one call, and keeps the last ones: at most `MAX_EVENTS` of them, and
-    `MAX_BYTES` of their data as JSON. `wall_clock` gives seconds since the epoch.
+    """Publishes the events of one call, and keeps the last ones.
+
+    It keeps at most `MAX_EVENTS` events and `MAX_BYTES` bytes of their data as JSON. `wall_clock`
+    gives seconds since the epoch.
     """
 
     def __init__(self, call_id: str, events: Events, wall_clock: Callable[[], float]) -> None:
@@ -45,15 +48,15 @@ class History:
         self._bytes = 0
 
     def tell(self, kind: str, data: dict[str, Any]) -> None:
-        """Something happens in the call now."""
+        """Keep and publish an event that happens now."""
         event = CallEvent(self._call_id, self._wall_clock(), kind, data)
         self.append(event)
         self._publish(event)
 
     def append(self, event: CallEvent) -> None:
-        """Keep `event` unless it is fleeting, and forget the oldest ones for it.
+        """Keep `event` unless its type is in `FLEETING`. The oldest events are dropped for it.
 
-        Data that is too long is left out.
+        Data of more than `MAX_EVENT_BYTES` is not kept, only its length.
         """
         if (event.data.get("type") if event.kind == "rtvi" else event.kind) in FLEETING:
             return
