@@ -1,4 +1,4 @@
-"""All runner modes. A new one needs a record here, and nothing anywhere else."""
+"""All runner modes. A new mode needs a record here and no change elsewhere."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ MODES: Final[dict[str, RunnerMode]] = {
         ),
     )
 }
-"""Name -> mode. The options, their checks, the ports, the health checks and a test of the docs read
-this."""
+"""Modes by name. The options, their checks, the ports, the health checks and a test of the
+documentation read this."""

@@ -1,4 +1,4 @@
-"""The secrets that the options of `[runner]` hold, and how they are kept out of all texts."""
+"""Keeps the secrets in the options of `[runner]` out of logs, errors and the API."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.options import RunnerOptions
 
 LONG: Final = 8
-"""Characters from which a word in a header or a query may be a key."""
+"""Characters. A word in a header or a query that is at least so long may be a key."""
 
 
 def redaction_of(options: RunnerOptions) -> Redaction:
-    """Takes out what headers, URLs, parameters and bodies hold."""
+    """A redaction of the secrets in the headers, URLs, parameters and bodies of `options`."""
     words = [word for value in options.headers.values() for word in (value, *value.split())]
     queries = [parse_qsl(urlsplit(url).query) for url in options.urls]
     words += [value for query in queries for _, value in query]

@@ -1,4 +1,4 @@
-"""The bot side of the daemon, put together from the options."""
+"""Builds the bot side of the daemon from the options."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from pipecat_bridge.runner.start.embedded import EmbeddedRunner
 from pipecat_bridge.runner.start.mode import Means
 
 READY_WITHIN = 2.5
-"""Seconds that runners have to answer when somebody asks whether the daemon is ready."""
+"""Seconds that runners have to answer when a request asks for the readiness."""
 
 
 class RunnerSide(MultiService):
-    """The runners, the way to start bots there, and the port for bots that dial back.
+    """The runners, the starts of bots there, and the port for bots that dial back.
 
-    `listen` makes that port. `address` is where the runner is that another process supervises;
-    without it, a supervised runner is started here.
+    `listen` makes the port. `address` is the address of the embedded runner if another process
+    supervises it; without `address` this process starts the embedded runner itself.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RunnerSide(MultiService):
         self._agent = Agent.usingEndpointFactory(reactor, self._endpoints, self.connections)
         starter = self.mode.starter(self._means())
         self.bots = Bots(reactor, self.mode, starter, self.pool, options, descriptors, now)
-        # With a client of their own: starts at a runner that hangs must not hold up its checks.
+        # The checks have their own client: starts at a runner that hangs must not delay them.
         self._checks = HealthChecks(
             self.pool.upstreams,
             self._client(),
@@ -82,7 +82,7 @@ class RunnerSide(MultiService):
         )
 
     def startService(self) -> None:
-        """Look after the runners from now on."""
+        """Start the embedded runner and the health checks."""
         super().startService()
         if self.embedded is not None:
             self.embedded.start()
@@ -90,7 +90,7 @@ class RunnerSide(MultiService):
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        """Let go of the runners; bots that still run are ended with the embedded one."""
+        """Stop the checks, the port, the connections and the embedded runner with its bots."""
         self._checks.stop()
         yield super().stopService()
         yield self.connections.closeCachedConnections()
@@ -98,7 +98,7 @@ class RunnerSide(MultiService):
             yield self.embedded.stop()
 
     async def reachable(self) -> bool:
-        """Whether a runner would take a call now, by asking them."""
+        """Check all runners now; whether one of them would take a call."""
         asking = [
             Deferred.fromCoroutine(self._checks.check(upstream)).addErrback(_unknown)
             for upstream in self.pool.upstreams
@@ -108,7 +108,7 @@ class RunnerSide(MultiService):
         return self.pool.available
 
     def dialback_url(self) -> str:
-        """Where runners dial back: as configured, or the port that is listened on."""
+        """The URL where bots dial back: the configured one, or that of the port."""
         assert self.listener is not None
         host: Any = self.listener.port.getHost()
         if self._options.runner.dialback_url:
@@ -140,7 +140,7 @@ class RunnerSide(MultiService):
 
 
 def http_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTTPConnectionPool:
-    """The connections to `hosts` runners."""
+    """A pool of HTTP connections to `hosts` runners."""
     return connection_pool(
         reactor,
         options.max_idle_connections,
@@ -153,11 +153,11 @@ def http_pool(reactor: Any, options: RunnerOptions, hosts: int = 1) -> HTTPConne
 def http_client(
     reactor: IReactorTime, agent: IAgent, options: RunnerOptions, redact: Redaction | None = None
 ) -> HTTPClient:
-    """A client for requests to runners."""
+    """An HTTP client for requests to runners."""
     redact = redact or redaction_of(options)
     timeout, most = options.request_timeout, options.max_requests
     return HTTPClient(reactor, agent, timeout, most, options.headers, redact)
 
 
 def _unknown(_: object) -> None:
-    """What could not be asked says nothing; the pool knows what is known."""
+    """Ignore a check without a result. The pool keeps the last results."""

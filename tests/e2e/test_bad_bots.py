@@ -142,7 +142,7 @@ async def test_any_other_code_is_a_bot_that_was_lost(code: int) -> None:
         bot.close(code, "out of memory")
         record = await it.ended(phone)
         assert record["outcome"] == "bot-hangup"
-        assert record["reason"] == f"its WebSocket closed: out of memory ({code})"
+        assert record["reason"] == f"the bot's WebSocket closed: out of memory ({code})"
         assert (phone.ended, phone.faults) == (HUNG_UP, [])
 
 

@@ -21,7 +21,7 @@ from tests.e2e.names import known
 from tests.unit.bot_side import logged
 
 FAST = ("runner.connect_timeout=0.6", "runner.attempt_timeout=0.6")
-UNABLE = "its WebSocket at {{at}}: the opening handshake was answered with {}"
+UNABLE = "the bot's WebSocket at {{at}}: the opening handshake was answered with {}"
 
 
 def place(it: Line) -> str:
@@ -89,7 +89,7 @@ async def test_starts_that_fail(answer: Any, reason: str) -> None:
         ("wss://evil.example/x", "/start: wsUrl leads to evil.example, which is neither"),
         (
             "ws://127.0.0.1:1/x",
-            "its WebSocket at ws://127.0.0.1:1/x: Connection was refused by other side: 111",
+            "the bot's WebSocket at ws://127.0.0.1:1/x: Connection was refused by other side: 111",
         ),
     ],
 )
@@ -126,17 +126,20 @@ async def test_another_host_that_is_allowed() -> None:
             UNABLE.format("302 Found, a redirect to ws://127.0.0.1:1/elsewhere, which is"),
         ),
         ("200", UNABLE.format("200 OK")),
-        ("garbage", 'its WebSocket at {at}: Unsupported HTTP version "220"'),
+        ("garbage", 'the bot\'s WebSocket at {at}: Unsupported HTTP version "220"'),
         (
             "not-utf8",
-            "its WebSocket at {at}: an answer to the opening handshake that is not in",
+            "the bot's WebSocket at {at}: the answer to the opening handshake is not in",
         ),
-        ("endless", f"its WebSocket at {{at}}: an answer of more than {MAX_HANDSHAKE} bytes"),
-        ("drop", "its WebSocket at {at}: closed before it was open"),
-        ("bad-accept", "its WebSocket at {at}: HTTP Sec-WebSocket-Accept bogus value"),
-        ("no-accept", "its WebSocket at {at}: HTTP Sec-WebSocket-Accept header missing"),
-        ("other-subprotocol", 'its WebSocket at {at}: subprotocol selected by server "soap"'),
-        ("extension", 'its WebSocket at {at}: server wants to use extension "x-telepathy"'),
+        ("endless", f"the bot's WebSocket at {{at}}: an answer of more than {MAX_HANDSHAKE} bytes"),
+        ("drop", "the bot's WebSocket at {at}: closed before it was open"),
+        ("bad-accept", "the bot's WebSocket at {at}: HTTP Sec-WebSocket-Accept bogus value"),
+        ("no-accept", "the bot's WebSocket at {at}: HTTP Sec-WebSocket-Accept header missing"),
+        (
+            "other-subprotocol",
+            'the bot\'s WebSocket at {at}: subprotocol selected by server "soap"',
+        ),
+        ("extension", 'the bot\'s WebSocket at {at}: server wants to use extension "x-telepathy"'),
         ("hang", "the bot's WebSocket at {at} was not open within 0.6 s"),
     ],
 )
@@ -154,7 +157,7 @@ async def test_a_door_that_accepts_and_then_closes() -> None:
         phone = await it.dial()
         record = await settled(it, phone)
         assert record["outcome"] == "runner-failed"
-        lost = "the bot was lost before it was ready: its WebSocket closed: not you (4003)"
+        lost = "the bot was lost before it was ready: the bot's WebSocket closed: not you (4003)"
         lost += "; it had sent nothing"
         assert record["reason"] == lost
         await it.runner.until(lambda: it.runner.open_connections == 0)
@@ -180,7 +183,7 @@ async def test_a_wrong_token_and_none() -> None:
 
 @ensureDeferred
 async def test_origins_and_subprotocols_that_do_not_fit() -> None:
-    silent = "its WebSocket at {at}: the bot does not speak the subprotocol 'rtvi'"
+    silent = "the bot's WebSocket at {at}: the bot does not speak the subprotocol 'rtvi'"
     for settings, options, reason in (
         ((), {"origin": "https://a.example"}, UNABLE.format("403 Forbidden")),
         (
@@ -213,7 +216,7 @@ async def test_origins_and_subprotocols_that_do_not_fit() -> None:
 async def test_nobody_is_there(url: str) -> None:
     async with dialled("direct", f"runner.url={url}") as it:
         reason = (await fails(it))["reason"]
-        assert reason.startswith(f"its WebSocket at {url}: ")
+        assert reason.startswith(f"the bot's WebSocket at {url}: ")
         assert any(word in reason for word in ("refused", "lookup", "resolve")), reason
 
 

@@ -296,7 +296,7 @@ class TestEndings:
             bot.die()
             record = await settled(it, phone)
             assert record["outcome"] == "bot-hangup"
-            assert record["reason"].startswith("its WebSocket closed: connection was closed")
+            assert record["reason"].startswith("the bot's WebSocket closed: connection was closed")
             assert phone.ended == HUNG_UP
 
     @pytest.mark.parametrize("code", [1002, 1011, 4000])
@@ -307,7 +307,7 @@ class TestEndings:
             bot.close(code, "out of memory")
             record = await settled(it, phone)
             assert record["outcome"] == "bot-hangup"
-            assert record["reason"] == f"its WebSocket closed: out of memory ({code})"
+            assert record["reason"] == f"the bot's WebSocket closed: out of memory ({code})"
 
     @pytest.mark.parametrize("mode", MODES)
     @ensureDeferred

@@ -206,7 +206,7 @@ TALKS = [
         "its connection breaks in mid-call",
         both(on_ready=talks_then(dies)),
         "bot-hangup",
-        "its WebSocket closed",
+        "the bot's WebSocket closed",
         "lost",
     ),
     Failure(

@@ -233,7 +233,7 @@ class TestKilled:
             assert outcomes == [("runner-failed", True)] * 4
             assert record["reason"].startswith("no runner is left: ")
             assert all(runner.url in record["reason"] for runner in runners)
-            left_alone = [text for text in said if "fails and is left alone" in text]
+            left_alone = [text for text in said if "fails and gets no calls" in text]
             assert len(left_alone) == 3
             assert not await ready(it)
 
@@ -324,7 +324,7 @@ class TestBreaker:
             assert {0, 2} <= set(states)
             assert await metric(it, "state", ill) == 0
             assert await metric(it, "starts_total", ill, result="failed") == 3
-            left_alone = [text for text in said if "fails and is left alone" in text]
+            left_alone = [text for text in said if "fails and gets no calls" in text]
             assert len(left_alone) == 2  # after two failures, and after the probe's
             assert all("answered with 500" in text for text in left_alone)
 

@@ -143,7 +143,7 @@ async def refused(it: Line, fault: str) -> None:
     """A call fails for that reason, and the bridge's log has no traceback."""
     with logged(source="") as said:
         reason = (await fails(it))["reason"]
-    where = {"dial": "/start", "dialback": "/run"}.get(it.runner.mode, "its WebSocket at ")
+    where = {"dial": "/start", "dialback": "/run"}.get(it.runner.mode, "the bot's WebSocket at ")
     assert reason.startswith(where), reason
     assert reason.endswith(f": {fault}"), reason
     assert not any("Traceback" in text for text in said)
@@ -265,7 +265,7 @@ class TestKnown:
             url = stranger.runner.url
             async with dialled("dial", ca_file, ws_url=url, tls=authority.issue(HOST)) as it:
                 reason = (await fails(it))["reason"]
-                assert reason == f"its WebSocket at {url}: its certificate is not for {HOST}"
+                assert reason == f"the bot's WebSocket at {url}: its certificate is not for {HOST}"
             assert stranger.runner.knocks == []
 
 
@@ -312,15 +312,15 @@ class TestNoTLS:
         """What some servers say to who speaks without."""
         async with dialled("direct", handshakes=["alert"]) as it:
             reason = (await fails(it))["reason"]
-            assert reason.endswith(": it speaks TLS there, expected a URL with wss://")
+            assert reason.endswith(": the server speaks TLS, expected a URL with wss://")
 
 
 @pytest.mark.parametrize(
     ("handshake", "reason"),
     [
-        ("403", "its WebSocket at {}: the opening handshake was answered with 403 Forbidden"),
-        ("endless", f"its WebSocket at {{}}: an answer of more than {MAX_HANDSHAKE} bytes"),
-        ("garbage", 'its WebSocket at {}: Unsupported HTTP version "220"'),
+        ("403", "the bot's WebSocket at {}: the opening handshake was answered with 403 Forbidden"),
+        ("endless", f"the bot's WebSocket at {{}}: an answer of more than {MAX_HANDSHAKE} bytes"),
+        ("garbage", 'the bot\'s WebSocket at {}: Unsupported HTTP version "220"'),
         ("hang", "the bot's WebSocket at {} was not open within 0.6 s"),
     ],
 )

@@ -129,7 +129,9 @@ async def test_limits_end_that_call_only(message: int, fragment: int | None) -> 
         await phone.lost
         record = it.record(phone)
         assert record["outcome"] == "bot-hangup"
-        assert record["reason"].startswith("it broke the protocol: received WebSocket ")
+        assert record["reason"].startswith(
+            "the bot broke the WebSocket protocol: received WebSocket "
+        )
         assert record["reason"].endswith(" octets (1009)")
         assert phone.ended == HUNG_UP
         assert [how.code for how in bot.closes] == [1009]

@@ -111,7 +111,7 @@ async def test_the_wrong_protocol(release: Release, mode: str, path: str) -> Non
         call = await line.call(chunks(WORDS, 320))
         record = await call.ended(timeout=15.0)
     assert record["outcome"] == "runner-failed"
-    assert "the bot was lost before it was ready: its WebSocket closed" in record["reason"]
+    assert "the bot was lost before it was ready: the bot's WebSocket closed" in record["reason"]
 
 
 @ensureDeferred

@@ -1,4 +1,4 @@
-"""Barge-ins, each of which a bot may tell of in up to three ways."""
+"""Counts barge-ins. A bot may report the same barge-in in up to three ways."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import Counter
 from typing import Literal
 
 SAME_BARGE_IN = 0.5
-"""Seconds after a barge-in in which a signal of another kind tells of the same one once more."""
+"""Seconds after a barge-in in which a signal of another kind means the same barge-in."""
 
 Signal = Literal["frame", "rtvi", "text"]
 
 
 class BargeIns:
-    """Tells the first signal of a barge-in from those that repeat it in another way.
+    """Finds the first signal of each barge-in. Signals of other kinds may repeat it.
 
-    The n-th signal of a kind tells of the n-th of the barge-ins that follow each other closely.
+    When barge-ins follow each other closely, the n-th signal of each kind means the n-th barge-in.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class BargeIns:
         self._told: Counter[Signal] = Counter()
 
     def is_new(self, signal: Signal, now: float) -> bool:
-        """Count a signal that came at `now` seconds; True when it is a barge-in of its own."""
+        """Count a signal that came at `now` seconds. True if it is a new barge-in."""
         if now - self._last >= SAME_BARGE_IN:
             self._told.clear()
         known = max(self._told.values(), default=0)

@@ -1,4 +1,4 @@
-"""What a bot sends before it is ready. It counts only if the bot becomes ready."""
+"""Holds what a bot sends before it is ready. The call gets it only if the bot becomes ready."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from pipecat_bridge.contracts import ReadyBy
 from pipecat_bridge.wire import commands, frames, rtvi
 
 MAX_HELD: Final = 1 << 21
-"""Bytes of a bot's messages that are held until it is ready: 43 s of audio at 24 kHz,
-the most that a bot would send ahead. Its socket is not read above that."""
+"""Bytes of a bot's messages that are held until it is ready: 43 s of audio at 24 kHz. No bot sends
+more ahead. Above this limit the bot's socket is not read."""
 
 MAX_FAULTS: Final = 20
+"""Faults that are held; further ones are dropped."""
 
 _PER_FRAME: Final = 64
-"""Bytes that a message is counted for besides its own, so that empty ones have a bound too."""
+"""Bytes that are added to the size of each message, so that empty messages are limited too."""
 
 
 class Beginning:
     """Holds the frames of a bot that is not ready yet, and looks for signs in them.
 
-    `ready_by`: what says that the bot is ready, None while nothing does. `fatal`: the error that
-    it called fatal. `error`: the last error that it told, fatal or not. `faults`: the first of its
-    messages that cannot be used, by kind of warning and sentence.
+    `ready_by`: what showed that the bot is ready, or None. `fatal`: the text of its fatal error, or
+    "". `error`: the text of its last error, fatal or not, or "". `faults`: (kind of warning,
+    sentence) for each of the first `MAX_FAULTS` messages that cannot be used.
     """
 
     def __init__(self) -> None:
@@ -39,8 +40,7 @@ class Beginning:
         return self._bytes > MAX_HELD
 
     def add(self, frame: frames.BotFrame, size: int) -> None:
-        """Hold one frame, which came in `size` bytes. Raises PeerError for a message that cannot
-        be read."""
+        """Hold one frame, which came in `size` bytes. Raises PeerError if it cannot be read."""
         if isinstance(frame, frames.Message):
             self._look_at_message(frame.data)
         elif isinstance(frame, frames.Text):
@@ -51,7 +51,7 @@ class Beginning:
         self.frames.append(frame)
 
     def add_fault(self, kind: str, text: str) -> None:
-        """Hold what is wrong with a message."""
+        """Hold a fault of a message, for a warning later."""
         if len(self.faults) < MAX_FAULTS:
             self.faults.append((kind, text))
 

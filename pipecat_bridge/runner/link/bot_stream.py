@@ -1,4 +1,4 @@
-"""What a ready bot sends: its audio to the playout queue, all else to the call."""
+"""Passes on what a ready bot sends: audio to the playout queue, everything else to the call."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pipecat_bridge.wire import commands, frames, rtvi
 from pipecat_bridge.wire.dialect import Dialect
 
 ROOM_CHECK: Final = 0.1
-"""Seconds between looks at a full playout queue, to read on from the bot when there is room."""
+"""Seconds between checks of a full playout queue. The bot is read again when there is room."""
 
 
 def _nobody() -> None:
-    """Nobody is told."""
+    """Does nothing: there is no listener."""
 
 
 class BotStream:
     """Takes the frames of one bot, in their order.
 
-    `fatal` is the error that the bot called fatal, "" while there is none; `on_fatal` is called
-    when it comes. `ending`: the socket is read to its end, whatever waits. `late_since`: when the
-    bot had connected, if it was taken for ready without having said so.
+    `fatal`: the text of the bot's fatal error, or ""; `on_fatal` is called when that error comes.
+    `ending`: read the socket to its end, even if the playout queue is full. `late_since`: the time
+    in seconds when the bot connected, if `ready_timeout` and not the bot made it ready; else None.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class BotStream:
         self._barge_ins = BargeIns()
 
     def take(self, frame: frames.BotFrame) -> None:
-        """One frame. Raises PeerError for one that cannot be used."""
+        """Take one frame. Raises PeerError if it cannot be used."""
         if isinstance(frame, frames.Audio):
             stats, playout = self.stats, self._playout
             stats.frames_in += 1
@@ -113,7 +113,7 @@ class BotStream:
             self._tell_near_miss(data)
 
     def _take_message(self, data: str) -> None:
-        """RTVI, or a command from a bot that does not speak it."""
+        """Take an RTVI message, or a command from a bot that does not speak RTVI."""
         value = commands.json_of(data)
         if command := commands.parse(value):
             self._listener.bot_command(command)
@@ -146,8 +146,8 @@ class BotStream:
         if since is not None:
             self._listener.bot_warning(
                 "bot-late",
-                f"bot-ready came {self._clock.seconds() - since:.1f} s after the bot had connected;"
-                " it had been taken for ready before ([runner] ready_timeout)",
+                f"bot-ready came {self._clock.seconds() - since:.1f} s after the bot connected,"
+                " later than [runner] ready_timeout allows",
             )
 
     def _take_error(self, event: rtvi.BotError) -> None:
@@ -167,12 +167,12 @@ class BotStream:
         self._listener.bot_interrupted()
 
     def warn(self, kind: str, text: str) -> None:
-        """Tell the call of something that the bot did wrong."""
+        """Report a fault of the bot to the call."""
         if not self._closed:
             self._listener.bot_warning(kind, text)
 
     def close(self) -> None:
-        """Tell nobody any more; what points back is let go."""
+        """Drop the listener and the playout queue, so that the call can be freed."""
         self._closed = True
         del self._listener, self._playout
         self.on_fatal = _nobody

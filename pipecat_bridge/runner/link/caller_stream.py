@@ -1,9 +1,9 @@
-"""The caller's audio on its way to a bot that may be slow: bounded, and never late for good.
+"""Sends the caller's audio to a bot that may be slow. The queue is limited, and delay goes away.
 
-The kernels of both sides hide seconds of audio from a sender (1.7 s at 16 kHz were measured on
-loopback with every buffer set small), and a bot whose loop hangs stops reading without any sign.
-So a ping follows every so many frames: it is answered only when the bot has read up to it
-(RFC 6455, section 5.5.2), whatever lies between.
+The kernels of both sides buffer seconds of audio, and the sender cannot see it (1.7 s at 16 kHz
+were measured on loopback with every buffer set small). A bot whose loop hangs stops reading without
+any sign. So the bridge sends a ping after every `PING_EVERY` frames. The bot answers a ping only
+after it has read everything before the ping (RFC 6455, section 5.5.2).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pipecat_bridge.runner.link.sockets import SocketPair
 from pipecat_bridge.wire.dialect import Dialect
 
 CAUGHT_UP: Final = 5
-"""Frames, 0.1 s, that are kept when a bot that reads too slowly is brought back to the present."""
+"""Frames (0.1 s) that stay in the queue when a bot reads too slowly and the rest is dropped."""
 
 PING_EVERY: Final = 10
 """Frames of audio between two pings: 0.2 s."""
@@ -33,25 +33,24 @@ _PONG_BYTES: Final = len(_MAGIC) + 8
 
 
 class CallerStream:
-    """Converts the caller's audio to the bot's rate, and sends each frame at once while the bot
-    takes it.
+    """Converts the caller's audio to the bot's rate, and sends each frame at once if the bot takes
+    it.
 
-    While it does not, at most `queue_frames` wait. A frame that finds the queue full waits up to
-    `push_timeout` seconds for room. Then the oldest frame of the queue is dropped for it, or the
-    new one with `drop = "newest"`; until there is room again, frames that follow do not wait a
-    second time. A bot that reads, but slower than the caller speaks, would stay behind for ever:
-    when the queue has not run empty within `catch_up` seconds of sending, all but the last 0.1 s is
-    dropped.
+    If the bot takes nothing, at most `queue_frames` frames wait. A frame that finds the queue full
+    waits up to `push_timeout` seconds for room. Then the oldest frame of the queue is dropped, or
+    with `drop = "newest"` the new one. Until there is room again, the next frames do not wait. A
+    bot that reads more slowly than the caller speaks would stay behind for ever. So if the queue
+    does not become empty within `catch_up` seconds of sending, all but the last 0.1 s is dropped.
 
-    The bot takes nothing while its socket is congested, and while more than `in_flight` seconds
-    have been sent after the last ping that it answered. Until the first answer nothing is limited:
-    a bot that never answers pings is not held up. A bot that reads on always opens the window
-    again: it is at least twice as wide as pings are apart, so the last ping before it closed
-    acknowledges all but the last few frames. A bot may answer only the newest of several pings
-    (section 5.5.3), so every other ping on the same socket has to carry `progress` as well.
+    The bot takes nothing while its socket is congested, or while more than `in_flight` seconds
+    have been sent after the last ping that it answered. This window has no effect before the first
+    answer, so a bot that never answers pings is not delayed. A bot that reads always opens the
+    window again: the window is at least twice as long as the distance of two pings, so the last
+    ping before it closed acknowledges all but the last few frames. A bot may answer only the newest
+    of several pings (section 5.5.3), so every other ping on this socket must carry `progress` too.
 
-    What is in flight counts against the bound of the queue, which is on what is late anywhere, but
-    leaves the queue room for one frame.
+    Frames in flight count against `queue_frames`, because they are late as well. But the queue
+    always has room for one frame.
     """
 
     def __init__(
@@ -74,16 +73,16 @@ class CallerStream:
         self._sent = 0
         self._acknowledged = 0
         self._answers = False  # the bot has answered a ping, and its answers can be read
-        self._frames: deque[tuple[float, bytes]] = deque()  # those that wait for room at the end
+        self._frames: deque[tuple[float, bytes]] = deque()  # (arrival in seconds, PCM)
         self._timer: IDelayedCall | None = None
-        self._timed_out = False  # and there has been no room since
+        self._timed_out = False  # `push_timeout` is over, and there was no room since
         self._behind_since: float | None = None
         self._closed = False
 
     # From the phone
 
     def send(self, pcm: bytes, rate: int) -> None:
-        """Caller audio, mono PCM16 at `rate`."""
+        """Send caller audio, mono PCM16 with `rate` samples per second."""
         if rate != self._rate:
             resampler = self._resampler
             if resampler is None or resampler.rate_in != rate:
@@ -103,7 +102,7 @@ class CallerStream:
         return self._resampler
 
     def push(self, frame: bytes) -> None:
-        """Send a frame at the bot's rate, or queue it behind those that wait already."""
+        """Send a frame at the bot's rate, or put it at the end of the queue."""
         socket = self._sockets.input
         if (
             not self._frames
@@ -117,7 +116,7 @@ class CallerStream:
             self._queue(frame)
 
     def _pass_on(self, socket: BotSocket, frame: bytes) -> None:
-        # Encoded here and not before the queue: some dialects number their messages.
+        # Encode after the queue: some dialects number their messages.
         socket.send(self._encode(frame))
         self._sent += 1
         if self._sent % PING_EVERY == 0:
@@ -127,12 +126,12 @@ class CallerStream:
 
     @property
     def depth(self) -> int:
-        """Frames in the queue, those that wait for room included."""
+        """Frames in the queue, with those that wait for room."""
         return len(self._frames)
 
     @property
     def queued(self) -> int:
-        """Frames that the bot has not read, in flight or in the queue."""
+        """Frames that the bot has not read: in flight, or in the queue."""
         return self.depth + self.in_flight
 
     def _queue(self, frame: bytes) -> None:
@@ -145,7 +144,7 @@ class CallerStream:
         self.stats.depth_max = max(self.stats.depth_max, self.depth)
 
     def drain(self) -> None:
-        """The bot may take frames again: send what waits, oldest first."""
+        """Send the frames that wait, oldest first, as far as the bot takes them."""
         now = self._clock.seconds()
         if self._frames and not self._blocked():
             self._keep_up(now)
@@ -163,7 +162,7 @@ class CallerStream:
         return socket is None or socket.outlet.congested or self.window_closed
 
     def _excess(self) -> int:
-        """Frames above the bound; below 0 there is room."""
+        """Frames above the limit; negative if there is room."""
         return len(self._frames) - max(1, self._options.queue_frames - self.in_flight)
 
     def _send_oldest(self, now: float) -> None:
@@ -205,12 +204,12 @@ class CallerStream:
 
     @property
     def window_closed(self) -> bool:
-        """True while more is in flight than may be."""
+        """True while too many frames are in flight."""
         return self._answers and self._sent - self._acknowledged >= self._window
 
     @property
     def in_flight(self) -> int:
-        """Frames sent after the last ping that was answered."""
+        """Frames sent after the last answered ping."""
         return self._sent - self._acknowledged if self._answers else 0
 
     @property
@@ -219,13 +218,13 @@ class CallerStream:
         return _MAGIC + self._sent.to_bytes(8, "big")
 
     def ask(self) -> None:
-        """Ping the bot before the first frame, so that it is limited from the beginning."""
+        """Ping the bot before the first frame, so that the window works from the beginning."""
         if self._sockets.input is not None:
             self._sockets.input.ping(self.progress)
 
     def pong(self, payload: bytes) -> bool:
-        """A pong has come on the input socket. True when it is an answer to a ping of ours, and not
-        older than those before."""
+        """Take a pong of the input socket. True if it answers a ping of ours and is not older than
+        the pongs before it."""
         if len(payload) != _PONG_BYTES or not payload.startswith(_MAGIC):
             return False
         count = int.from_bytes(payload[len(_MAGIC) :], "big")
@@ -237,13 +236,13 @@ class CallerStream:
         return True
 
     def lose_sight(self) -> None:
-        """Pongs cannot be read for now, and must not hold up the audio: nothing is limited until
-        the next one comes."""
+        """Open the window until the next pong comes: pongs cannot be read now, and audio must not
+        wait for them."""
         self._answers = False
         self.drain()
 
     def close(self) -> None:
-        """Send nothing any more, and forget what waits, which is not counted as dropped."""
+        """Send nothing any more. Frames in the queue are forgotten, and not counted as dropped."""
         self._closed = True
         self._frames.clear()
         self._stop_timer()

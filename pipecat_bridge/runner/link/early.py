@@ -1,4 +1,4 @@
-"""What the caller said and pressed before the bot was ready."""
+"""Keeps what the caller says, and which keys they press, before the bot is ready."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class CallerDigit(NamedTuple):
     digit: str
 
     def encoded(self, dialect: Dialect) -> list[bytes]:
-        """As messages to the bot."""
+        """The messages to the bot, in its dialect."""
         return dialect.digit(self.digit)
 
 
@@ -29,7 +29,7 @@ class CallerText(NamedTuple):
     audio_response: bool
 
     def encoded(self, dialect: Dialect) -> list[bytes]:
-        """As messages to the bot."""
+        """The messages to the bot, in its dialect."""
         return dialect.text(self.content, self.run_immediately, self.audio_response) or []
 
 
@@ -37,7 +37,7 @@ CallerMessage = CallerDigit | CallerText
 
 
 class EarlyAudio:
-    """The last `seconds` of a stream, to the sample; its rate may change."""
+    """Keeps exactly the last `seconds` of an audio stream. Its rate may change."""
 
     def __init__(self, seconds: float) -> None:
         self._most = seconds
@@ -45,7 +45,7 @@ class EarlyAudio:
         self._pieces: deque[tuple[bytes, int]] = deque()
 
     def add(self, pcm: bytes, rate: int) -> None:
-        """Keep mono PCM16 at `rate`, and forget what is too old by now."""
+        """Add mono PCM16 with `rate` samples per second, and forget what is too old."""
         pieces = self._pieces
         pieces.append((pcm, rate))
         self._seconds += len(pcm) / (2 * rate)
@@ -62,15 +62,15 @@ class EarlyAudio:
 
     @property
     def pieces(self) -> list[tuple[bytes, int]]:
-        """All that is kept, as (PCM, rate), oldest first."""
+        """The audio that is kept, as (PCM, rate), oldest first."""
         return list(self._pieces)
 
 
 class Early:
-    """The caller's last audio, and all keys and texts, until a bot is ready.
+    """Keeps the caller's last audio, and all keys and texts, until a bot is ready.
 
-    It belongs to the search for a bot: each attempt gets all of it, as the one before may have
-    failed after it had been sent.
+    It belongs to the search for a bot. Each attempt sends all of it, because the attempt before may
+    have sent it to a bot that failed.
     """
 
     def __init__(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""What the close of a bot's socket means: a failed start, a lost bot, or an end in good order."""
+"""Decides what the close of a bot's socket means: failed start, lost bot, or end in good order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipecat_bridge.runner.link.interfaces import Loss, SocketClose
 
 
 def start_error(how: SocketClose, beginning: Beginning) -> PeerError:
-    """The bot was not ready yet; `beginning` is what it had sent."""
+    """The error of a start whose bot closed before it was ready. `beginning`: what it had sent."""
     text = f"the bot was lost before it was ready: {how.reason}"
     if not beginning.frames and not beginning.faults:
         text += "; it had sent nothing"
@@ -21,7 +21,7 @@ def start_error(how: SocketClose, beginning: Beginning) -> PeerError:
 
 
 def loss_of(how: SocketClose, bot: BotStream) -> Loss | None:
-    """The bot was ready. None: it has ended in good order."""
+    """The loss of a ready bot whose socket closed; None if the bot ended in good order."""
     if bot.fatal:
         return Loss("error", f"the bot reported a fatal error: {bot.fatal}")
     if not bot.ending and not how.clean:

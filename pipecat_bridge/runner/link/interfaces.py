@@ -1,4 +1,4 @@
-"""What a link needs of its sockets, and what it tells to whom has asked for the bot."""
+"""What a link needs from its sockets, and what it reports to its listener."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pipecat_bridge.contracts import LossCause, ReadyBy
 from pipecat_bridge.errors import BlameError
 
 Direction = Literal["input", "output", "both"]
-"""As the bot sees it: `input` carries the caller's audio to it, `output` the bot's from it."""
+"""Seen from the bot: `input` carries the caller's audio, `output` the bot's audio."""
 
 
 class Loss(NamedTuple):
-    """The loss of a ready bot; `busy`: its server restarts, or serves somebody else."""
+    """The loss of a ready bot. `busy`: its server restarts, or serves another client."""
 
     cause: LossCause
     reason: str
@@ -22,8 +22,8 @@ class Loss(NamedTuple):
 class SocketClose(NamedTuple):
     """How a WebSocket has closed.
 
-    `clean`: the peer closed it in good order. `busy`: it said that it restarts or that it serves
-    somebody else (close codes 1012 and 1013).
+    `clean`: the peer closed it in good order. `busy`: the peer restarts (close code 1012), or
+    serves another client (1013).
     """
 
     clean: bool
@@ -32,7 +32,7 @@ class SocketClose(NamedTuple):
 
 
 class Outlet(Protocol):
-    """What a socket writes to. `congested`: bytes wait for the kernel."""
+    """What a socket writes to. `congested`: bytes wait until the kernel takes them."""
 
     congested: bool
 
@@ -42,7 +42,7 @@ class BotSocket(Protocol):
 
     @property
     def outlet(self) -> Outlet:
-        """What it writes to."""
+        """What this socket writes to."""
         ...
 
     def send(self, payload: bytes) -> None:
@@ -55,17 +55,17 @@ class BotSocket(Protocol):
         """Stop reading."""
 
     def resume(self) -> None:
-        """Read on."""
+        """Start reading again."""
 
     def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake; dropped when the peer does not answer."""
+        """Begin the closing handshake. A peer that does not answer is disconnected."""
 
 
 class LinkListener(Protocol):
-    """Has asked for a bot. It is told once how the start went, then once how the bot ended."""
+    """Asked for a bot. The link tells it once how the start went, and once how the bot ended."""
 
     def link_connected(self) -> None:
-        """All sockets are open; the bot is asked to be ready."""
+        """All sockets are open. The bot is not ready yet."""
 
     def link_ready(self, by: ReadyBy) -> None:
         """The start has succeeded."""

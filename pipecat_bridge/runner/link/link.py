@@ -1,8 +1,8 @@
-"""The link to one bot: a call's frames both ways, over one WebSocket or two.
+"""The link to one bot carries a call's frames both ways, over one WebSocket or two.
 
-Who dials whom, and in which dialect they speak, is not its business: sockets are attached to it
-when they are open. A link belongs to one attempt to start a bot. It tells its listener whether the
-start has succeeded: an open socket is not enough, the bot has to be ready.
+Open sockets are attached to the link. Other modules know who dials whom, and the dialect. A link
+belongs to one attempt to start a bot, and tells its listener whether the start succeeded. For that
+an open socket is not enough: the bot must be ready.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from pipecat_bridge.wire.commands import CommandError
 from pipecat_bridge.wire.dialect import Dialect
 
 FATAL_GRACE: Final = 2.0
-"""Seconds that a bot has to close after it reported a fatal error. Pipecat closes at once."""
+"""Seconds for the bot to close after it reported a fatal error. Pipecat closes at once."""
 
 
 class BotLink:
-    """Carries one call's frames.
+    """Carries the frames between one call and its bot.
 
-    The caller's audio and messages that come before the bot is ready are kept in `early`: audio
-    that arrives before a bot's pipeline runs kills it. What the bot sends before it is ready is
-    held, and dropped if the start fails.
+    The caller's audio and messages are kept in `early` until the bot is ready, because audio that
+    arrives before the bot's pipeline runs can kill the bot. What the bot sends before it is ready
+    is held, and dropped if the start fails.
     """
 
     _log = Logger()
@@ -79,13 +79,13 @@ class BotLink:
         self._flowing = False  # the caller's audio goes to the bot
         self._closed = False
         self._connected_at = 0.0
-        self._timer: IDelayedCall | None = None  # until ready, or after a fatal error
+        self._timer: IDelayedCall | None = None  # `ready_timeout`, or the wait after a fatal error
         self.from_bot.on_fatal = self._fatal
 
     # Sockets
 
     def attach(self, socket: BotSocket, direction: Direction) -> None:
-        """Use an open socket for `direction`; with both there, the bot is asked to be ready."""
+        """Use an open socket for `direction`. When both directions have one, the bot starts."""
         self.sockets.add(socket, direction)
         if self.connected and not self._closed:
             self._begin()
@@ -106,13 +106,13 @@ class BotLink:
 
     @property
     def connected(self) -> bool:
-        """True once there was a socket for each direction."""
+        """True after each direction got a socket."""
         return self.sockets.connected
 
     def lost(self, socket: BotSocket, how: SocketClose) -> None:
-        """A socket has closed.
+        """Take note that a socket has closed.
 
-        The bot's last words may still be on their way where only its other socket has closed.
+        If only the input socket closed, the bot's last audio may still come on the output socket.
         """
         sockets = self.sockets
         sockets.remove(socket)
@@ -135,7 +135,7 @@ class BotLink:
             listener.link_lost(loss)
 
     def fail(self, error: BlameError) -> None:
-        """The start has failed; nothing once the bot is ready."""
+        """End the link because the start failed. Does nothing if the bot is ready."""
         if self.ready or self._closed:
             return
         listener = self._listener
@@ -143,15 +143,15 @@ class BotLink:
         listener.link_failed(error)
 
     def close(self) -> None:
-        """Close all sockets; the listeners are told nothing any more.
+        """Close all sockets. The listeners are told nothing any more.
 
-        A bot that is asked to end, where its dialect can say that, has `grace` seconds to close
-        by itself.
+        If the dialect has a message that ends the bot, the bot has `grace` seconds to close its
+        sockets.
         """
         if self._closed:
             return
         self._closed = True
-        # What points back is let go, so that the call leaves memory without a garbage collection.
+        # Drop references to the call, so that it is freed without the garbage collector.
         del self._listener
         self._early = None
         self._beginning = Beginning()
@@ -205,32 +205,33 @@ class BotLink:
     # To the bot
 
     def send_audio(self, pcm: bytes, rate: int) -> None:
-        """Caller audio, mono PCM16 at `rate`. `to_bot.send` does the same once the bot is ready."""
+        """Send caller audio, mono PCM16 at `rate`. A ready bot can get it from `to_bot.send`."""
         if self._early is not None:
             self._early.audio.add(pcm, rate)
         if self._flowing:
             self.to_bot.send(pcm, rate)
 
     def send_message(self, message: CallerMessage) -> None:
-        """A key or a text: past the queue of audio, never dropped, kept until the bot is ready."""
+        """Send a key or a text. It passes the queue of audio and is never dropped. Before the bot
+        is ready it is kept."""
         if self._early is not None:
             self._early.add_message(message)
         if self._flowing:
             self.sockets.send(message.encoded(self.dialect))
 
     def drained(self) -> None:
-        """A socket that was congested is not any more."""
+        """A congested socket takes data again."""
         self.to_bot.drain()
 
     def pong(self, socket: BotSocket, payload: bytes) -> None:
-        """A pong has come; only on the socket of the audio it tells how far that was read."""
+        """Take a pong. On the input socket it shows how much audio the bot has read."""
         if socket is self.sockets.input:
             self.to_bot.pong(payload)
 
     # From the bot
 
     def received(self, payload: bytes) -> None:
-        """One message; nothing of what comes after `close`."""
+        """Take one message. After `close` messages are ignored."""
         if self._closed:
             return
         try:
@@ -241,11 +242,11 @@ class BotLink:
                 self._take_early(frame, len(payload))
         except PeerError as error:
             self._refuse(error)
-        except Exception:  # noqa: BLE001 - a mistake of ours costs this call only
+        except Exception:  # noqa: BLE001 - a mistake of the bridge ends this call only
             self._break(Failure())
 
     def _take(self, frame: frames.BotFrame) -> None:
-        """A frame that was held; none of what comes after the end of the call."""
+        """Take a frame that was held. After `close` frames are ignored."""
         if self._closed:
             return
         try:
@@ -275,7 +276,7 @@ class BotLink:
         self._refuse(FormatError(what))
 
     def _break(self, failure: Failure) -> None:
-        """The bridge made a mistake: it is logged with its traceback, and ends this call."""
+        """Log a mistake of the bridge with its traceback, and end this call."""
         self._log.failure(
             "{call_id} a mistake of the bridge ends the call", failure, call_id=self.call_id
         )

@@ -1,4 +1,4 @@
-"""The sockets of one bot: one WebSocket for both directions, or one for each."""
+"""The sockets of one bot: one WebSocket for both directions, or one for each direction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OVER = "call ended"
 
 
 class SocketPair:
-    """Knows which socket is for which direction, and how both are closed."""
+    """Knows the socket of each direction, and closes them."""
 
     __slots__ = ("_clock", "_closed", "_open", "_sockets", "_timer", "input", "output")
 
@@ -20,13 +20,13 @@ class SocketPair:
         self.input: BotSocket | None = None
         self.output: BotSocket | None = None
         self._clock = clock
-        self._sockets: set[BotSocket] = set()  # that are open
+        self._sockets: set[BotSocket] = set()  # the open ones
         self._open = Tally()
         self._timer: IDelayedCall | None = None
         self._closed = False
 
     def add(self, socket: BotSocket, direction: Direction) -> None:
-        """Use an open socket for `direction`; closed at once when the pair is."""
+        """Use an open socket for `direction`. A closed pair closes it at once."""
         self._sockets.add(socket)
         self._open.enter()
         if self._closed:
@@ -38,7 +38,7 @@ class SocketPair:
             self.output = socket
 
     def remove(self, socket: BotSocket) -> None:
-        """A socket has closed; one that was never added is ignored."""
+        """Forget a socket that has closed. A socket that was never added is ignored."""
         if socket not in self._sockets:
             return
         self._sockets.remove(socket)
@@ -49,12 +49,12 @@ class SocketPair:
 
     @property
     def connected(self) -> bool:
-        """True once there was a socket for each direction."""
+        """True after each direction got a socket."""
         return self.input is not None and self.output is not None
 
     @property
     def count(self) -> int:
-        """Sockets that are open."""
+        """Number of open sockets."""
         return self._open.count
 
     def idle(self) -> Deferred[None]:
@@ -62,22 +62,22 @@ class SocketPair:
         return self._open.idle()
 
     def send(self, messages: list[bytes]) -> None:
-        """Send messages to the bot; nothing where it has no socket for them."""
+        """Send messages to the bot, if the input socket is open."""
         if self.input is not None:
             for message in messages:
                 self.input.send(message)
 
     def end_output(self) -> None:
-        """Only the input has closed: ask the bot to close the other one, when it has said all."""
+        """Begin to close the output socket after the input socket closed; the rest is read."""
         if self.output is not None:
             self.output.resume()
             self.output.close(1000, _OVER)
 
     def close(self, grace: float | None = None) -> None:
-        """Close all, at once or after `grace` seconds, which the bot has to do it by itself."""
+        """Close all sockets: at once, or after `grace` seconds if the bot has not closed them."""
         self._closed = True
         for socket in list(self._sockets):
-            socket.resume()  # or the answer to our close would never be read
+            socket.resume()  # a paused socket would never read the answer to our close
         if grace is None:
             self._close()
         elif self._open.count:

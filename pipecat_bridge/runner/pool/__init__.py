@@ -1,1 +1,1 @@
-"""Which runner gets the next call."""
+"""Chooses the runner for each call."""

@@ -1,4 +1,4 @@
-"""Where a runner is."""
+"""The address of a runner."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from twisted.internet.defer import Deferred, succeed
 
 
 class RunnerAddress(Protocol):
-    """Where the runner is; one that is being started may not be known yet."""
+    """The address of a runner. While the runner starts, it may be unknown."""
 
     def url(self) -> Deferred[str]:
-        """Its base URL, without a slash at the end."""
+        """Fires with the base URL of the runner, without a slash at the end."""
 
     def refused(self, base: str) -> bool:
-        """Nothing listens at that URL; true when `url` tells another one, sooner or later."""
+        """Take note that nothing listens at `base`. True if `url` will give another URL later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +26,16 @@ class FixedAddress:
     base: str
 
     def url(self) -> Deferred[str]:
-        """The configured URL."""
+        """Fires with the configured URL at once."""
         return succeed(self.base.rstrip("/"))
 
     def refused(self, base: str) -> bool:
-        """It stays where it is."""
+        """False: a configured URL does not change."""
         return False
 
 
 def without_secrets(url: str) -> str:
-    """The URL as it may be logged: no user info, no query, where keys and tokens are."""
+    """The URL as it may be logged: without user name and query, which may hold keys and tokens."""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))

@@ -1,4 +1,4 @@
-"""The address of a runner that is started by us, which is known once it listens."""
+"""The address of a runner that the bridge starts. It is known when the runner listens."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from twisted.internet.defer import Deferred, succeed
 
 
 class AnnouncedAddress:
-    """Its base URL, told by `announce`; empty while it does not run."""
+    """The base URL that `announce` was given; "" while the runner does not listen."""
 
     def __init__(self) -> None:
         self.base = ""
         self._waiting: list[Deferred[str]] = []
 
     def url(self) -> Deferred[str]:
-        """The base URL, when it is known; may be cancelled."""
+        """Fires with the base URL when it is known. The Deferred may be cancelled."""
         if self.base:
             return succeed(self.base)
         deferred: Deferred[str] = Deferred(self._waiting.remove)
@@ -21,13 +21,13 @@ class AnnouncedAddress:
         return deferred
 
     def refused(self, base: str) -> bool:
-        """It has ended, though nobody has told us yet: wait for the next one."""
+        """Forget `base`: the runner has ended, and will announce another URL. Always True."""
         if self.base == base:
             self.base = ""
         return True
 
     def announce(self, base: str) -> None:
-        """It listens there, or with an empty `base` not any more."""
+        """Set the base URL; "" if the runner does not listen any more."""
         self.base = base
         if base:
             waiting, self._waiting = self._waiting, []

@@ -1,4 +1,4 @@
-"""A runner's circuit breaker: when it is left alone, and how it is trusted again."""
+"""A runner's circuit breaker: stops starts at a runner that fails, and lets them through again."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from twisted.internet.interfaces import IReactorTime
 BreakerState = Literal["closed", "half-open", "open"]
 
 JITTER: Final = 0.2
-"""Share by which a delay is longer or shorter, so that many bridges do not knock together."""
+"""Random share by which a delay is longer or shorter. Many bridges then do not ask a runner at the
+same moment."""
 
 FULL_TRUST: Final = 64
-"""Starts under way at once from which on there is no limit: above what a bridge asks for at once by
-default (`[runner] max_requests`, 50)."""
+"""Starts at the same time; at this number the limit is removed. It is above the number of requests
+that a bridge sends at once by default (`[runner] max_requests`, 50)."""
 
 BUSY: Final = 1.0
-"""Seconds for which a runner that says it is busy, but not for how long, is passed over: any call
-of its that ends makes room."""
+"""Seconds without new starts at a busy runner that does not say for how long. It is short because
+the runner has room as soon as one of its calls ends."""
 
 LONGEST_BUSY: Final = 60.0
-"""Seconds for which a runner can have itself passed over at most; a day would lose it for good."""
+"""Upper limit of the seconds without new starts that a runner can ask for. With a wait of a day
+the bridge would lose the runner."""
 
 
 def jitter(chance: random.Random) -> float:
-    """A factor around 1."""
+    """A random factor from 1 - JITTER to 1 + JITTER."""
     return chance.uniform(1 - JITTER, 1 + JITTER)
 
 
 class Trial:
-    """A start or a check, between its beginning and what came of it; the breaker knows it by that.
+    """One start or health check, as the breaker counts it.
 
-    `limit` is the one that was in force, `opening` how often the breaker had opened before.
+    `limit`: the limit when it began. `opening`: how often the breaker had opened before it began.
     """
 
     __slots__ = ("limit", "opening")
@@ -43,25 +45,26 @@ class Trial:
 
 
 class Breaker:
-    """Three states, told by the clock without a timer.
+    """Has three states. They follow from the clock, without a timer.
 
-    - closed: starts are let through. `failures` of them in a row open it.
-    - open: the runner is left alone for `delay` seconds; for twice as long each time that it opens
-      again before a bot was ready, but never for longer than `max_delay`.
-    - half-open: when that is over, one attempt at a time is let through, the probe. Its success
-      closes the breaker, its failure opens it again.
+    - closed: the runner gets starts. `failures` failed starts in a row open the breaker.
+    - open: the runner gets no starts for `delay` seconds. The delay doubles each time the breaker
+      opens again before a bot was ready, up to `max_delay`.
+    - half-open: the delay is over, and one attempt at a time is let through, the probe. If it
+      succeeds the breaker closes. If it fails the breaker opens again.
 
-    Closed again, there is a `limit` to the starts that are to be under way at once, 1 at first: the
-    runner is empty, and would get every new call of the pool. A success of a start that was begun
-    under the limit in force doubles it; two that were begun side by side tell the same. A check
-    proves less than a bot: closed by one, the breaker opens at the first failure.
+    When the breaker closes again, `limit` is the number of starts at the same time, 1 at first.
+    Without it the runner, which is empty, would get every new call of the pool. The limit doubles
+    when a start succeeds that began under the present limit; so starts that ran side by side double
+    it only once. A health check proves less than a bot: if a check closed the breaker, the first
+    failure opens it.
 
-    A bot that was ready and is lost at once tells of trouble too, though its start was a success:
-    as many of them in a row, with none between them that stayed, open the breaker, and until one
-    stays a single loss opens it again.
+    A bot that is lost soon after it was ready counts as well, though its start succeeded.
+    `failures` such bots in a row open the breaker. After that, each further such bot opens it
+    again, until a bot stays.
 
-    What was begun before it opened tells nothing new and is ignored. A runner that is `busy` has
-    not failed: it is passed over for some time, in whatever state.
+    The result of an attempt that began before the breaker opened is ignored. A `busy` runner has
+    not failed: in any state, it gets no starts for some time.
     """
 
     def __init__(
@@ -89,7 +92,7 @@ class Breaker:
 
     @property
     def state(self) -> BreakerState:
-        """As of now."""
+        """The state now."""
         if self._open_until is None:
             return "closed"
         return "open" if self._clock.seconds() < self._open_until else "half-open"
@@ -101,17 +104,18 @@ class Breaker:
 
     @property
     def overdue(self) -> bool:
-        """Whether it is open only because its delay was doubled: who has no choice may `knock`."""
+        """Whether it is open only because the delay was doubled. A pool without another runner may
+        then `knock`."""
         return self.state == "open" and self._clock.seconds() >= self._overdue_at
 
     @property
     def left(self) -> float:
-        """Seconds until it is half-open."""
+        """Seconds until the breaker is half-open."""
         return max(0.0, (self._open_until or 0.0) - self._clock.seconds())
 
     @property
     def busy_for(self) -> float:
-        """Seconds for which it is passed over as it asked to be."""
+        """Seconds for which the runner still wants no starts."""
         return max(0.0, self._busy_until - self._clock.seconds())
 
     def knock(self) -> None:
@@ -120,14 +124,14 @@ class Breaker:
             self._open_until = self._clock.seconds()
 
     def begin(self) -> Trial:
-        """A start or a check begins; half-open it is the probe, unless that is under way."""
+        """Begin a start or a check. In the state half-open the first one is the probe."""
         attempt = Trial(self.limit, self._opening)
         if self.state == "half-open" and self._probe is None:
             self._probe = attempt
         return attempt
 
     def succeeded(self, attempt: Trial) -> None:
-        """A bot is ready."""
+        """Count a start whose bot is ready."""
         if not self._counts(attempt):
             return
         if self._open_until is not None:
@@ -139,7 +143,7 @@ class Breaker:
             self._next_delay = self._delay
 
     def lost(self, attempt: Trial) -> bool:
-        """A bot was lost soon after it was ready; True when that has opened it."""
+        """Count a bot that was lost soon after it was ready. True if that opened the breaker."""
         if self._open_until is not None or attempt.opening != self._opening:
             return False
         self._lost_in_a_row += 1
@@ -150,16 +154,16 @@ class Breaker:
         return opens
 
     def kept(self) -> None:
-        """A bot has not been lost soon, and stayed until the end of its call."""
+        """Count a bot that was not lost soon after it was ready."""
         self._lost_in_a_row = 0
 
     def answered(self, attempt: Trial) -> None:
-        """A check was answered well: enough to close it, not to forget failures."""
+        """Count a good health check. It closes the breaker, but past failures still count."""
         if self._open_until is not None and self._counts(attempt):
             self.found_back()
 
     def failed(self, attempt: Trial) -> bool:
-        """A start or a check has failed; True when that has opened it."""
+        """Count a failed start or check. True if that opened the breaker."""
         if not self._counts(attempt):
             return False
         self._in_a_row += 1
@@ -169,18 +173,19 @@ class Breaker:
         return opens
 
     def abandoned(self, attempt: Trial) -> None:
-        """Nothing came of it, neither good nor bad; no more than that the next may be the probe."""
+        """Forget an attempt that has no result. If it was the probe, the next attempt is."""
         if attempt is self._probe:
             self._probe = None
 
     def busy(self, attempt: Trial, seconds: float | None) -> None:
-        """The runner takes nothing now, for so long if it has said so; a probe is abandoned."""
+        """Pass over a busy runner for `seconds`, None if it did not say. A probe is abandoned."""
         self.abandoned(attempt)
         wait = BUSY if seconds is None else min(seconds, LONGEST_BUSY)
         self._busy_until = max(self._busy_until, self._clock.seconds() + wait)
 
     def found_back(self) -> None:
-        """The runner, which did not answer or took no calls, does so again: closed, limit 1."""
+        """Close the breaker with limit 1: the runner answers its health checks and takes calls
+        again."""
         if self._open_until is not None:
             self._close()
             self._in_a_row = self._allowed - 1

@@ -1,4 +1,4 @@
-"""Asks the runners of a pool now and then how they are."""
+"""Health checks: asks the runners of a pool at intervals whether they take calls."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from pipecat_bridge.runner.pool.breaker import jitter
 from pipecat_bridge.runner.pool.upstream import Upstream
 
 CHECK_TIMEOUT: Final = 2.0
-"""Seconds in which a runner must have answered: a call that waits longer has a caller who waits."""
+"""Seconds for a runner to answer. A slower runner would let a caller wait as well."""
 
 
 def status_url(base: str, path: str, default_path: str) -> str:
-    """What a runner is asked for, "" when it cannot be: `path`, by default its mode's.
+    """The URL for the health checks of a runner; "" if it has none.
 
-    The WebSocket URL of a bot says nothing about HTTP on its host. So there is no default, and
-    `path` is taken from the root of the host.
+    With an HTTP `base` the path is appended: `path`, or `default_path` if `path` is "". A WebSocket
+    `base` says nothing about HTTP on that host. So there is no default, and `path` begins at the
+    root of the host.
     """
     parts = urlsplit(base)
     dialled = parts.scheme in ("ws", "wss")
@@ -43,12 +44,13 @@ def status_url(base: str, path: str, default_path: str) -> str:
 class HealthChecks:
     """Checks each runner every `health_interval` seconds between `start` and `stop`; 0: never.
 
-    A runner is asked once at a time, and at once when its address is known. No answer, or one of
-    5xx, is a failure to its breaker; 429 and 503 say that it takes no calls until another check
-    says otherwise; with anything else it is fine. An address that is not known yet is no failure.
+    A runner gets one check at a time, the first one when its address is known. No answer, or a
+    status of 5xx, is a failure for the breaker. 429 and 503 mean that the runner takes no calls
+    until a later check gets another answer. Any other status is good. An unknown address is no
+    failure.
 
-    `client` should be for checks alone: in the queue of the starts they would wait behind those of
-    a runner that hangs, and all runners would seem to.
+    `client` should be for checks only. Checks that share a client with starts would wait behind the
+    starts at a runner that hangs, and every runner would seem to hang.
     """
 
     _log = Logger()
@@ -80,7 +82,7 @@ class HealthChecks:
                 self._ask(upstream)
 
     def stop(self) -> None:
-        """Check no more; what is under way is given up."""
+        """Stop the checks, and cancel those under way."""
         self._running = False
         for timer in self._timers.values():
             timer.cancel()
@@ -89,10 +91,10 @@ class HealthChecks:
             asking.cancel()
 
     async def check(self, upstream: Upstream) -> None:
-        """Ask one runner ahead of its time, and return when it is known how it is.
+        """Check one runner now, and return when the result is known.
 
-        When it is being asked already this only waits for the answer. Before `start` it does
-        nothing: one who is asked once and never again would stay what it was then.
+        If a check is under way, wait for its result. Before `start` this does nothing: without
+        later checks, the result of this one would stay for ever.
         """
         if self._running and not self._asking[upstream].count:
             self._ask(upstream)
@@ -120,7 +122,7 @@ class HealthChecks:
         self._asking[upstream].leave()
 
     async def _judge(self, upstream: Upstream) -> bool:
-        """See how a runner is; False when there is nothing to ask at its address."""
+        """Check a runner; False if its address has no URL for health checks."""
         knowing = upstream.address.url()
         if not knowing.called:
             upstream.has_no_address()
@@ -134,9 +136,9 @@ class HealthChecks:
         try:
             answer = await self._client.request("GET", url, timeout=CHECK_TIMEOUT)
         except BridgeError:
-            pass  # it says nothing about the runner
+            pass  # a fault of the bridge says nothing about the runner
         except PeerError as error:
-            if self._running:  # else given up: some requests end that with an error of their own
+            if self._running:  # after `stop` the error may only come from the cancelled request
                 upstream.silent(attempt, f"{what}: {error}")
         else:
             what = f"{what} was answered with {answer.status}"

@@ -1,4 +1,4 @@
-"""The runners that take calls: which of them gets the next one."""
+"""The pool of runners: chooses the runner for each call."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pipecat_bridge.runner.pool.upstream import Lease, Upstream
 __all__ = ["Lease", "Pool", "Upstream"]
 
 NAMED: Final = 3
-"""Runners that are told of in the reason of a call that found none."""
+"""Runners that are described in the reason of a call that found none."""
 
 
 class Pool:
-    """Chooses runners, and keeps count of what they have.
+    """Chooses runners, and counts their calls.
 
-    The least loaded one of the best rank gets a call; among equals the one that has waited longest
-    for one. The order in which that begins is left to chance: bridges that share runners and begin
-    together would go round in step.
+    A call goes to the runner with the best rank. Among several it goes to the one with the least
+    load, and then to the one that has waited longest. The first order is random: otherwise bridges
+    that share runners and start together would all ask the same runner.
 
-    When no runner is left a call fails at once, so that the dialplan has its fallback soon. But
-    doubled delays are for pools with another choice: with none, the first delay (about a second) is
-    enough for a call to be let through to a runner that has failed, one at a time. So with a single
-    runner, too, one that is back is found within about a second of calls. For the same reason the
-    limit after a return is not what a call is lost for: it only sends calls elsewhere.
+    If no runner is left, a call fails at once, so that the dialplan gets its fallback soon. But a
+    doubled delay only counts while another runner is available. Without another runner, calls are
+    let through to a failed runner after the first delay (about a second), one at a time. So the
+    bridge finds a single runner that is back within about a second. For the same reason the limit
+    of a runner that is back never fails a call: it only sends calls to other runners.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Pool:
         seen: Counter[str] = Counter()
         for upstream in self.upstreams:
             seen[upstream.name] += 1
-            if seen[upstream.name] > 1:  # URLs that differ in their query; metrics need names apart
+            if seen[upstream.name] > 1:  # same URL with another query; metrics need unique names
                 upstream.name += f"#{seen[upstream.name]}"
             upstream.clock = clock
             upstream.turn = chance.random()
@@ -60,7 +60,7 @@ class Pool:
 
     @property
     def available(self) -> bool:
-        """Whether a runner is there that is not known to be in trouble; for /readyz."""
+        """Whether a runner takes calls and has no known fault; for /readyz."""
         return any(
             upstream.available
             and upstream.state != "open"
@@ -69,7 +69,7 @@ class Pool:
         )
 
     def take(self, tried: Collection[Upstream] = ()) -> Lease | None:
-        """A place at the best runner that is not among `tried`; None when there is none."""
+        """A place at the best runner that is not in `tried`; None if there is no such runner."""
         choices = [each for each in self.upstreams if each.available and each not in tried]
         if not choices:
             return None
@@ -78,11 +78,11 @@ class Pool:
         return best.lease()
 
     def could_try(self, tried: Collection[Upstream] = ()) -> bool:
-        """Whether `take` would give one."""
+        """Whether `take` would return a place."""
         return any(each.available for each in self.upstreams if each not in tried)
 
     def why_none(self) -> str:
-        """A sentence for a call that got none."""
+        """The reason for a call that got no runner."""
         told = "; ".join(each.describe() for each in self.upstreams[:NAMED])
         more = len(self.upstreams) - NAMED
         return f"no runner is left: {told}" + (f"; and {more} more" if more > 0 else "")

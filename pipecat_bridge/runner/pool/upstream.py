@@ -1,4 +1,4 @@
-"""One runner of a pool, and a bot's place at it."""
+"""One runner of a pool, and the places of its bots."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ StartResult = Literal["ready", "failed", "busy"]
 
 _IN_WORDS: Final[dict[RunnerHealth, str]] = {
     "draining": "says that it takes no calls",
-    "silent": "is not well",
+    "silent": "fails its health check",
 }
 
 RESULTS: Final[tuple[StartResult, ...]] = ("ready", "failed", "busy")
 
 STARTING: Final = 4
-"""A bot that starts weighs as much as so many that run: it costs a runner more, and starts pile up
-at one that hangs. With 50 starts a second over three runners, one of which hangs, about 25 callers
-wait in vain until its breaker opens; with a weight of 1 about 60."""
+"""Load of a bot that starts, in bots that run. A start costs a runner more, and starts pile up at a
+runner that hangs. With 50 starts a second over three runners, one of which hangs, about 25 callers
+wait in vain until its breaker opens; with a load of 1 about 60."""
 
 
 RECENT: Final = 10.0
-"""Seconds for which a bot that failed or was lost weighs as one that runs: a runner whose bots come
-and go at once must not look idle."""
+"""Seconds for which a bot that failed or was lost still counts as one bot that runs. Without it, a
+runner whose bots fail at once would look idle and get more calls."""
 
 SOON: Final = 5.0
-"""Seconds after a bot was ready in which its loss tells of trouble at its runner."""
+"""Seconds after a bot was ready in which its loss counts as a fault of the runner."""
 
 
 class Upstream:
-    """One runner of a pool; of use once the pool has given it `breaker`, `clock` and `turn`.
+    """One runner of a pool. The pool sets `breaker`, `clock` and `turn` before it uses the runner.
 
-    `name` is for logs and metrics: its URL without secrets. `turn` says when it was last given a
-    call: the larger, the later. `calls` are the bots that start or run there, `starting` those of
-    them that start; `starts` counts what became of starts, `lost` the bots that were lost soon
-    after they were ready. `health` is what its checks say, where it is checked.
+    `name`: the URL without secrets, for logs and metrics. `turn`: a number that is larger the later
+    the runner got its last call. `calls`: bots that start or run there. `starting`: bots that
+    start. `starts`: counts of starts by result. `lost`: count of bots that were lost soon after
+    they were ready. `health`: the result of the last health check.
     """
 
     _log = Logger()
@@ -59,26 +59,26 @@ class Upstream:
         self.starts: Counter[StartResult] = Counter()
         self.lost = 0
         self.health: RunnerHealth = "unchecked"
-        self._fault = ""  # the last one
-        self._failed: deque[float] = deque()  # until when bots that are gone weigh
+        self._fault = ""  # reason of the last failure
+        self._failed: deque[float] = deque()  # for each failed bot: the time until it counts
 
     @property
     def state(self) -> BreakerState:
-        """Of its breaker."""
+        """The state of the breaker."""
         return self.breaker.state
 
     @property
     def available(self) -> bool:
-        """Whether it may take a start now."""
+        """Whether the runner may get a start now."""
         return self.rank is not None
 
     @property
     def rank(self) -> int | None:
-        """How good a choice it is, 0 the best; None when it may take no start.
+        """How good a choice the runner is, 0 the best; None if it may get no start.
 
-        0: nothing is against it; 1: it has as many starts under way as it is trusted with, or did
-        not answer its last check; 2: half-open, and a check can be the probe instead of somebody's
-        call; 3: open, but longer than the first delay.
+        0: nothing speaks against it. 1: it has reached the limit of starts, or failed its last
+        health check. 2: half-open with health checks, so a check can be the probe and not a call.
+        3: open, but for longer than the first delay.
         """
         if self.health == "draining" or self.breaker.busy_for > 0:
             return None
@@ -93,7 +93,7 @@ class Upstream:
 
     @property
     def load(self) -> int:
-        """By which runners of a rank are compared."""
+        """The load, in bots that run. It decides between runners of the same rank."""
         now, failed = self.clock.seconds(), self._failed
         while failed and failed[0] <= now:
             failed.popleft()
@@ -101,37 +101,37 @@ class Upstream:
         return self.calls + (STARTING - 1) * self.starting + remembered
 
     def lease(self) -> Lease:
-        """A place for one bot; it must be available."""
+        """A place for one bot. The runner must be available."""
         self.breaker.knock()
         self.calls += 1
         self.starting += 1
         return Lease(self, self.breaker.begin())
 
     def succeeded(self, attempt: Trial) -> None:
-        """A bot is ready."""
+        """Count a start whose bot is ready."""
         with self._telling_of_return():
             self.breaker.succeeded(attempt)
 
     def failed(self, attempt: Trial, reason: str) -> None:
-        """A start or a check has failed."""
+        """Count a failed start or check."""
         self._fault = reason
         if self.breaker.failed(attempt):
             self._tell_left_alone(reason)
 
     def lost_soon(self, attempt: Trial, reason: str) -> None:
-        """A bot was lost soon after it was ready."""
+        """Count a bot that was lost soon after it was ready."""
         self.lost += 1
         self._fault = reason
         if self.breaker.lost(attempt):
             self._tell_left_alone(reason)
 
     def remember(self) -> None:
-        """A bot that has failed weighs for a while."""
+        """Let a failed bot count as load for `RECENT` seconds."""
         self._failed.append(self.clock.seconds() + RECENT)
 
     def _tell_left_alone(self, reason: str) -> None:
         self._log.warn(
-            "runner {name} fails and is left alone for {seconds:.1f} s: {reason}",
+            "runner {name} fails and gets no calls for {seconds:.1f} s: {reason}",
             name=self.name,
             seconds=self.breaker.left,
             reason=reason,
@@ -140,13 +140,13 @@ class Upstream:
     # From its checks
 
     def begin_check(self) -> Trial:
-        """It is asked how it is."""
+        """Begin a health check."""
         if self.health == "unchecked":
             self.health = "unknown"
         return self.breaker.begin()
 
     def fine(self, attempt: Trial) -> None:
-        """It has answered."""
+        """The health check got a good answer."""
         before, self.health = self.health, "fine"
         if before in ("draining", "silent"):
             self.breaker.found_back()
@@ -156,16 +156,16 @@ class Upstream:
             self.breaker.answered(attempt)
 
     def draining(self, what: str) -> None:
-        """It has answered that it takes no calls."""
+        """The runner answered the health check that it takes no calls."""
         self._learn("draining", what)
 
     def silent(self, attempt: Trial, why: str) -> None:
-        """It has not answered, or not well."""
+        """The health check got no answer, or one that shows a fault."""
         self._learn("silent", why)
         self.failed(attempt, why)
 
     def has_no_address(self) -> None:
-        """It is being started; calls wait for that, so it is no failure."""
+        """The runner still starts. Calls wait for it, so this is no failure."""
         self.health = "unknown" if self.health == "unchecked" else "silent"
 
     def _learn(self, health: RunnerHealth, what: str) -> None:
@@ -184,20 +184,21 @@ class Upstream:
             self._log.info("runner {name} takes calls again", name=self.name)
 
     def describe(self) -> str:
-        """Why it takes no start, in a few words."""
+        """Why the runner gets no start, in a few words."""
         if self.breaker.busy_for > 0:
             return f"{self.name} is busy, for {self.breaker.busy_for:.1f} s more"
         if self.health == "draining":
             return f"{self.name} {_IN_WORDS[self.health]}"
-        wait = f"for {self.breaker.left:.1f} s more" if self.state == "open" else "but for one"
-        return f"{self.name} is left alone {wait} ({self._fault})"
+        if self.state == "open":
+            return f"{self.name} gets no calls for {self.breaker.left:.1f} s more ({self._fault})"
+        return f"{self.name} is being tried with one call ({self._fault})"
 
 
 class Lease:
     """One bot's place at a runner, from its start to its end.
 
-    The first of `ready`, `failed`, `busy` and `give_back` says what became of the start; after it
-    `failed` and `busy` are no more than `give_back`, which may be called any number of times.
+    The first call of `ready`, `failed`, `busy` or `give_back` sets the result of the start. After
+    that, `failed` and `busy` do the same as `give_back`, which may be called any number of times.
     """
 
     __slots__ = ("_attempt", "_held", "_ready_at", "_settled", "upstream")
@@ -210,26 +211,26 @@ class Lease:
         self._ready_at: float | None = None
 
     def ready(self) -> None:
-        """The bot is there, and ready."""
+        """The bot is ready."""
         if self._settle("ready"):
             self._ready_at = self.upstream.clock.seconds()
             self.upstream.succeeded(self._attempt)
 
     def failed(self, reason: str) -> None:
-        """It did not become ready, and that is the runner's fault."""
+        """The bot did not become ready, and the runner is to blame."""
         if self._settle("failed"):
             self.upstream.remember()
             self.upstream.failed(self._attempt, reason)
         self.give_back()
 
     def busy(self, seconds: float | None = None) -> None:
-        """The runner takes none now: it is passed over for `seconds`, within bounds."""
+        """The runner is busy. It gets no starts for `seconds`, at most `LONGEST_BUSY`."""
         if self._settle("busy"):
             self.upstream.breaker.busy(self._attempt, seconds)
         self.give_back()
 
     def lost(self, reason: str, busy: bool) -> None:
-        """The bot was ready and is lost; `busy`: its runner restarts, or has no room."""
+        """The ready bot is lost. `busy`: the runner restarts, or has no room."""
         soon = self._ready_at is not None and self._age() < SOON
         self._ready_at = None
         self.upstream.remember()
@@ -240,7 +241,7 @@ class Lease:
         self.give_back()
 
     def give_back(self) -> None:
-        """The call is over, or was given up before anything was known of the runner."""
+        """Give the place back: the call is over, or ended before the start had a result."""
         if self._settle(None):
             self.upstream.breaker.abandoned(self._attempt)
         if self._held:
@@ -254,7 +255,7 @@ class Lease:
         return self.upstream.clock.seconds() - (self._ready_at or 0.0)
 
     def _settle(self, result: StartResult | None) -> bool:
-        """Note what became of the start; false when that is known already."""
+        """Set the result of the start; False if it has one already."""
         if self._settled:
             return False
         self._settled = True

@@ -1,1 +1,1 @@
-"""The bot's WebSocket. All knowledge of Autobahn's insides is here."""
+"""The bot's WebSocket. Only this package uses the internals of Autobahn."""

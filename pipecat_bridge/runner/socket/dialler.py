@@ -25,25 +25,25 @@ from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.wire.websocket import ClientMask
 
 MAX_HANDSHAKE: Final = 1 << 16
-"""Bytes of an answer to the opening handshake; Autobahn would collect without end."""
+"""Upper limit of an answer to the opening handshake, in bytes. Autobahn has no limit."""
 
 TLS_ALERT: Final = b"\x15\x03"
-"""What a server with TLS begins with when it is spoken to without."""
+"""The first bytes that a server with TLS sends to a client that speaks no TLS."""
 
 _STATUS_LINE = re.compile(r"HTTP/1\.1 (\d{3})\b")
 _SWITCHING_PROTOCOLS = 101
 
 Connect = Callable[[str, int, bool], IStreamClientEndpoint]
-"""From host, port and whether TLS is wanted."""
+"""Makes an endpoint from host, port, and whether TLS is wanted."""
 
 
 class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: ignore[misc]
-    """A socket to a bot that waits to be dialled."""
+    """A WebSocket that the bridge dials, to a bot."""
 
     factory: _DialFactory
     peer_masks = False
-    http_headers: Any = None  # until they have come
-    http_status_line: Any = ""  # likewise
+    http_headers: Any = None  # headers of the answer, or None before it has come
+    http_status_line: Any = ""  # first line of the answer, or "" before it has come
     _leaving: IDelayedCall | None = None
 
     def makeConnection(self, transport: Any) -> None:
@@ -51,18 +51,18 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
         super().makeConnection(transport)
 
     def dataReceived(self, data: bytes) -> None:
-        """As for any role, with a bound on the answer to the opening handshake."""
+        """Take data, and check the answer to the opening handshake."""
         try:
             super().dataReceived(data)
-        except UnicodeDecodeError:  # Autobahn's, for a line of log
-            self.failHandshake("an answer to the opening handshake that is not in UTF-8")
+        except UnicodeDecodeError:  # Autobahn decodes the answer for its log
+            self.failHandshake("the answer to the opening handshake is not in UTF-8")
         if self.state == self.STATE_CONNECTING and len(self.data) > MAX_HANDSHAKE:
             self.failHandshake(f"an answer of more than {MAX_HANDSHAKE} bytes")
         elif self.state == self.STATE_CONNECTING and self.data.startswith(TLS_ALERT):
-            self.failHandshake("it speaks TLS there, expected a URL with wss://")
+            self.failHandshake("the server speaks TLS, expected a URL with wss://")
 
     def failHandshake(self, reason: str) -> None:
-        """Nothing is logged here, as Autobahn does twice: the reason is told with the call's id."""
+        """Close with `reason`. Autobahn's own method would log it twice, without the call's id."""
         self.wasNotCleanReason = reason
         self.give_up()
 
@@ -75,7 +75,7 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
         factory = self.factory
         wanted = factory.protocols
         if wanted and self.websocket_protocol_in_use not in wanted:
-            # Not `sendClose`, which takes no code of the protocol's own.
+            # `sendClose` does not accept the code 1002.
             self.sendCloseFrame(1002, f"expected the subprotocol {wanted[0]}".encode())
             factory.failed(f"the bot does not speak the subprotocol {wanted[0]!a}")
             return
@@ -86,7 +86,8 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
         super().onOpen()
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
-        """A server closes TCP when both have said that they close; not all do, or not at once."""
+        """Drop TCP after `close_timeout` seconds. The server should close TCP after both close
+        frames, but some servers do it late or never."""
         failed: bool | None = super().onCloseFrame(code, reasonRaw)
         if self.state == self.STATE_CLOSING and not self.closedByMe:
             wait = self.settings.close_timeout
@@ -120,9 +121,9 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
 
 
 class _DialFactory(WebSocketClientFactory):
-    """One socket; `result` fires when it is open, or fails with PeerError.
+    """Makes one socket. `result` fires when it is open, or fails with PeerError.
 
-    `at` is where to connect to; `given_up`: nobody waits for it any more.
+    `at`: host, port, and whether TLS is wanted. `given_up`: nobody waits for `result` any more.
     """
 
     protocol = DialledProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
@@ -152,14 +153,14 @@ class _DialFactory(WebSocketClientFactory):
         # Autobahn leaves out what follows a ";".
         self.resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if ":" in self.host:
-            self.host = f"[{self.host}]"  # for the header
+            self.host = f"[{self.host}]"  # for the Host header
         self._link = link
         self.setProtocolOptions(**protocol_options(options))
         self.result: Deferred[None] = Deferred()
         self.given_up = False
 
     def opened(self) -> BotLink:
-        """The handshake has succeeded; the socket's link, which is not kept here."""
+        """Fire `result`, and return the socket's link. The factory forgets the link."""
         link = self._link
         del self._link
         self.result.callback(None)
@@ -191,7 +192,7 @@ def _named(status: int) -> str:
 
 
 class Dialler:
-    """Dials bots' WebSockets and attaches them to their links."""
+    """Dials the WebSockets of bots and attaches them to their links."""
 
     def __init__(
         self,
@@ -208,9 +209,9 @@ class Dialler:
         self._subprotocol = subprotocol
 
     async def dial(self, target: Target, link: BotLink) -> None:
-        """Open the WebSocket at `target` for both directions; raises PeerError.
+        """Open the WebSocket at `target` for both directions. Raises PeerError.
 
-        Cancelling gives it up: an unfinished connection is closed.
+        If this is cancelled, an unfinished connection is closed.
         """
         factory = _DialFactory(
             self._reactor, self._options, link, target, self._origin, self._subprotocol

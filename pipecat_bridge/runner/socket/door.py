@@ -1,4 +1,4 @@
-"""Where runners dial back: Autobahn's server, one URL for each call and direction, used once."""
+"""The WebSocket server for bots that dial back: one URL for each call and direction, used once."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _WAYS: Final[dict[Direction, set[str]]] = {
 
 
 class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[misc]
-    """A socket that a runner dialled."""
+    """A WebSocket that a runner dialled."""
 
     factory: Door
     peer_masks = True
     frame = staticmethod(server_frame)
-    _place: _Expected | None = None  # claimed, until the handshake is done
+    _place: _Expected | None = None  # the claimed place, until the handshake is done
 
     def onConnect(self, request: ConnectionRequest) -> None:
         self._place, self._direction = self.factory.admit(request.path, request.params)
@@ -48,7 +48,7 @@ class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[
 
     def onClose(self, wasClean: bool, code: int | None, reason: str | None) -> None:
         place, self._place = self._place, None
-        if place is not None:  # the handshake has failed, and the bot may try again
+        if place is not None:  # the handshake failed, so the bot may try again
             place.release(self._direction)
         super().onClose(wasClean, code, reason)
 
@@ -64,7 +64,7 @@ class _Expected:
         self.used: set[str] = set()
 
     def claim(self, direction: Direction) -> bool:
-        """Take a direction; false when it was taken before."""
+        """Take a direction; False if it is taken already."""
         if self.used & _WAYS[direction]:
             return False
         self.used |= _WAYS[direction]
@@ -76,17 +76,17 @@ class _Expected:
 
 
 _TOLD = re.compile(r"[A-Za-z0-9_.-]{0,7}|[0-9A-Fa-f-]{36}")
-"""What may be in a path beside a token: words, and the ids of calls."""
+"""Parts of a path that may be logged: short words, and ids of calls. A token is neither."""
 
 
 def _shown(path: str) -> str:
-    """A path as it may be logged."""
+    """A path as it may be logged: without tokens."""
     words = [each if _TOLD.fullmatch(each) else HIDDEN for each in path.strip("/").split("/")]
     return f"/{'/'.join(words)}"[:MAX_SHOWN]
 
 
 class Door(WebSocketServerFactory):
-    """Admits the bots of calls that wait for them, at `/{call id}/ws[/{token}][?direction=..]`."""
+    """Admits bots at `/{call id}/ws[/{token}][?direction=..]`, if the call waits for its bot."""
 
     protocol = DoorProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
     noisy = False
@@ -108,19 +108,19 @@ class Door(WebSocketServerFactory):
         self.setProtocolOptions(webStatus=False, **protocol_options(options))
 
     def expect(self, link: BotLink) -> str:
-        """Admit the sockets of one call from now on; its token."""
+        """Admit the sockets of one link from now on; returns the token for its URL."""
         token = secrets.token_urlsafe(16)
         self._expected[link.call_id] = _Expected(link, token)
         return token
 
     def forget(self, link: BotLink) -> None:
-        """Admit no sockets for this link any more."""
+        """Stop admitting sockets for this link."""
         expected = self._expected.get(link.call_id)
         if expected is not None and expected.link is link:
             del self._expected[link.call_id]
 
     def admit(self, path: str, query: dict[str, list[str]]) -> tuple[_Expected, Direction]:
-        """The call and direction of a URL; raises Autobahn's `ConnectionDeny`."""
+        """The waiting call and the direction of a URL. Raises Autobahn's `ConnectionDeny`."""
         try:
             return self._admit(path, query)
         except ConnectionDeny as denied:

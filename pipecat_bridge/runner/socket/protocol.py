@@ -1,4 +1,4 @@
-"""A bot's WebSocket, whoever dialled: a thin skin between Autobahn and the link."""
+"""A bot's WebSocket for both roles, client and server: connects Autobahn with the link."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.wire.websocket import BINARY, PING, TEXT, PlainFrames, pong
 
 CLEAN: Final = (None, 1000, 1001, 1005)
-"""Codes of a close in good order (RFC 6455, section 7.4.1). 1001 is among them because Pipecat's
-WebSocket server closes with it at the end of every bot."""
+"""Close codes of an end in good order (RFC 6455, section 7.4.1). 1001 is one of them because
+Pipecat's WebSocket server closes with it at the end of every bot."""
 
 BUSY: Final = (1012, 1013)
-"""Close codes of a server that restarts, or that serves another client now (IANA's registry of
-WebSocket close codes)."""
+"""Close codes of a server that restarts (1012), or that serves another client now (1013); see
+IANA's registry of WebSocket close codes."""
 
 ROUNDED_DOWN: Final = 1.0
-"""Seconds by which Autobahn's timeouts may come too early: it cuts them off at whole seconds of the
-clock, so that one of 1 s would be anything from 0 to 1 s."""
+"""Seconds that are added to Autobahn's timeouts. Autobahn rounds their end down to a whole second
+of the clock, so a timeout of 1 s would take between 0 and 1 s."""
 
 
 def protocol_options(options: WebSocketOptions) -> dict[str, Any]:
-    """What both of Autobahn's factories are set to.
+    """Options for Autobahn's factories, client and server.
 
-    No compression is offered or accepted (Autobahn's default): it would cost more than the audio.
+    Compression is not offered or accepted (Autobahn's default): it would cost more processor time
+    than the audio.
     """
     return {
         "maxFramePayloadSize": options.max_frame,
@@ -44,14 +45,14 @@ def protocol_options(options: WebSocketOptions) -> dict[str, Any]:
 
 
 def _ignore(payload: bytes) -> None:
-    """Nobody is there to take a message."""
+    """Drop a message: there is no link."""
 
 
 class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]  # as theirs
-    """Carries a link's messages; subclasses add the opening handshake of their role.
+    """Carries the messages of a link. Subclasses add the opening handshake of their role.
 
-    `peer_masks`: the peer masks its frames, as a client does. `frame` makes a final frame of a
-    payload and an opcode, as this role sends it.
+    `peer_masks`: the peer masks its frames, as a client does. `frame` makes a final WebSocket frame
+    from payload and opcode, masked if this role must mask.
     """
 
     peer_masks: bool
@@ -60,12 +61,12 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     _link: BotLink | None = None
     _direction: Direction = "both"
     _keepalive: IDelayedCall | None = None
-    _pinged_at: float | None = None  # the first ping since anything was heard
+    _pinged_at: float | None = None  # time of the first ping after the peer's last message
     _heard = False
     _paused = False
     _opcode = BINARY
-    _received: Callable[[bytes], None] = staticmethod(_ignore)  # the link's, once there is one
-    _frames: PlainFrames | None = None  # once Autobahn stands between two frames
+    _received: Callable[[bytes], None] = staticmethod(_ignore)  # of the link, while there is one
+    _frames: PlainFrames | None = None  # set when Autobahn is between two frames
 
     @property
     def settings(self) -> WebSocketOptions:
@@ -75,7 +76,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
 
     @property
     def clock(self) -> IReactorTime:
-        """Where timers are set."""
+        """The clock of all timers."""
         clock: IReactorTime = self.factory.reactor
         return clock
 
@@ -86,7 +87,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         super().makeConnection(self.outlet)
 
     def dataReceived(self, data: bytes) -> None:
-        """Audio and pongs are taken here, past Autobahn; it gets all else, in whole frames."""
+        """Take audio and pongs here, without Autobahn. Autobahn gets all other frames, whole."""
         if self._frames is None:
             if self.state != self.STATE_OPEN or not self._between_messages():
                 super().dataReceived(data)
@@ -95,7 +96,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             self._frames = PlainFrames(longest, self.peer_masks, self._opcode)
         for message, piece in self._frames.feed(data):
             gone = self.state == self.STATE_CLOSED or self.failedByMe
-            if message and not gone:  # after our close too: last words
+            if message and not gone:  # also after our own close: the bot's last audio
                 self._heard = True
                 self._received(piece)
             elif not gone and (payload := pong(piece, self.peer_masks)) is not None:
@@ -133,24 +134,24 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         if self._keepalive is not None and self._keepalive.active():
             self._keepalive.cancel()
         self._keepalive = None
-        waiting: Any = self.closeHandshakeTimeoutCall  # Autobahn leaves it when the peer is lost
+        waiting: Any = self.closeHandshakeTimeoutCall  # Autobahn does not cancel it here
         if waiting is not None:
             waiting.cancel()
             self.closeHandshakeTimeoutCall = None
         self.outlet.forget()
-        self.is_closed.addCallback(lambda _: None)  # its result is this protocol
+        self.is_closed.addCallback(lambda _: None)  # drop the result: it is this protocol
         self._received = _ignore
         link, self._link = self._link, None
         if link is None:
             return
-        if self.failedByMe:  # then code and reason are of the answer to our close
+        if self.failedByMe:  # `code` and `reason` then belong to the answer to our close
             text: Any = self.localCloseReason
             fault = text.decode("utf-8", "replace") if text else ""
-            broke = f"it broke the protocol: {fault} ({self.localCloseCode})"
+            broke = f"the bot broke the WebSocket protocol: {fault} ({self.localCloseCode})"
             link.lost(self, SocketClose(False, broke))
             return
         said = self.factory.redact(reason or "no reason given")
-        text = f"its WebSocket closed: {said} ({code})"
+        text = f"the bot's WebSocket closed: {said} ({code})"
         link.lost(self, SocketClose(wasClean and code in CLEAN, text, code in BUSY))
 
     def _drained(self) -> None:
@@ -158,7 +159,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             self._link.drained()
 
     def _keep_alive(self) -> None:
-        """Ping; drop a peer that has said nothing for `ping_timeout` seconds after a ping."""
+        """Ping the peer. Drop it if it sent nothing for `ping_timeout` seconds after a ping."""
         options, now = self.settings, self.clock.seconds()
         if self._heard or self._paused or self._pinged_at is None:
             self._heard, self._pinged_at = False, now
@@ -175,12 +176,12 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     # From the link
 
     def send(self, payload: bytes) -> None:
-        """Send one message; dropped when the closing handshake has begun."""
+        """Send one message. It is dropped if the closing handshake has begun."""
         if self.state == self.STATE_OPEN:
             self.outlet.write(self.frame(payload, self._opcode))
 
     def ping(self, payload: bytes) -> None:
-        """Send a ping, of at most 125 bytes; dropped as a message is."""
+        """Send a ping of at most 125 bytes. It is dropped if the closing handshake has begun."""
         if self.state == self.STATE_OPEN:
             self.outlet.write(self.frame(payload, PING))
 
@@ -190,11 +191,11 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         self.outlet.pauseProducing()
 
     def resume(self) -> None:
-        """Read on."""
+        """Start reading again."""
         self._paused = False
         if self.state != self.STATE_CLOSED:
             self.outlet.resumeProducing()
 
     def close(self, code: int, reason: str) -> None:
-        """Begin the closing handshake; Autobahn drops a peer that does not answer it."""
+        """Begin the closing handshake. Autobahn disconnects a peer that does not answer it."""
         self.sendClose(code, reason)

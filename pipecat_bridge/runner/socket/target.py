@@ -1,4 +1,4 @@
-"""What the bridge dials."""
+"""The WebSocket that the bridge dials."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pipecat_bridge.net.redaction import Redaction
 
 
 class Target(NamedTuple):
-    """A bot's WebSocket. The headers are the bot's token, or the configured ones.
+    """A bot's WebSocket. `headers` carry the bot's token, or are the configured ones.
 
-    `redact` takes these and other secrets out of what the bot says.
+    `redact` takes these and other secrets out of the bot's texts.
     """
 
     url: str

@@ -1,1 +1,1 @@
-"""How a bot is asked for: the search for a runner, and each way to start a bot."""
+"""Starts bots: the search for a runner, and each way to start a bot there."""

@@ -1,4 +1,4 @@
-"""Where bots come from: one is started at a runner of the pool, at another when that fails."""
+"""Starts the bot of each call at a runner of the pool, and at another runner if that fails."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from pipecat_bridge.runner.start.mode import RunnerMode
 from pipecat_bridge.runner.start.start import Start, Starter
 
 TOLD_WITHIN: Final = 2.0
-"""Seconds that a runner has to take note that a bot is not needed any more, before the call that
-waits for it goes on."""
+"""Seconds that a call waits until the runner knows that the bot is not needed any more."""
 
 FIRST_PAUSE: Final = 0.25
-"""Seconds before all runners are asked again for a bot that takes the place of a lost one. Doubled
+"""Seconds before all runners are asked again for a bot that replaces a lost one. The pause doubles
 each time, up to `LONGEST_PAUSE`: a server that is redeployed is back within seconds."""
 
 LONGEST_PAUSE: Final = 2.0
+"""Longest pause before all runners are asked again, in seconds."""
 
 LEAST_TIME: Final = 0.1
-"""Seconds before the deadline from which on no further runner is asked: it could not but fail, and
-would be blamed for that."""
+"""Seconds. With less time until the deadline no further runner is asked: the start would fail, and
+the runner would be blamed."""
 
 
 class Bots:
-    """Makes bots for calls. `stopping` counts those that are being let go."""
+    """Makes bots for calls. `stopping` counts the bots that are being stopped."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Bots:
         listener: BotListener,
         lost: RunnerBot | None = None,
     ) -> RunnerBot:
-        """A bot for one call, asked for by `start`; `lost` is the one whose place it takes."""
+        """A bot for one call; its `start` begins the search. `lost` is the bot that it replaces."""
         return RunnerBot(self, request, playout, listener, lost)
 
     @property
@@ -84,10 +84,10 @@ class Bots:
 
 
 class RunnerBot:
-    """One call's bot, from the search for a runner until the runner knows of its end.
+    """One call's bot, from the search for a runner until the runner knows that the bot ended.
 
-    There is never more than one: before another runner is tried, the one that failed is told to
-    stop, and what it may still dial is refused.
+    A call never has two bots: before another runner is tried, the failed one is told to stop, and
+    the sockets that it still dials are refused.
     """
 
     _log = Logger()
@@ -100,8 +100,8 @@ class RunnerBot:
         listener: BotListener,
         lost: RunnerBot | None,
     ) -> None:
-        self.upstream: Upstream | None = None  # that was asked last
-        self.link: BotLink | None = None  # of the attempt under way, or of the bot that is there
+        self.upstream: Upstream | None = None  # the runner that was asked last
+        self.link: BotLink | None = None  # of the attempt under way, or of the ready bot
         self._bots = bots
         self._request = request
         self._playout = playout
@@ -116,13 +116,13 @@ class RunnerBot:
 
     @property
     def runner_name(self) -> str:
-        """The runner that serves it, or was asked last; "" before one is."""
+        """The runner that serves the bot, or was asked last; "" if none was asked."""
         return self.upstream.name if self.upstream is not None else ""
 
     # To the bot
 
     def send_audio(self, pcm: bytes, rate: int) -> None:
-        """Caller audio, mono PCM16 at `rate`; `audio_sink` is shorter once the bot is ready."""
+        """Send caller audio, mono PCM16 at `rate`. For a ready bot `audio_sink` costs less."""
         if self.link is not None:
             self.link.send_audio(pcm, rate)
         elif not self._stopped:
@@ -130,16 +130,16 @@ class RunnerBot:
 
     @property
     def audio_sink(self) -> AudioSink:
-        """Where the caller's audio goes from now on."""
+        """Takes the caller's audio from now on. It changes when the bot becomes ready."""
         link = self.link
         return link.to_bot.send if link is not None and link.ready else self.send_audio
 
     def send_digit(self, digit: str) -> None:
-        """A key that the caller pressed."""
+        """Send a key that the caller pressed."""
         self._send(CallerDigit(digit))
 
     def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
-        """Text, as if the caller had typed it; False when the bot's dialect has no words for it."""
+        """Send text, as if the caller had typed it. False if the bot's dialect has no texts."""
         if not self._bots.mode.takes_text:
             return False
         self._send(CallerText(content, run_immediately, audio_response))
@@ -151,35 +151,36 @@ class RunnerBot:
         elif not self._stopped:
             self._early.add_message(message)
 
-    # Counters: those of the attempt under way, until one has succeeded
+    # Counters of the attempt under way, or of the ready bot
 
     @property
     def stats(self) -> LinkStats:
-        """Of what it has sent."""
+        """Counters of what the bot sends."""
         return self.link.from_bot.stats if self.link is not None else LinkStats()
 
     @property
     def queue_stats(self) -> QueueStats:
-        """Of the caller's audio to it."""
+        """Counters of the caller's audio to the bot."""
         return self.link.to_bot.stats if self.link is not None else QueueStats()
 
     @property
     def queued(self) -> int:
-        """Frames that it has not read yet."""
+        """Frames that the bot has not read yet."""
         return self.link.to_bot.queued if self.link is not None else 0
 
     # The search
 
     def start(self) -> None:
-        """Ask for it; the listener hears the rest."""
+        """Begin the search for a bot. The listener is told the result."""
         self._searching = Deferred.fromCoroutine(self._search())
         self._searching.addErrback(self._not_searched)
 
     async def _search(self) -> None:
         """Try one runner after the other, until a bot is ready or the time is over.
 
-        Without another runner to ask, a call's first search ends at once, so that the dialplan has
-        its fallback soon. A search for a lost bot's successor goes on: the caller is in a talk.
+        If no other runner is left, a call's first search ends at once, so that the dialplan gets
+        its fallback soon. A search that replaces a lost bot goes on: the caller is in a
+        conversation.
         """
         bots = self._bots
         deadline = bots.reactor.seconds() + bots.options.runner.connect_timeout
@@ -197,7 +198,7 @@ class RunnerBot:
                 if self._is_over(deadline, failure) or not goes_on:
                     break
                 self._tell(lease.upstream.name, str(failure))
-                if self._stopped:  # by one who was told
+                if self._stopped:  # the listener stopped this bot
                     return
             elif self._replaces and bots.reactor.seconds() + pause < deadline - LEAST_TIME:
                 await deferLater(bots.reactor, pause)
@@ -208,7 +209,7 @@ class RunnerBot:
         self._listener.bot_failed(str(failure or bots.pool.why_none()), cause)
 
     def _tell(self, runner: str, reason: str) -> None:
-        """Tell of a failed attempt; what repeats itself in a long search is told once."""
+        """Tell the listener about a failed attempt. The same failure is told once in a search."""
         if (runner, reason) not in self._told:
             self._told.add((runner, reason))
             self._listener.bot_attempt_failed(runner, reason)
@@ -223,7 +224,7 @@ class RunnerBot:
         return avoided if self._bots.pool.could_try(avoided) else []
 
     def _seconds(self, deadline: float, tried: list[Upstream]) -> float:
-        """How long a runner has to connect a bot, when others are there to be asked as well."""
+        """Seconds for a runner to connect a bot. They are fewer if others can be asked as well."""
         bots = self._bots
         seconds = deadline - bots.reactor.seconds()
         if self._replaces or bots.pool.could_try(tried):
@@ -231,7 +232,7 @@ class RunnerBot:
         return max(seconds, 0.001)
 
     async def _try(self, lease: Lease, seconds: float) -> BlameError | None:
-        """Start the bot at one runner; what went wrong."""
+        """Start the bot at one runner; returns the error, or None if the bot is ready."""
         self.upstream = lease.upstream
         start = self._start = Start(
             self._bots, self._request, self._playout, self._listener, self._early, lease
@@ -240,7 +241,7 @@ class RunnerBot:
         failure = await start.begin(seconds)
         if failure is not None:
             self._let_go()
-            self.link = None  # it takes nothing any more: what comes until the next one is kept
+            self.link = None  # so that audio and keys are kept for the next attempt
         return failure
 
     def _not_searched(self, failure: Failure) -> None:
@@ -253,10 +254,11 @@ class RunnerBot:
     # The end
 
     def stop(self) -> Deferred[None]:
-        """Let it go; fires when its sockets are closed and the runner knows, or after a while."""
+        """Stop the bot. Fires when its sockets are closed and the runner has been told, or after
+        `TOLD_WITHIN` seconds."""
         if not self._stopped:
             self._stopped = True
-            # What points back is let go, so that the call leaves memory without a collection.
+            # Drop references to the call, so that it is freed without the garbage collector.
             del self._listener, self._playout
             searching, self._searching = self._searching, None
             if searching is not None:
@@ -269,4 +271,4 @@ class RunnerBot:
 
 
 def _enough(_: object, __: float) -> None:
-    """The runner takes too long; what it is told does not hold up the call."""
+    """Stop waiting: a slow runner must not delay the call."""

@@ -24,15 +24,15 @@ from pipecat_bridge.wire.twilio import TwilioDialect
 
 
 def pipecat_dialect(request: BotRequest, options: Options) -> PipecatDialect:
-    """Pipecat's frames. The stock runner drops the body of `/start`, and a `ws://` URL has none,
-    so the call's parameters and metadata go in band as well."""
+    """The dialect of Pipecat's frames. The call's parameters and metadata go over the WebSocket as
+    well, because Pipecat's own runner drops the body of `/start`, and a `ws://` URL has no body."""
     told = {**request.described(), "parameters": _parameters(request, options)}
     rate = options.caller_audio.sample_rate
     return PipecatDialect(rate, __version__, metadata=told, disconnects=True)
 
 
 def twilio_dialect(request: BotRequest, options: Options) -> TwilioDialect:
-    """Twilio Media Streams."""
+    """The dialect of Twilio Media Streams."""
     return TwilioDialect(
         request.call_id,
         request.metadata,
@@ -48,9 +48,9 @@ def _parameters(request: BotRequest, options: Options) -> dict[str, Any]:
 
 
 class Dial:
-    """Has bots started by `/start`, where the runner's URL is of HTTP, and dials them.
+    """Dials bots. With an HTTP URL it first starts the bot by POST `/start`.
 
-    `transport` is what the body of `/start` asks for.
+    `transport` is the value of "transport" in the body of `/start`.
     """
 
     def __init__(self, means: Means, transport: str) -> None:
@@ -60,7 +60,7 @@ class Dial:
         self._transport = transport
 
     def attempt(self, request: BotRequest, link: BotLink, address: RunnerAddress) -> DialAttempt:
-        """A start at the runner at `address`."""
+        """A start of a bot at the runner at `address`."""
         return DialAttempt(self, request, link, address)
 
     def body(self, request: BotRequest) -> dict[str, Any]:
@@ -71,12 +71,12 @@ class Dial:
         return {"transport": self._transport, **own, "body": body}
 
     def fixed(self, url: str) -> Target:
-        """A bot that needs no start; the configured headers go into the handshake."""
+        """The WebSocket of a bot that needs no start. The handshake gets the configured headers."""
         return Target(url, dict(self.options.runner.headers))
 
 
 class DialAttempt:
-    """One start and one WebSocket, whose close is all that ends the bot."""
+    """One start and one WebSocket. The close of the WebSocket ends the bot."""
 
     def __init__(
         self, dial: Dial, request: BotRequest, link: BotLink, address: RunnerAddress
@@ -89,7 +89,7 @@ class DialAttempt:
         self.unconnected = "the runner's address was not known"
 
     async def ask(self) -> None:
-        """Ask for the bot and dial it; raises PeerError and BridgeError."""
+        """Start the bot and dial it. Raises PeerError and BridgeError."""
         base = await self._address.url()
         if urlsplit(base).scheme in ("ws", "wss"):
             target = self._dial.fixed(base)
@@ -101,10 +101,10 @@ class DialAttempt:
         try:
             await self._dial.dialler.dial(target, self._link)
         except BlameError as error:
-            raise error.prefixed(f"its WebSocket at {where}: ", self._redact) from None
+            raise error.prefixed(f"the bot's WebSocket at {where}: ", self._redact) from None
 
     async def _target(self, base: str) -> Target:
-        """Where `/start` says that the bot is."""
+        """Start the bot by POST `/start`; the WebSocket that the answer names."""
         options = self._dial.options.runner
         path = options.start_path.partition("?")[0]
         body = self._dial.body(self._request)
@@ -114,18 +114,18 @@ class DialAttempt:
             self._redact = answer.redact
             answer.check()
             said = _read(answer)
-            self._redact = answer.redact.including(said)  # with the token of the bot
+            self._redact = answer.redact.including(said)  # `said` has the token of the bot
             return from_answer(said, base, options.allowed_hosts, options.token_in)
         except BlameError as error:
             raise error.prefixed(f"{path}: ", self._redact) from None
 
     def stop(self) -> Deferred[None]:
-        """Nothing is to be told: the close of the WebSocket is the end."""
+        """Fires at once: the close of the WebSocket ends the bot, and the runner is not told."""
         return succeed(None)
 
 
 def _read(answer: Answer) -> Any:
-    """The answer as JSON; raises PeerError, without the text, in which a token may be."""
+    """The answer as JSON. Raises PeerError without the text, which may contain a token."""
     try:
         return answer.json()
     except BlameError:

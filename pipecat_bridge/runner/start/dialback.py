@@ -22,12 +22,12 @@ from pipecat_bridge.wire.pipecat import PipecatDialect
 
 
 def dialect(request: BotRequest, options: Options) -> PipecatDialect:
-    """Pipecat's frames; `/run` has told the metadata, and `/stop` tells the end."""
+    """The dialect of Pipecat's frames. Metadata goes with `/run`, and the end with `/stop`."""
     return PipecatDialect(options.caller_audio.sample_rate, __version__)
 
 
 class DialBack:
-    """Has bots started by `/run`, and takes the sockets that they dial back."""
+    """Starts bots by POST `/run`, and takes the sockets that they dial back."""
 
     _log = Logger()
 
@@ -41,7 +41,7 @@ class DialBack:
     def attempt(
         self, request: BotRequest, link: BotLink, address: RunnerAddress
     ) -> DialBackAttempt:
-        """A start at the runner at `address`."""
+        """A start of a bot at the runner at `address`."""
         return DialBackAttempt(self, request, link, address)
 
     def body(self, request: BotRequest, token: str) -> dict[str, Any]:
@@ -51,22 +51,21 @@ class DialBack:
             **self._parameters,
             **request.parameters,
             **request.described(),
-            # The token is part of the path: a runner that appends ?direction=.. cannot break it.
+            # The token is in the path, so that a runner can append ?direction=.. to the URL.
             "ws_url": f"{base}/{request.call_id}/ws/{token}",
         }
 
     async def stopped(self, call_id: str, base: str) -> None:
-        """Wait for a `/stop` of this call that is under way at this runner.
+        """Wait until no `/stop` of this call is under way at this runner.
 
-        A UUID may come again at once, and the late `/stop` of its first call would end the second
-        bot.
+        A second call may have the same UUID. A late `/stop` of the first call would end its bot.
         """
         stopping = self._stopping.get((call_id, base))
         if stopping is not None:
             await stopping.idle()
 
     async def send_stop(self, call_id: str, base: str) -> None:
-        """Send `/stop` for one call; what comes of it is only logged."""
+        """Send `/stop` for one call. A failure is only logged."""
         stopping = self._stopping.setdefault((call_id, base), Tally())
         stopping.enter()
         try:
@@ -91,7 +90,7 @@ class DialBack:
 
 
 class DialBackAttempt:
-    """One `/run`, and the `/stop` that follows it, once."""
+    """One `/run`, and one `/stop` after it."""
 
     def __init__(
         self, runner: DialBack, request: BotRequest, link: BotLink, address: RunnerAddress
@@ -104,11 +103,11 @@ class DialBackAttempt:
         self.unconnected = "the runner has not dialled back"
 
     async def ask(self) -> None:
-        """Send `/run`; the bot dials back. Raises PeerError, BridgeError."""
+        """Send `/run`, after which the bot dials back. Raises PeerError and BridgeError."""
         token = self._runner.door.expect(self._link)
         body = self._runner.body(self._request, token)
         where = body["ws_url"].removesuffix(f"/{self._request.call_id}/ws/{token}")
-        self.unconnected = f"the runner has not dialled back to {where} nor answered /run"
+        self.unconnected = f"the runner has neither dialled back to {where} nor answered /run"
         redact = self._runner.client.redact.including(body).hiding(token)
         try:
             answer = await self._run(body, redact)
@@ -121,7 +120,7 @@ class DialBackAttempt:
             raise error.prefixed("/run: ") from None
 
     async def _run(self, body: dict[str, Any], redact: Redaction) -> Answer:
-        """Send `/run`; again where a runner of our own has just ended and is started anew."""
+        """Send `/run`. If the embedded runner has just ended, send it again to the next one."""
         waits_for_answer = self.unconnected
         while True:
             base = await self._address.url()
@@ -132,7 +131,7 @@ class DialBackAttempt:
             try:
                 return await self._runner.client.request("POST", f"{base}/run", body, None, redact)
             except BridgeError:
-                self._asked = ""  # it was never sent
+                self._asked = ""  # the request was not sent
                 raise
             except PeerRefusedError:
                 self._asked = ""
@@ -140,11 +139,11 @@ class DialBackAttempt:
                     raise
 
     def stop(self) -> Deferred[None]:
-        """Let go of what was started; fires when the runner has been told."""
+        """Stop the bot, if it was asked for. Fires when the runner has been told."""
         call_id = self._link.call_id
         self._runner.door.forget(self._link)
-        # What was cancelled is in a cycle with Twisted's frames, and the link need not wait for
-        # the garbage collector with it.
+        # Drop the link: a cancelled attempt is in a reference cycle with Twisted's frames, and
+        # would keep the link until the garbage collector runs.
         del self._link
         asked, self._asked = self._asked, ""
         if not asked:

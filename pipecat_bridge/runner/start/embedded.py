@@ -1,4 +1,4 @@
-"""The runner that comes with the bridge: started, watched, restarted and stopped."""
+"""Starts, watches, restarts and stops the embedded runner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ANNOUNCED = re.compile(rb"listening on (http://\S+)")
 
 
 def missing_extra() -> str:
-    """A sentence when the packages of the bot extra are not installed, else nothing."""
+    """An error sentence if the packages of the bot extra are not installed, else ""."""
     if find_spec("pipecat") is None:
         return (
             'runner mode "embedded" needs Pipecat, which is not installed: pip install ".[bot]"'
@@ -30,7 +30,7 @@ def missing_extra() -> str:
 
 
 class EmbeddedRunner:
-    """Keeps `python -m pipecat_bridge.embedded` running. Its URL is known once it listens."""
+    """Keeps `python -m pipecat_bridge.embedded` running. The URL is known when it listens."""
 
     _log = Logger(namespace="pipecat_bridge.runner")
 
@@ -53,32 +53,32 @@ class EmbeddedRunner:
 
     @property
     def restarts(self) -> int:
-        """How often it was started again."""
+        """How often the process was started again."""
         return self._process.restarts
 
     def url(self) -> Deferred[str]:
-        """The runner's base URL, when it listens."""
+        """Fires with the runner's base URL when it listens."""
         return self._address.url()
 
     def refused(self, base: str) -> bool:
-        """It has ended, and is started again."""
+        """Forget `base`: the runner has ended and is started again. Always True."""
         return self._address.refused(base)
 
     @property
     def base(self) -> str:
-        """The same, empty while it does not listen; `on_change` is called with it."""
+        """The runner's base URL; "" while it does not listen. `on_change` gets each new value."""
         return self._address.base
 
     def start(self) -> None:
-        """Start the process; it is started again whenever it ends."""
+        """Start the process. It is started again whenever it ends."""
         self._process.start()
 
     def stop(self) -> Deferred[None]:
-        """End the process, by SIGKILL after `stop_timeout`; fires when it is gone.
+        """End the process, by SIGKILL after `stop_timeout`. Fires when it has ended.
 
-        It ends when its standard input is closed, and by no signal: those of terminals and service
-        managers go to whole groups of processes, and it has to outlive the calls that drain. While
-        it starts it does not look at its input yet.
+        Closing its standard input ends the process. It ignores other signals: terminals and service
+        managers signal whole process groups, and the runner must live until the last call has
+        ended. While it starts it does not read its input, so then it is killed.
         """
         return self._process.stop(self._end)
 
@@ -91,11 +91,11 @@ class EmbeddedRunner:
     # From the process
 
     def spawn(self, process: IProcessProtocol) -> None:
-        """Start it once. The environment is passed on whole: keys of speech services are in it."""
+        """Start the process once, with the whole environment: keys of speech services are in it."""
         self._reactor.spawnProcess(process, self._command[0], self._command, env=None)
 
     def take(self, child_fd: int, line: bytes) -> None:
-        """A line that it has written: where it listens, or for the log."""
+        """Take a line of the process: its URL, or a line for the log."""
         announced = _ANNOUNCED.fullmatch(line) if child_fd == 1 else None
         if announced:
             self._listening(announced[1].decode())
@@ -103,7 +103,7 @@ class EmbeddedRunner:
             self._log.info("runner: {line}", line=line.decode("utf-8", "replace"))
 
     def ended(self) -> None:
-        """It is not there any more."""
+        """The process has ended: its URL is not valid any more."""
         self._announce("")
 
     def _listening(self, base: str) -> None:

@@ -1,4 +1,4 @@
-"""What a runner mode is. `pipecat_bridge.runner.modes` has them all."""
+"""The description of a runner mode. `pipecat_bridge.runner.modes` has all of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipecat_bridge.wire.dialect import Dialect
 
 
 class Means(NamedTuple):
-    """What a mode may use to start bots. `dialback_url` is where runners dial back."""
+    """What a mode may use to start bots. `dialback_url` returns the URL where bots dial back."""
 
     options: Options
     client: HTTPClient
@@ -29,10 +29,10 @@ class Means(NamedTuple):
 class RunnerMode:
     """One way to start bots and to speak with them, for `[runner] mode`.
 
-    `summary` is a line for people. `schemes` are those of `[runner] url`, and `example` is such a
-    URL. `listens`: bots dial the bridge, at `[runner] listen`. `supervised`: the bridge starts the
-    runner itself. `health_path` is what a runner answers to when `[runner] health_path` is not set,
-    "" for none. `takes_text`: the dialect has words for text.
+    `summary`: one line for people. `schemes`: the allowed schemes of `[runner] url`. `example`: an
+    example of `[runner] url`. `health_path`: the path of health checks if `[runner] health_path` is
+    not set; "" for none. `listens`: bots dial the bridge, at `[runner] listen`. `supervised`: the
+    bridge starts the runner itself. `takes_text`: the dialect has a message for text.
     """
 
     name: str

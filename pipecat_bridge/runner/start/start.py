@@ -1,4 +1,4 @@
-"""One start of a bot at one runner: a success once the bot is ready."""
+"""One start of a bot at one runner. It succeeds when the bot is ready."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
 
 
 class Attempt(Protocol):
-    """One start of a bot at one runner. `unconnected` says what is missing when it takes long."""
+    """One start of a bot at one runner. `unconnected` says what is missing, for a timeout."""
 
     @property
     def unconnected(self) -> str: ...
 
     async def ask(self) -> None:
-        """Ask for the bot, and dial it where the bridge does that. Raises BlameError."""
+        """Ask for the bot, and dial it if this mode dials. Raises BlameError."""
         ...
 
     def stop(self) -> Deferred[None]:
-        """Let go of whatever was started; fires when the runner has been told."""
+        """Stop what was started. Fires when the runner has been told."""
 
 
 class Starter(Protocol):
-    """Makes attempts, in the way of one runner mode."""
+    """Makes the attempts of one runner mode."""
 
     def attempt(self, request: BotRequest, link: BotLink, address: RunnerAddress) -> Attempt:
-        """A start at the runner at `address`, whose sockets are attached to `link`."""
+        """A start at the runner at `address`. The bot's sockets are attached to `link`."""
 
 
 class Start:
-    """One attempt with its link, and the bot's place at the runner until its end.
+    """One attempt with its link, and the bot's place at the runner until the bot ends.
 
-    The runner's standing follows from what the link tells: a bot that is lost before it is ready is
-    a failed start, whatever was open by then.
+    What the link tells is counted for the runner. A bot that is lost before it is ready is a failed
+    start, even if its sockets were open.
     """
 
     _log = Logger()
@@ -84,10 +84,10 @@ class Start:
         self._attempt = bots.starter.attempt(request, self.link, lease.upstream.address)
 
     def begin(self, seconds: float) -> Deferred[BlameError | None]:
-        """Ask for the bot, which has `seconds` to connect; fires with None, or what went wrong.
+        """Ask for the bot, which has `seconds` to connect. Fires with None, or with the error.
 
-        It never fails: what is raised out of a Deferred into a coroutine, and out of that, is in a
-        cycle with Twisted's frames and ours, and with all that they know.
+        The Deferred never fails. An exception that goes from a Deferred through a coroutine is in a
+        reference cycle with the stack frames, which would keep the call in memory.
         """
         self._timer = self._bots.reactor.callLater(seconds, self._not_connected, seconds)
         self._asking = Deferred.fromCoroutine(self._attempt.ask())
@@ -98,23 +98,23 @@ class Start:
         self._timer = None
         text = f"{self._attempt.unconnected} within {round(seconds, 2):g} s"
         if self._bots.descriptors.none_left:
-            # A bot that dials back, and whose connection was not accepted.
+            # The bot may have dialled back, and the bridge could not accept its connection.
             self.link.fail(BridgeError(f"{text}: {NONE_LEFT}"))
         else:
             self.link.fail(PeerError(text))
 
     def _not_asked(self, failure: Failure) -> None:
-        """The runner refuses, or the fault is ours.
+        """Fail the link: the runner refused, or the bridge has a fault.
 
-        A runner that answers late or wrongly although its bot is there already (some answer only
-        when the call is over) has started it all the same.
+        If the bot is connected already, a late or wrong answer does not matter: some runners answer
+        only when the call is over.
         """
         link = self.link
         if failure.check(CancelledError) or link.connected:
             return
         error = failure.value
         if isinstance(error, BlameError):
-            link.fail(error.prefixed(""))  # without the frames that it came through
+            link.fail(error.prefixed(""))  # a copy without the traceback
             return
         self._log.failure("{call_id} cannot start the bot", failure, call_id=link.call_id)
         link.fail(BridgeError(f"a mistake of the bridge: {failure.getErrorMessage()}"))
@@ -122,7 +122,7 @@ class Start:
     # From the link
 
     def link_connected(self) -> None:
-        """The sockets are open; from now on `ready_timeout` counts."""
+        """The sockets are open. The link now waits `ready_timeout` seconds."""
         self._cancel_timer()
 
     def link_ready(self, by: ReadyBy) -> None:
@@ -132,7 +132,7 @@ class Start:
         self._listener.bot_ready(by)
 
     def link_failed(self, error: BlameError) -> None:
-        """The start has failed; a fault of our own is blamed on nobody."""
+        """The start has failed. For a fault of the bridge the runner is not blamed."""
         if isinstance(error, PeerBusyError):
             self._lease.busy(error.seconds)
         elif not isinstance(error, BridgeError):
@@ -149,13 +149,13 @@ class Start:
         self._listener.bot_lost(loss.cause, loss.reason)
 
     def link_broken(self, reason: str) -> None:
-        """The bridge made a mistake; the runner is not blamed."""
+        """The bridge made a mistake. The runner is not blamed."""
         self._listener.bot_broken(reason)
 
     # The end
 
     def let_go(self) -> Deferred[None]:
-        """End whatever was started, and give back the place; called once.
+        """Stop what was started, and give the place back. Must be called only once.
 
         Fires when the sockets are closed and the runner has been told.
         """
@@ -165,7 +165,7 @@ class Start:
             asking.cancel()
         self._lease.give_back()
         self.link.close()
-        # What points back is let go, so that the call leaves memory without a garbage collection.
+        # Drop references to the call, so that it is freed without the garbage collector.
         del self._listener
         told: Deferred[None] = Deferred()
         over: list[Deferred[Any]] = [self.link.sockets.idle(), self._attempt.stop()]

@@ -1,4 +1,4 @@
-"""Where a bot's WebSocket is, by what a runner answered to `/start`."""
+"""Reads a bot's WebSocket URL from a runner's answer to `/start`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 def from_answer(
     answer: Any, base: str, allowed_hosts: Sequence[str], token_in: TokenPlace
 ) -> Target:
-    """The target that an answer `{wsUrl, token}` of the runner at `base` names.
+    """The WebSocket that an answer `{wsUrl, token}` of the runner at `base` names.
 
-    Raises PeerError for an answer without one, and for a host that is neither the runner's nor
-    among `allowed_hosts`.
+    Raises PeerError if the answer has no URL or cannot be used, and if the host is neither the
+    runner's host nor in `allowed_hosts`.
     """
     url = answer.get("wsUrl") or answer.get("ws_url") if isinstance(answer, dict) else None
     if not isinstance(url, str):
@@ -37,7 +37,7 @@ def from_answer(
 
 
 def _checked(url: str) -> SplitResult:
-    """The parts of a WebSocket URL."""
+    """The parts of a WebSocket URL. Raises PeerError if it is none."""
     try:
         parts = urlsplit(url)
         good = parts.scheme in ("ws", "wss") and parts.port != 0
@@ -51,16 +51,18 @@ def _checked(url: str) -> SplitResult:
 
 
 def _outline(answer: Any) -> str:
-    """What an answer is, without its values: a token may be among them."""
+    """The type or the names in an answer, without values: a value may be a token."""
     if not isinstance(answer, dict):
         return f"it is a {type(answer).__name__}"
     return f"it has {', '.join(sorted(answer))[:200]!a}" if answer else "it is empty"
 
 
 def _as_seen_from_here(parts: SplitResult, base: SplitResult) -> SplitResult:
-    """Pipecat's development runner names the address that it listens on, and `wss` for every host
-    but "localhost", although it serves no TLS (runner/run.py, 1.3 to 1.14). So 0.0.0.0 is taken for
-    the host that was asked, and the scheme of the very server that was asked is known.
+    """Correct a URL from Pipecat's development runner.
+
+    That runner names the address that it listens on, and `wss` for every host but "localhost",
+    although it serves no TLS (runner/run.py, 1.3 to 1.14). So 0.0.0.0 becomes the host of `base`.
+    If host and port are those of `base`, the URL gets the scheme of `base`.
     """
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     if _unspecified(host):
@@ -92,7 +94,7 @@ def _netloc(host: str, port: int) -> str:
 def _check_host(host: str, own: str, allowed: Sequence[str]) -> None:
     if host == own or any(_matches(host, pattern) for pattern in allowed):
         return
-    if _loopback(host) and _loopback(own):  # asked at 127.0.0.1 it still names "localhost"
+    if _loopback(host) and _loopback(own):  # a runner at 127.0.0.1 may name "localhost"
         return
     raise PeerError(
         f"wsUrl leads to {host}, which is neither the runner's host nor in [runner] allowed_hosts"
@@ -100,20 +102,19 @@ def _check_host(host: str, own: str, allowed: Sequence[str]) -> None:
 
 
 def _matches(host: str, pattern: str) -> bool:
-    """`*.example.com` is every host below example.com."""
+    """Whether `host` is `pattern`. The pattern `*.example.com` is every host below example.com."""
     pattern = pattern.lower()
     return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
 
 
 def _with_body(parts: SplitResult, body: Any) -> SplitResult:
-    """Pipecat Cloud hands the start's body back in base64, to be brought to the bot as a parameter
-    (its documentation, "Generic WebSocket").
-    """
+    """Add the body that Pipecat Cloud returns in base64 as the query parameter `body` (Pipecat
+    Cloud's documentation, "Generic WebSocket")."""
     return _with_query(parts, "body", body) if isinstance(body, str) and body else parts
 
 
 def _with_query(parts: SplitResult, name: str, value: str) -> SplitResult:
-    query = [parts.query] if parts.query else []  # as it is: it may be signed
+    query = [parts.query] if parts.query else []  # unchanged, because it may be signed
     return parts._replace(query="&".join([*query, urlencode({name: value})]))
 
 

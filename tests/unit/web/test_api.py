@@ -389,7 +389,7 @@ class PrepareTests(ApiCase):
         self.assertEqual(self.warnings(), [], "told once")
 
     def test_a_call_that_would_not_be_served_is_not_prepared(self) -> None:
-        self.exchange.runner.why_none = "no runner is left: it is left alone"
+        self.exchange.runner.why_none = "no runner is left: it gets no calls"
         self.assertEqual(self.problem(503, "PUT", self.path, {}), self.exchange.runner.why_none)
         self.exchange.runner.why_none = ""
         self.exchange = Exchange(max_calls=1)

@@ -115,7 +115,7 @@ class ReadyByTests(BotSideCase):
         self.side.turn()
         [(kind, text)] = self.side.heard.warnings
         self.assertEqual(kind, "bot-late")
-        self.assertIn("bot-ready came 20.0 s after the bot had connected", text)
+        self.assertIn("bot-ready came 20.0 s after the bot connected", text)
 
 
 class LostBeforeReadyTests(BotSideCase):
@@ -139,7 +139,7 @@ class LostBeforeReadyTests(BotSideCase):
         for code in (1000, 1001, 1011, 4003):
             bot = self.bot()
             bot.close(code, "no")
-            lost = f"the bot was lost before it was ready: its WebSocket closed: no ({code})"
+            lost = f"the bot was lost before it was ready: the bot's WebSocket closed: no ({code})"
             self.assertEqual(self.failed(bot), f"{lost}; it had sent nothing")
             self.assertNotIsInstance(self.side.heard.errors[0], PeerBusyError)
 

@@ -530,7 +530,7 @@ class EndTests(BotSideCase):
                 self.assertEqual(self.end(), [end])
                 if end == "lost":
                     self.assertEqual(
-                        self.side.heard.reasons, [f"its WebSocket closed: good bye ({code})"]
+                        self.side.heard.reasons, [f"the bot's WebSocket closed: good bye ({code})"]
                     )
 
     def test_a_reset_loses(self) -> None:
@@ -577,7 +577,7 @@ class EndTests(BotSideCase):
             self.side.turn(0.05)
             self.assertEqual(self.side.heard.names, ["failed"])
             [error] = self.side.heard.errors
-            lost = "the bot was lost before it was ready: its WebSocket closed: good bye"
+            lost = "the bot was lost before it was ready: the bot's WebSocket closed: good bye"
             self.assertEqual(str(error), f"{lost} ({code}); it had sent nothing")
 
     def test_half_open(self) -> None:

@@ -186,7 +186,7 @@ class AnswerTests(CheckCase):
                 self.later()
             self.answer(200)
         logged = [formatEvent(event) for event in captured if "name" in event]
-        wanted = f"runner {URL} is not well: GET /health was answered with 502"
+        wanted = f"runner {URL} fails its health check: GET /health was answered with 502"
         self.assertEqual(logged, [wanted, f"runner {URL} is back"])
 
 

@@ -324,17 +324,17 @@ class NoChoiceTests(PoolCase):
         self.take_at(second).busy(4.0)
         third.health = "draining"
         wanted = (
-            "no runner is left: http://a is left alone for 1.0 s more (refused); http://b is busy,"
+            "no runner is left: http://a gets no calls for 1.0 s more (refused); http://b is busy,"
             " for 4.0 s more; http://c says that it takes no calls; and 2 more"
         )
         self.assertEqual(self.pool.why_none(), wanted)
         self.clock.advance(1.1)
         self.take_at(first)
-        self.assertIn("http://a is left alone but for one (refused)", self.pool.why_none())
+        self.assertIn("http://a is being tried with one call (refused)", self.pool.why_none())
 
     def test_of_one(self) -> None:
         self.open(self.upstream)
-        wanted = "no runner is left: http://a is left alone for 1.0 s more (refused)"
+        wanted = "no runner is left: http://a gets no calls for 1.0 s more (refused)"
         self.assertEqual(self.pool.why_none(), wanted)
 
 
@@ -377,7 +377,7 @@ class LogTests(PoolCase):
             self.close(first)
             self.take_at(first).ready()
         wanted = [
-            "runner http://a fails and is left alone for 1.0 s: refused",
+            "runner http://a fails and gets no calls for 1.0 s: refused",
             "runner http://a takes calls again",
         ]
         self.assertEqual([formatEvent(event) for event in captured], wanted)

@@ -559,14 +559,14 @@ class EndTests(DialCase):
         bot.close(1011, "out of memory")
         self.turn(1.1)
         self.assertEqual(self.heard.names[2:], ["lost"])
-        self.assertEqual(self.heard.reasons, ["its WebSocket closed: out of memory (1011)"])
+        self.assertEqual(self.heard.reasons, ["the bot's WebSocket closed: out of memory (1011)"])
 
     def test_the_bot_closes_with_a_secret(self) -> None:
         self.redact = Redaction(["sk-s3cret"])
         bot = self.talk()
         bot.close(1011, "wrong key sk-s3cret\x1b[2J")
         self.turn(1.1)
-        reason = r"its WebSocket closed: wrong key ***\x1b[2J (1011)"
+        reason = r"the bot's WebSocket closed: wrong key ***\x1b[2J (1011)"
         self.assertEqual(self.heard.reasons, [reason])
 
     def test_the_bot_dies(self) -> None:

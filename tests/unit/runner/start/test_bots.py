@@ -105,7 +105,7 @@ class NextRunnerTests(PoolCase):
         self.reactor.advance(7.8)
         self.assertEqual(self.heard.names, [])
         self.reactor.advance(0.2)
-        self.assertTrue(self.heard.reasons[0].startswith("the runner has not dialled back to ws"))
+        self.assertTrue(self.heard.reasons[0].startswith("the runner has neither dialled back"))
 
     def test_when_all_refuse_the_reason_is_the_last_ones(self) -> None:
         with warnings():
@@ -123,7 +123,7 @@ class NextRunnerTests(PoolCase):
             self.start()
         self.assertEqual(self.dials, 1)
         self.assertTrue(
-            self.heard.reasons[-1].startswith("no runner is left: runner 1 is left alone")
+            self.heard.reasons[-1].startswith("no runner is left: runner 1 gets no calls")
         )
 
 

@@ -261,7 +261,9 @@ class RunTests(DialBackCase):
         self.start()
         self.accept()
         self.reactor.advance(10.1)
-        reason = "the runner has not dialled back to ws://127.0.0.1:8001 nor answered /run within"
+        reason = (
+            "the runner has neither dialled back to ws://127.0.0.1:8001 nor answered /run within"
+        )
         self.assertEqual(self.heard.reasons, [f"{reason} 10 s"])
 
     def test_a_call_waits_for_a_runner_that_is_being_started(self) -> None:
