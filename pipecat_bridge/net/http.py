@@ -33,7 +33,7 @@ MAX_BODY = 1 << 20
 """Bytes of an answer that are read; a runner answers with a few hundred."""
 
 
-BUSY = (429, 503)
+BUSY_STATUSES = (429, 503)
 """Statuses of a peer that is well, and takes no request now."""
 
 
@@ -60,12 +60,12 @@ class Answer:
             raise PeerError(f"{found}: {self.excerpt()}") from None
 
     def check(self) -> None:
-        """Raise PeerBusyError for a status of BUSY, PeerError for any other that is not 2xx."""
+        """Raise PeerBusyError for one of BUSY_STATUSES, PeerError for any other that is not 2xx."""
         if 200 <= self.status < 300:
             return
         text = f"answered with {self.status}"
         text += redirect_to(self.location, self.redact) or f": {self.excerpt()}"
-        if self.status in BUSY:
+        if self.status in BUSY_STATUSES:
             raise PeerBusyError(text, self.retry_after)
         raise PeerError(text)
 

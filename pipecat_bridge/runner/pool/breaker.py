@@ -17,7 +17,7 @@ FULL_TRUST: Final = 64
 """Starts at the same time; at this number the limit is removed. It is above the number of requests
 that a bridge sends at once by default (`[runner] max_requests`, 50)."""
 
-BUSY: Final = 1.0
+BUSY_SECONDS: Final = 1.0
 """Seconds without new starts at a busy runner that does not say for how long. It is short because
 the runner has room as soon as one of its calls ends."""
 
@@ -180,7 +180,7 @@ class Breaker:
     def busy(self, attempt: Trial, seconds: float | None) -> None:
         """Pass over a busy runner for `seconds`, None if it did not say. A probe is abandoned."""
         self.abandoned(attempt)
-        wait = BUSY if seconds is None else min(seconds, LONGEST_BUSY)
+        wait = BUSY_SECONDS if seconds is None else min(seconds, LONGEST_BUSY)
         self._busy_until = max(self._busy_until, self._clock.seconds() + wait)
 
     def found_back(self) -> None:

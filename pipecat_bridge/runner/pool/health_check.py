@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.errors import BridgeError, PeerError
-from pipecat_bridge.net.http import BUSY, HTTPClient
+from pipecat_bridge.net.http import BUSY_STATUSES, HTTPClient
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.pool.breaker import jitter
@@ -142,7 +142,7 @@ class HealthChecks:
                 upstream.silent(attempt, f"{what}: {error}")
         else:
             what = f"{what} was answered with {answer.status}"
-            if answer.status in BUSY:
+            if answer.status in BUSY_STATUSES:
                 upstream.draining(what)
             elif answer.status >= 500:
                 upstream.silent(attempt, what)

@@ -60,7 +60,7 @@ class Upstream:
         self.lost = 0
         self.health: RunnerHealth = "unchecked"
         self._fault = ""  # reason of the last failure
-        self._failed: deque[float] = deque()  # for each failed bot: the time until it counts
+        self._weighing: deque[float] = deque()  # for each failed bot: the time until it counts
 
     @property
     def state(self) -> BreakerState:
@@ -94,10 +94,10 @@ class Upstream:
     @property
     def load(self) -> int:
         """The load, in bots that run. It decides between runners of the same rank."""
-        now, failed = self.clock.seconds(), self._failed
-        while failed and failed[0] <= now:
-            failed.popleft()
-        remembered = 0 if self.state == "half-open" else len(failed)  # the probe is due
+        now, weighing = self.clock.seconds(), self._weighing
+        while weighing and weighing[0] <= now:
+            weighing.popleft()
+        remembered = 0 if self.state == "half-open" else len(weighing)  # the probe is due
         return self.calls + (STARTING - 1) * self.starting + remembered
 
     def lease(self) -> Lease:
@@ -127,7 +127,7 @@ class Upstream:
 
     def remember(self) -> None:
         """Let a failed bot count as load for `RECENT` seconds."""
-        self._failed.append(self.clock.seconds() + RECENT)
+        self._weighing.append(self.clock.seconds() + RECENT)
 
     def _tell_left_alone(self, reason: str) -> None:
         self._log.warn(
@@ -180,7 +180,7 @@ class Upstream:
         before = self.state
         yield
         if before != "closed" and self.state == "closed":
-            self._failed.clear()
+            self._weighing.clear()
             self._log.info("runner {name} takes calls again", name=self.name)
 
     def describe(self) -> str:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from pipecat_bridge import __version__
 from pipecat_bridge.errors import BlameError, PeerBusyError, PeerError
 from pipecat_bridge.net.failures import closed, describe, given_up
-from pipecat_bridge.net.http import BUSY, redirect_to, seconds_of
+from pipecat_bridge.net.http import BUSY_STATUSES, redirect_to, seconds_of
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.socket.protocol import BotSocketProtocol, protocol_options
@@ -177,7 +177,7 @@ class _DialFactory(WebSocketClientFactory):
         """
         reason = f"the opening handshake was answered with {_named(status)}"
         reason += redirect_to(headers.get("location", ""), self.redact)
-        if status in BUSY:
+        if status in BUSY_STATUSES:
             self._fail(PeerBusyError(reason, seconds_of(headers.get("retry-after", ""))))
         else:
             self._fail(PeerError(reason))

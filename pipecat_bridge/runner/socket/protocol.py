@@ -19,7 +19,7 @@ CLEAN: Final = (None, 1000, 1001, 1005)
 """Close codes of an end in good order (RFC 6455, section 7.4.1). 1001 is one of them because
 Pipecat's WebSocket server closes with it at the end of every bot."""
 
-BUSY: Final = (1012, 1013)
+BUSY_CODES: Final = (1012, 1013)
 """Close codes of a server that restarts (1012), or that serves another client now (1013); see
 IANA's registry of WebSocket close codes."""
 
@@ -152,7 +152,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             return
         said = self.factory.redact(reason or "no reason given")
         text = f"the bot's WebSocket closed: {said} ({code})"
-        link.lost(self, SocketClose(wasClean and code in CLEAN, text, code in BUSY))
+        link.lost(self, SocketClose(wasClean and code in CLEAN, text, code in BUSY_CODES))
 
     def _drained(self) -> None:
         if self._link is not None:

@@ -234,8 +234,10 @@ class RunnerBot:
     async def _try(self, lease: Lease, seconds: float) -> BlameError | None:
         """Start the bot at one runner; returns the error, or None if the bot is ready."""
         self.upstream = lease.upstream
+        bots = self._bots
+        dialect = bots.mode.dialect(self._request, bots.options)
         start = self._start = Start(
-            self._bots, self._request, self._playout, self._listener, self._early, lease
+            bots, dialect, self._request, self._playout, self._listener, self._early, lease
         )
         self.link = start.link
         failure = await start.begin(seconds)

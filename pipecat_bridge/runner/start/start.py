@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import BotListener, BotRequest, ReadyBy
 from pipecat_bridge.errors import BlameError, BridgeError, PeerBusyError, PeerError
-from pipecat_bridge.net.descriptors import NONE_LEFT
+from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.net.tally import Tally
+from pipecat_bridge.options import Options
 from pipecat_bridge.runner.link.early import Early
 from pipecat_bridge.runner.link.interfaces import Loss
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.pool.address import RunnerAddress
 from pipecat_bridge.runner.pool.upstream import Lease
-
-if TYPE_CHECKING:
-    from pipecat_bridge.runner.start.bots import Bots
+from pipecat_bridge.wire.dialect import Dialect
 
 
 class Attempt(Protocol):
@@ -44,6 +45,17 @@ class Starter(Protocol):
         """A start at the runner at `address`. The bot's sockets are attached to `link`."""
 
 
+class StartContext(Protocol):
+    """What all starts of the daemon share. `stopping` counts the bots that are being stopped."""
+
+    reactor: IReactorTime
+    starter: Starter
+    options: Options
+    descriptors: Descriptors
+    stopping: Tally
+    now: Callable[[], float]
+
+
 class Start:
     """One attempt with its link, and the bot's place at the runner until the bot ends.
 
@@ -55,14 +67,15 @@ class Start:
 
     def __init__(
         self,
-        bots: Bots,
+        context: StartContext,
+        dialect: Dialect,
         request: BotRequest,
         playout: Playout,
         listener: BotListener,
         early: Early,
         lease: Lease,
     ) -> None:
-        self._bots = bots
+        self._context = context
         self._listener = listener
         self._lease = lease
         self._result: Deferred[BlameError | None] = Deferred()
@@ -70,18 +83,18 @@ class Start:
         self._timer: IDelayedCall | None = None  # until the sockets are open
         self.link = BotLink(
             request.call_id,
-            bots.reactor,
+            context.reactor,
             playout,
             self,
             listener,
-            bots.mode.dialect(request, bots.options),
-            bots.options.caller_audio,
+            dialect,
+            context.options.caller_audio,
             early,
-            bots.options.runner.ready_timeout,
-            bots.now,
-            bots.options.runner.disconnect_grace,
+            context.options.runner.ready_timeout,
+            context.now,
+            context.options.runner.disconnect_grace,
         )
-        self._attempt = bots.starter.attempt(request, self.link, lease.upstream.address)
+        self._attempt = context.starter.attempt(request, self.link, lease.upstream.address)
 
     def begin(self, seconds: float) -> Deferred[BlameError | None]:
         """Ask for the bot, which has `seconds` to connect. Fires with None, or with the error.
@@ -89,7 +102,7 @@ class Start:
         The Deferred never fails. An exception that goes from a Deferred through a coroutine is in a
         reference cycle with the stack frames, which would keep the call in memory.
         """
-        self._timer = self._bots.reactor.callLater(seconds, self._not_connected, seconds)
+        self._timer = self._context.reactor.callLater(seconds, self._not_connected, seconds)
         self._asking = Deferred.fromCoroutine(self._attempt.ask())
         self._asking.addErrback(self._not_asked)
         return self._result
@@ -97,7 +110,7 @@ class Start:
     def _not_connected(self, seconds: float) -> None:
         self._timer = None
         text = f"{self._attempt.unconnected} within {round(seconds, 2):g} s"
-        if self._bots.descriptors.none_left:
+        if self._context.descriptors.none_left:
             # The bot may have dialled back, and the bridge could not accept its connection.
             self.link.fail(BridgeError(f"{text}: {NONE_LEFT}"))
         else:
@@ -169,12 +182,12 @@ class Start:
         del self._listener
         told: Deferred[None] = Deferred()
         over: list[Deferred[Any]] = [self.link.sockets.idle(), self._attempt.stop()]
-        self._bots.stopping.enter()
+        self._context.stopping.enter()
         gatherResults(over, consumeErrors=True).addBoth(self._let_gone, told)
         return told
 
     def _let_gone(self, _: object, told: Deferred[None]) -> None:
-        self._bots.stopping.leave()
+        self._context.stopping.leave()
         if not told.called:
             told.callback(None)
 

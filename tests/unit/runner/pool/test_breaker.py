@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.runner.pool.breaker import (
-    BUSY,
+    BUSY_SECONDS,
     FULL_TRUST,
     JITTER,
     LONGEST_BUSY,
@@ -326,7 +326,7 @@ class BusyTests(BreakerCase):
         return self.breaker.busy_for
 
     def test_as_long_as_it_was_said_within_bounds(self) -> None:
-        self.assertEqual(self.busy(None), BUSY)
+        self.assertEqual(self.busy(None), BUSY_SECONDS)
         self.assertEqual(self.busy(7.0), 7.0)
         self.assertEqual(self.busy(86400.0), LONGEST_BUSY)
         self.assertEqual(self.busy(0.0), 0.0)
