@@ -68,6 +68,10 @@ class Wire(Protocol):
         """Frames have `rate` samples per second from now on."""
 
 
+def _lost(frame: bytes | None) -> None:
+    """Send nothing: the connection is over."""
+
+
 class Line:
     """One phone. It tells its call what happens (`PhoneListener`); the call uses it as a `Phone`.
 
@@ -97,7 +101,7 @@ class Line:
         self.caller = CallerAudio(options.hold_after, self.stats, now)
         self.closed = False
         self.in_call = False  # from the answer to the end
-        self._wire = wire
+        self._wire: Wire | None = wire  # until it is lost
         self._answer = answer
         self._pace = pace
         self._now = now
@@ -135,7 +139,8 @@ class Line:
         self.rate = rate
         if self._playout is not None:
             self._playout.set_rate(rate)
-        self._wire.rate_changed(rate)
+        if self._wire is not None:
+            self._wire.rate_changed(rate)
 
     def press(self, key: str) -> None:
         """The caller pressed a key."""
@@ -158,8 +163,8 @@ class Line:
         """The connection is closed. If `end` was called before, its `how` and `reason` count."""
         self.close()
         listener, self._listener, self._playout = self._listener, None, None
-        # Wire and line refer to each other, and would keep each other in memory.
-        del self._wire, self._send_frame
+        # The wire refers to this line as well: both would keep each other in memory.
+        self._wire, self._send_frame = None, _lost
         if listener is not None:
             listener.phone_gone(*(self._end or (how, reason)))
 
@@ -192,8 +197,7 @@ class Line:
             self.hang_up()
         except Exception:  # noqa: BLE001 - after a mistake, the normal end may fail as well
             self._log.failure("{call_id} the call cannot be ended", call_id=self.call_id or "-")
-            self.close()
-            self._wire.abort()
+            self._abort()
 
     @property
     def seconds_skipped(self) -> float:
@@ -213,7 +217,8 @@ class Line:
         """End the call. If `cleanly`, the dialplan continues; else Asterisk hangs up the caller."""
         if not self.closed:
             self.close()
-            self._wire.send_hangup(cleanly)
+            if self._wire is not None:
+                self._wire.send_hangup(cleanly)
 
     def close(self) -> None:
         """Stop sending audio and passing it on."""
@@ -244,4 +249,9 @@ class Line:
             fault = f"the phone took no audio for {self._stall_timeout:g} s"
             self.complain(fault)
             self.end("lost", fault)
+            self._abort()
+
+    def _abort(self) -> None:
+        self.close()
+        if self._wire is not None:
             self._wire.abort()

@@ -60,3 +60,12 @@ class PagesTests(SynchronousTestCase):
             self.assertIn(f"`{mode.name}`", text)
             if not mode.supervised:
                 self.assertIn(f'mode = "{mode.name}"', text)
+
+    def test_files_of_the_project_that_pages_name_exist(self) -> None:
+        package = ROOT / "pipecat_bridge"
+        places = (ROOT, package, package / "workers", *package.rglob("__init__.py"))
+        folders = [place.parent if place.is_file() else place for place in places]
+        for page in PAGES:
+            for name in re.findall(r"`([\w/]+\.(?:py|sh))`", page.read_text("utf-8")):
+                found = any((folder / name).exists() for folder in folders)
+                self.assertTrue(found, f"{page.name}: {name}")
