@@ -1,4 +1,4 @@
-"""What plays beside the bot's voice: marks in it, tones before it, music where there is none."""
+"""Marks in the bot's audio, DTMF tones before it, and hold music while there is none."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pipecat_bridge.audio.hold import HoldLoop
 from pipecat_bridge.audio.resample import make_resampler
 
 MAX_MARKS = 1000
-"""Marks that wait at once; the oldest is called early for one more. A bot chooses how many it
-sends, and a minute of speech has some hundred words."""
+"""Most marks that wait. One more makes the oldest be called early. A bot chooses how many marks it
+sends; a minute of speech has some hundred words."""
 
 
 class Cues:
-    """The cues of one playout queue, which has them only while there are any.
+    """The marks, tones and music of one playout queue. The queue has it only while it needs it.
 
-    Places in the queue are numbers of frames played: a mark is due once `played` has reached its
-    place, unless tones play, and these end first. Frames of tones and music have `frame_bytes`.
+    A place in the queue is a number of played frames. A mark is due once `played` has reached its
+    place. If tones play then, their end comes first. Frames of tones and music have `frame_bytes`.
     """
 
     __slots__ = ("_frame_bytes", "_marks", "_tones", "music")
@@ -33,7 +33,7 @@ class Cues:
 
     @property
     def waiting(self) -> bool:
-        """True while tones or marks are still to come; music never ends by itself."""
+        """True while tones or marks wait. Music does not count: it never ends by itself."""
         return bool(self._marks or self._tones)
 
     @property
@@ -48,32 +48,32 @@ class Cues:
             self._marks.popleft()[1]()
 
     def call_marks(self, played: int) -> None:
-        """Call the marks that are due, but none that these add; one may begin the tones."""
+        """Call the marks that are due, but no mark that they add. If one adds tones, stop there."""
         for _ in range(len(self._marks)):
             if not self._marks or self._tones or self._marks[0][0] > played:
                 return
             self._marks.popleft()[1]()
 
     def call_all(self) -> None:
-        """The queue was dropped: every mark is due."""
+        """The queue was dropped: make every mark due, and call them."""
         self._marks = deque((0, done) for _, done in self._marks)
         self.call_marks(0)
 
     def add_tones(self, pcm: bytes) -> None:
-        """Play `pcm`, the last frame of it filled up with silence."""
+        """Play `pcm`. Its last frame is filled up with silence."""
         size = self._frame_bytes
         for start in range(0, len(pcm), size):
             self._tones.append(pcm[start : start + size].ljust(size, b"\0"))
 
     def tone(self) -> bytes | None:
-        """The next frame of tones."""
+        """The next frame of tones; None if no tones wait."""
         return self._tones.popleft() if self._tones else None
 
     def convert(self, old_rate: int, rate: int, frame_bytes: int, ends: tuple[int, int]) -> None:
-        """The phone has another rate; where the queue ended, and where it ends now, are `ends`.
+        """Convert to another rate of the phone. `ends`: the places of the queue's old and new end.
 
-        A frame is 20 ms at any rate, so that only the end, where less than a frame may be left or
-        none, has another place.
+        A frame is 20 ms at any rate, so places stay the same. Only the place of the end can change,
+        because of a rest of less than a frame.
         """
         self._frame_bytes = frame_bytes
         old_end, end = ends
@@ -87,7 +87,7 @@ class Cues:
             self.music.set_rate(rate)
 
     def clear(self) -> None:
-        """Forget all of it, and call nobody."""
+        """Forget marks, tones and music. No mark is called."""
         self._marks.clear()
         self._tones.clear()
         self.music = None

@@ -2,8 +2,8 @@
 
 All frequencies are fractions of the lower of the two sample rates, so one design serves every
 pair of rates with the same ratio. Between 8 kHz and any higher rate the pass band ends at
-3.4 kHz, the edge of telephone speech, and the stop band begins at 4.6 kHz: whatever lies above
-that folds or mirrors to below 3.4 kHz and is therefore what must be gone.
+3.4 kHz, the edge of telephone speech. The stop band begins at 4.6 kHz: frequencies above it would
+come back as aliases or images below 3.4 kHz.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 PASS_BAND = 0.425
 STOP_BAND = 0.575
 
-# Each image and alias stays under this; the sum of several must still stay under 80 dB.
+# dB by which each image and each alias is weaker. The sum of several is then weaker by 80 dB.
 ATTENUATION = 85.0
 
 

@@ -1,4 +1,4 @@
-"""The frame, in which all audio is sent and counted: 20 ms."""
+"""The frame of 20 ms, in which audio is sent and counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FRAMES_PER_SECOND: Final = 50
 """Asterisk sends and expects frames of 20 ms (res_audiosocket.c)."""
 
 FRAME: Final = 1 / FRAMES_PER_SECOND
-"""Seconds of a frame."""
+"""Length of a frame in seconds."""
 
 FRAME_MS: Final = 1000 // FRAMES_PER_SECOND
 

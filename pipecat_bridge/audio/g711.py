@@ -1,7 +1,7 @@
 """G.711, the 8-bit companding of telephone networks: mu-law ("ulaw") and A-law ("alaw").
 
-From ITU-T Recommendation G.711 (11/88), tables 1a to 2b: 14-bit values for mu-law and 13-bit
-values for A-law, here scaled to 16 bits as Asterisk and every sound library do.
+The levels are those of ITU-T Recommendation G.711 (11/88), tables 1a to 2b: 14-bit values for
+mu-law and 13-bit values for A-law. They are scaled to 16 bits, as in Asterisk.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipecat_bridge.audio.pcm import SAMPLE, Pcm, check_even
 
 CODECS = ("ulaw", "alaw")
 
-# Octets that stand for the smallest positive value, sent where nothing is said.
+# The octets of the smallest positive value, which are sent as silence.
 IDLE = {"ulaw": 0xFF, "alaw": 0xD5}
 
 _Levels = npt.NDArray[np.int64]
@@ -39,9 +39,10 @@ def decode(codec: str, data: Pcm) -> bytes:
 
 
 def encode(codec: str, pcm: Pcm) -> bytes:
-    """Return one octet for each 16-bit little-endian sample: the nearest level, halves outward.
+    """Return one octet for each 16-bit little-endian sample, the one of the nearest level.
 
-    Raises ValueError for an odd number of bytes and for an unknown codec.
+    Of two levels at the same distance, it is the one farther from zero. Raises ValueError for an
+    odd number of bytes and for an unknown codec.
     """
     tables = _tables(codec)
     check_even(pcm)
@@ -53,7 +54,8 @@ def _tables(codec: str) -> _Tables:
     if codec not in CODECS:
         raise ValueError(f"unknown codec {codec!r}: expected {' or '.join(map(repr, CODECS))}")
     positive = _ulaw_levels() if codec == "ulaw" else _alaw_levels()
-    # Octets are sent inverted (mu-law: all bits, A-law: every other); the sign bit set is plus.
+    # Octets are sent with inverted bits (mu-law: all bits, A-law: every other bit). In the inverted
+    # octet, a set sign bit means plus.
     inversion = 0x7F if codec == "ulaw" else 0x55
     numbers = np.arange(128)
     levels = np.empty(256, np.int64)

@@ -14,14 +14,12 @@ Pcm = bytes | bytearray | memoryview
 SAMPLE = np.dtype("<i2")
 
 AUDIBLE: Final = 20
-"""Samples up to here are silence, as for Pipecat: a resampler's dither makes -8 of 0 in mu-law."""
+"""Samples from minus this value to this value are silence, as in Pipecat. The dither of a resampler
+turns 0 into -8 in mu-law."""
 
 
 class Wave(NamedTuple):
-    """Audio of a frame, and what its header says of it (None where there is no such header).
-
-    `rate` is in Hz.
-    """
+    """The audio of a frame, and the rate in Hz and the channels that its header names, if any."""
 
     audio: bytes
     rate: int | None = None
@@ -64,21 +62,21 @@ def check_channels(pcm: Pcm, channels: int) -> None:
 
 
 def silence(rate: int, seconds: float) -> bytes:
-    """Return silence, to the nearest sample."""
+    """Return `seconds` of silence as mono PCM16 at `rate` Hz, to the nearest sample."""
     return bytes(2 * round(rate * seconds))
 
 
 def is_silent(audio: bytes) -> bool:
-    """Whether nothing can be heard in a frame, with or without a RIFF header."""
+    """Return True if a frame, with or without a RIFF header, is silence."""
     pcm = strip_riff(audio).audio
     samples = np.frombuffer(pcm, SAMPLE, len(pcm) // 2)
     return not samples.size or (samples.max() <= AUDIBLE and samples.min() >= -AUDIBLE)
 
 
 class SampleCarry:
-    """Cuts a stream of bytes where samples end, and carries the rest over to the next chunk.
+    """Cuts a stream of bytes where samples end, and keeps an incomplete sample for the next chunk.
 
-    With several channels a sample is one value of each of them.
+    With several channels, a sample has one value for each channel.
     """
 
     __slots__ = ("_channels", "_rest")
@@ -88,10 +86,10 @@ class SampleCarry:
         self._channels = 1
 
     def join(self, data: Pcm, channels: int = 1) -> bytes:
-        """Return the whole samples of what was carried over and `data`.
+        """Return the complete samples of the kept bytes and `data`.
 
-        A number of channels other than before begins a new stream: half a sample of the old one
-        is of no use to it. Raises FormatError for fewer than one.
+        Another number of channels than before begins a new stream: kept bytes are dropped. Raises
+        FormatError for fewer than one channel.
         """
         if channels != self._channels:
             check_channels(b"", channels)
@@ -105,12 +103,12 @@ class SampleCarry:
         return joined[:-beyond]
 
     def reset(self) -> None:
-        """Drop what was carried over."""
+        """Drop the kept bytes."""
         self._rest = b""
 
 
 class FrameCutter:
-    """Cuts a stream into frames of `size` bytes; what is left of a piece begins the next frame."""
+    """Cuts a stream into frames of `size` bytes. The rest of a piece begins the next frame."""
 
     __slots__ = ("_rest", "_size")
 
@@ -119,7 +117,7 @@ class FrameCutter:
         self._rest = b""
 
     def cut(self, pcm: bytes) -> list[bytes]:
-        """Return the frames that are whole now."""
+        """Take a piece of the stream; return the frames that are complete now."""
         if self._rest:
             pcm = self._rest + pcm
         elif len(pcm) == self._size:
@@ -141,10 +139,10 @@ _FORMAT = struct.Struct("<2xHI")  # after the encoding: channels and rate
 
 
 def strip_riff(data: Pcm) -> Wave:
-    """Return the audio of a frame without the RIFF/WAVE header that it may begin with.
+    """Return the audio of a frame without its RIFF/WAVE header, if it has one.
 
     Sizes in the header are not trusted: streams are written before their length is known. The
-    audio goes to the end of the frame, unless a well-formed chunk stands behind it. Never raises.
+    audio goes to the end of the frame, unless well-formed chunks follow it. Never raises.
     """
     frame = bytes(data)
     if len(frame) < _RIFF_HEADER or frame[:4] != b"RIFF" or frame[8:12] != b"WAVE":
@@ -165,7 +163,7 @@ def strip_riff(data: Pcm) -> Wave:
 
 
 def _data_end(frame: bytes, start: int, size: int) -> int:
-    """Return where `size` ends when well-formed chunks follow it, else the end of the frame."""
+    """Return `start` + `size` if well-formed chunks follow there, else the end of the frame."""
     at = end = start + size
     at += size & 1
     while size and at < len(frame):
@@ -179,9 +177,9 @@ def _data_end(frame: bytes, start: int, size: int) -> int:
 
 
 def _search_audio(frame: bytes) -> bytes:
-    """Return what follows the word "data" where the sizes before it do not lead there."""
+    """Return the audio after the word "data", if the sizes of the chunks do not lead to it."""
     found = frame.find(b"data", _RIFF_HEADER)
     if found >= 0:
         return frame[found + _CHUNK_HEADER :]
-    # No such word: a header that was cut short, or audio, which is better heard with a click.
+    # Without that word it is a header that was cut off, or audio: a click is better than no audio.
     return b"" if len(frame) <= _SHORTEST_HEADER else frame[_RIFF_HEADER:]

@@ -1,6 +1,6 @@
-"""The playout queue: bot audio of any shape in, one frame of the call's audio out each tick.
+"""The playout queue: bot audio of any format goes in, one frame for the phone comes out each tick.
 
-Time is given with each call, in seconds of a monotonic clock; there is none in here.
+It has no clock. Methods get the time, in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from pipecat_bridge.audio.resample import Resampler, make_resampler
 from pipecat_bridge.audio.stats import PlayoutStats
 
 PAUSE = 0.3
-"""Audio that comes later than this, in seconds, after the queue ran dry is a new utterance.
+"""Audio that comes more than so many seconds after the queue became empty is a new utterance.
 
-What comes sooner was missing in the midst of one: an underrun.
+Audio that comes sooner was missing within an utterance: an underrun.
 """
 
 _ROUNDING = 1e-9
 
 
 class Playout:
-    """Bounded, adaptive, flushed in constant time.
+    """The bot audio of one call that waits to be played.
 
-    The first frames of an utterance wait until `prebuffer` seconds are there or have passed; an
-    underrun makes the prebuffer grow by its length, up to `max_prebuffer`, calm lets it shrink
-    again. `full` is true above `max_queue` seconds: the writer stops reading from the bot then.
-    Nothing that was written is ever cut but by `flush`.
+    An utterance is played once `prebuffer` seconds of it wait, or after that time. An underrun
+    lengthens the prebuffer by its own length, up to `max_prebuffer`; time without underruns
+    shortens it again. `full` is true from `max_queue` seconds on: then nothing is read from the
+    bot. Only `flush` drops audio. It takes constant time.
 
-    Marks, tones and music stand beside it, and cost nothing while there are none.
+    Marks, tones and music are in `Cues`, and cost nothing while there are none.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Playout:
         self._rest = b""  # less than a frame, at the end of the queue
         self._playing = False
         self._dry_since: float | None = None
-        self._underrun_since: float | None = None  # until playing goes on
+        self._underrun_since: float | None = None  # until playing continues
         self._first_arrival = 0.0
         self._written_at = 0.0
         self._bot_rate: int | None = None
@@ -68,7 +68,7 @@ class Playout:
         self.silence = bytes(self._frame_bytes)
 
     def set_rate(self, rate: int) -> None:
-        """Play at `rate` samples per second from now on; what waits is converted."""
+        """Play at `rate` samples per second from now on. Audio that waits is converted."""
         if rate == self.rate:
             return
         waiting = b"".join(self._frames) + self._rest
@@ -86,12 +86,12 @@ class Playout:
 
     @property
     def _end(self) -> int:
-        """How many frames will have been played when all that waits has been."""
+        """The number of played frames at the time when all audio that waits has been played."""
         return self.stats.frames_played + len(self._frames) + bool(self._rest)
 
     @property
     def bot_rate(self) -> int | None:
-        """The sample rate of the bot's audio in Hz, None before there is any."""
+        """The sample rate of the bot's audio in Hz; None before its first audio."""
         return self._bot_rate
 
     @property
@@ -102,18 +102,18 @@ class Playout:
 
     @property
     def full(self) -> bool:
-        """True when no more should be read from the bot."""
+        """True if nothing more should be read from the bot."""
         return len(self._frames) >= self._max_frames
 
     @property
     def empty(self) -> bool:
-        """True when everything was played, tones included, and every mark was called."""
+        """True if all audio and tones have been played, and all marks called."""
         return not (self._frames or self._rest or (self._cues and self._cues.waiting))
 
     def write(self, audio: bytes, rate: int, channels: int, now: float) -> None:
-        """Queue one frame of the bot's: PCM16 of any length and rate, RIFF header or not.
+        """Queue audio of the bot: PCM16 of any length and rate, with or without a RIFF header.
 
-        Raises FormatError for a rate or a number of channels that cannot be.
+        Raises FormatError for a rate or a number of channels that is not possible.
         """
         if audio.startswith(b"RIFF"):
             audio, rate, channels = _without_header(audio, rate, channels)
@@ -137,7 +137,7 @@ class Playout:
             self.stats.filter_ms = resampler.delay * 1000
         self._resampler = resampler
         if self._bot_rate not in (None, rate):
-            self._carry.reset()  # half a sample of another rate would shift all that follows
+            self._carry.reset()  # half a sample of the old rate would shift all that follows
         self._bot_rate = rate
 
     def _append(self, audio: bytes, now: float) -> None:
@@ -154,7 +154,7 @@ class Playout:
             self.stats.depth_max_ms = depth
 
     def _begin(self, now: float) -> None:
-        """Audio comes where there was none: an utterance begins, or an underrun ends."""
+        """Audio comes into an empty queue: an utterance begins, or an underrun ends."""
         self._first_arrival = now
         since, self._dry_since = self._dry_since, None
         if since is None or now - since > PAUSE:
@@ -164,7 +164,7 @@ class Playout:
         self._prebuffer.grow(now - since)
 
     def read(self, now: float) -> bytes | None:
-        """The frame for this tick; None when there is nothing to play."""
+        """The frame for this tick; None if there is nothing to play."""
         if self._cues is not None:
             return self._read_beside(now, self._cues)
         if not self._frames:
@@ -182,7 +182,7 @@ class Playout:
             stats.delay_max = delay
 
     def _starts(self, now: float) -> bool:
-        """True when enough is there to begin playing, or was waited for long enough."""
+        """Begin to play if the prebuffer is full or its time is over; return True if so."""
         waited = now - self._first_arrival + _ROUNDING
         depth = len(self._frames) / FRAMES_PER_SECOND
         least = self._prebuffer.seconds
@@ -196,10 +196,10 @@ class Playout:
         return True
 
     def _read_rest(self, now: float) -> bytes | None:
-        """Less than a frame is there: the end of an utterance, or the bot is late.
+        """`read` when less than a frame waits: the end of an utterance, or the bot is late.
 
-        It is the end when nothing was written since the last tick. Else more of the same is on its
-        way, and silence before the rest does less harm than in the midst of it.
+        It is the end if nothing was written since the last tick. Else the rest waits for more
+        audio, because silence before the rest does less harm than silence after it.
         """
         if not self._rest or now - self._written_at < FRAME - _ROUNDING:
             if self._playing:
@@ -217,7 +217,7 @@ class Playout:
         self._dry_since = since
 
     def flush(self) -> None:
-        """Drop all that waits, and the converters' memory of it: the caller barged in."""
+        """Drop all audio that waits, and reset the converters: the caller barged in."""
         self.stats.flushes += 1
         self.stats.flushed_ms += len(self._frames) * FRAME_MS
         self.stats.flushed_ms += len(self._rest) * 500 // self.rate
@@ -231,8 +231,8 @@ class Playout:
             self._cues.call_all()
 
     def new_bot(self) -> None:
-        """What is written from now on is another bot's: half a sample of the last one's is dropped,
-        and the time until it speaks is no underrun. What waits is played."""
+        """Another bot writes from now on. Audio that waits is played, except an incomplete sample.
+        The time until the new bot speaks is no underrun."""
         self._carry.reset()
         self._bot_rate = None
         self._dry_since = None
@@ -240,30 +240,30 @@ class Playout:
     # Beside the bot's voice
 
     def mark(self, done: Callable[[], None]) -> None:
-        """Call `done` when all that waits now has been played: at the `read` after its last frame.
+        """Call `done` when all audio that waits now has been played, at the next `read`.
 
-        `flush` calls it as well. Where tones play at that moment, their end is waited for.
+        `flush` calls it as well. If tones play at that moment, it is called after them.
         """
         self._have_cues().add_mark(self._end, done)
 
     def interject(self, pcm: bytes) -> None:
-        """Play `pcm`, at the playout's rate, before all that waits; `flush` leaves it alone."""
+        """Play `pcm`, at the playout's rate, before all that waits. `flush` does not drop it."""
         self._have_cues().add_tones(pcm)
 
     def hold(self, pcm: bytes, rate: int) -> None:
-        """Play `pcm`, from its beginning and in a loop, while nothing else plays, until `release`.
+        """Play `pcm` in a loop while nothing else plays, until `release`.
 
-        Raises ValueError for less than 20 ms of it, and for a rate that cannot be.
+        Raises ValueError for less than 20 ms of audio, and for a rate that cannot be converted.
         """
         self._have_cues().music = HoldLoop(pcm, rate, self.rate)
 
     def release(self) -> None:
-        """No more music."""
+        """Stop the music."""
         if self._cues is not None:
             self._cues.music = None
 
     def close(self) -> None:
-        """Nobody listens any more: forget marks, without calling them, tones and music."""
+        """Forget marks, tones and music: nobody listens any more. No mark is called."""
         if self._cues is not None:
             self._cues.clear()
             self._cues = None
@@ -274,7 +274,7 @@ class Playout:
         return self._cues
 
     def _read_beside(self, now: float, cues: Cues) -> bytes | None:
-        """`read` while there are cues; for the queue's own part of it they are put aside."""
+        """`read` while there are cues. They are set aside while the queue itself is read."""
         cues.call_marks(self.stats.frames_played)
         frame = cues.tone()
         if frame is not None:
@@ -288,7 +288,7 @@ class Playout:
         return frame
 
     def _pause_for_tones(self) -> None:
-        """The time that tones take is no underrun: what comes meanwhile begins an utterance."""
+        """The time of the tones is no underrun: audio that comes then begins an utterance."""
         self._dry_since = None
         if not self._frames and not self._rest:
             self._playing = False

@@ -2,14 +2,14 @@
 
 With the rates in the ratio `up` / `down`, output n is the sum over j of
 `taps[phase + j * up] * input[i - j]`, where `i, phase = divmod(n * down, up)`. The pattern repeats
-every `down` inputs and `up` outputs, one period. A block of some periods is therefore one product
-of a row of inputs, together with those before it that the filter still sees, and a fixed matrix;
-a chunk of audio is a few such rows. When a period is long, the matrix would be mostly zeros: its
-outputs are then split into segments, each with a narrower matrix of its own.
+every `down` inputs and `up` outputs, one period. A block of some periods is therefore the product
+of a row of inputs and a fixed matrix. The row also has the earlier inputs that the filter needs. A
+chunk of audio is a few such rows. When a period is long, the matrix would be mostly zeros: its
+outputs are then split into segments, each with a narrower matrix.
 
 The products are exact. Samples are whole numbers of 16 bits and the taps are whole multiples of
-2**-32, so no sum needs more than the 53 bits of a double, whatever the order of the additions:
-a sample comes out the same to the bit however the stream was cut, and on any processor.
+2**-32, so no sum needs more than the 53 bits of a double, in any order of the additions. Each
+output is the same to the bit, however the stream was cut and on any processor.
 
 One `Polyphase` serves all streams of a ratio, one after the other: it is not safe for threads.
 """
@@ -33,7 +33,7 @@ _Samples = npt.NDArray[np.int16]
 # Longer periods, from rates like 44101 Hz, need megabytes of taps; 192 to 22.05 kHz has 1280.
 LONGEST_PERIOD = 1280
 
-# Multiply-adds of one product at the most. It keeps the scratch memory within the processor's
+# Most multiply-adds of one product. The limit keeps the scratch memory within the processor's
 # cache, and the product below the size (2**18) from which OpenBLAS wakes up other threads.
 _LARGEST_PRODUCT = 2**17
 
@@ -47,7 +47,7 @@ _HIGHEST, _LOWEST = 32767.0, -32768.0
 
 
 class Layout:
-    """Views into the shared scratch memory for one length of chunk, begun at one phase."""
+    """Views into the shared scratch memory, for chunks of one length that begin at one phase."""
 
     __slots__ = (
         "_after", "_before", "_chunk", "_high", "_low", "_matrix", "_output", "_product",
@@ -71,7 +71,7 @@ class Layout:
         self.next_phase = (phase + count) % down
 
     def run(self, history: memoryview, pcm: Pcm) -> bytes:
-        """Resample one chunk; `history` is read and then brought up to date."""
+        """Resample one chunk. `history` has the samples before it, and is updated."""
         self._before[:] = history
         self._chunk[:] = pcm
         history[:] = self._after
@@ -89,8 +89,8 @@ class Polyphase:
     """Filter matrix and scratch memory of one ratio, shared by all of its streams.
 
     `up` / `down` is the ratio in lowest terms, output to input; `delay` is the filter's delay in
-    input samples; `history` is how many past samples a stream keeps; `longest` is the number of
-    samples that `layout` takes at the most.
+    input samples; `history` is how many past samples a stream keeps; `longest` is the largest
+    number of samples that `layout` takes.
     """
 
     def __init__(self, up: int, down: int) -> None:

@@ -1,4 +1,4 @@
-"""How much of an utterance waits before it is played; it follows how the audio comes."""
+"""How much of an utterance must wait before it is played. The length adapts to underruns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pipecat_bridge.audio.frame import FRAME, FRAMES_PER_SECOND
 from pipecat_bridge.audio.stats import PlayoutStats
 
 STEP: Final = FRAME
-"""By how much the prebuffer grows at least, and shrinks, in seconds."""
+"""Seconds by which the prebuffer shrinks, and by which it grows at least."""
 
 CALM: Final = 10.0
-"""Seconds of playing without an underrun after which the prebuffer shrinks by a step.
+"""After so many seconds of playing without an underrun, the prebuffer shrinks by one step.
 
-It does so where the next utterance begins: in the midst of one, audio would have to be cut."""
+It shrinks at the beginning of the next utterance. Within one, audio would have to be cut."""
 
 _CALM_FRAMES: Final = int(CALM * FRAMES_PER_SECOND)
 
@@ -30,16 +30,16 @@ class Prebuffer:
         self._least = least
         self._most = max(least, most)
         self._stats = stats
-        self._calm_from = 0  # frames that were played by the last underrun
+        self._calm_from = 0  # frames played up to the last underrun
         self._set(least)
 
     def grow(self, missing: float) -> None:
-        """Audio was missing for so many seconds in the midst of an utterance."""
+        """An underrun: within an utterance, audio was missing for `missing` seconds."""
         self._calm_from = self._stats.frames_played
         self._set(self.seconds + max(STEP, missing))
 
     def settle(self) -> None:
-        """An utterance begins: shrink by what the time without an underrun allows."""
+        """An utterance begins: shrink by one step for each `CALM` seconds without an underrun."""
         steps = (self._stats.frames_played - self._calm_from) // _CALM_FRAMES
         if steps:
             self._calm_from += steps * _CALM_FRAMES

@@ -1,4 +1,4 @@
-"""Streaming change of sample rate, without seams, between any two telephone and voice rates."""
+"""Converts the sample rate of a stream, without seams between its chunks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipecat_bridge.errors import FormatError
 
 LOWEST_RATE, HIGHEST_RATE = 8000, 192000
 
-# Ratios whose filter stays in memory: a process sees a few, a hostile bot could name thousands.
+# Ratios whose filter stays in memory. A process needs a few; a hostile bot could name thousands.
 _RATIOS = 32
 
 
 class Resampler(Protocol):
-    """One stream of audio on its way from one sample rate to another.
+    """Converts one stream of audio from one sample rate to another.
 
-    Rates are in Hz. `delay` is in seconds: how much later a sound leaves than it came in.
+    Rates are in Hz. `delay` is in seconds: how much later a sound comes out than it went in.
     """
 
     @property
@@ -31,15 +31,15 @@ class Resampler(Protocol):
     def delay(self) -> float: ...
 
     def process(self, pcm: Pcm) -> bytes:
-        """Return what the next chunk of the stream adds to the output.
+        """Take the next chunk of the stream; return the output that it adds.
 
-        Both are 16-bit little-endian mono samples, in any number. An odd count of bytes raises
+        Both are 16-bit little-endian mono samples, in any number. An odd number of bytes raises
         FormatError and leaves the stream as it was.
         """
         ...
 
     def reset(self) -> None:
-        """Forget the past: what comes next is the beginning of a stream."""
+        """Forget the past: the next chunk begins a new stream."""
         ...
 
 
@@ -61,7 +61,7 @@ def make_resampler(rate_in: int, rate_out: int, kind: str = "fir") -> Resampler:
 
 
 class PassThrough:
-    """A resampler between equal rates: what goes in comes out."""
+    """A resampler between equal rates. It returns its input."""
 
     __slots__ = ("rate_in", "rate_out")
     delay = 0.0
@@ -78,10 +78,10 @@ class PassThrough:
 
 
 class FirResampler:
-    """A resampler with a linear-phase filter: a constant delay and no block of its own.
+    """A resampler with a linear-phase filter. Its delay is constant.
 
-    After n samples in, exactly ceil(n * rate_out / rate_in) are out, and the same ones however
-    the stream was cut into chunks. Results are rounded to nearest and saturate at full scale.
+    After n samples of input, the output has exactly ceil(n * rate_out / rate_in) samples. They are
+    the same however the stream was cut into chunks, rounded to nearest, and limited to full scale.
     """
 
     __slots__ = ("_history", "_phase", "_shared", "delay", "rate_in", "rate_out")
@@ -125,7 +125,7 @@ def _polyphase(up: int, down: int) -> Polyphase:
 
 
 def _soxr(rate_in: int, rate_out: int) -> Resampler:
-    from pipecat_bridge.audio.soxr_resample import SoxrResampler  # a library few calls need
+    from pipecat_bridge.audio.soxr_resample import SoxrResampler  # few calls need its library
 
     return SoxrResampler(rate_in, rate_out)
 

@@ -1,7 +1,7 @@
-"""The resampler of libsoxr as a stream, for rates that the FIR resampler has no filter for.
+"""The resampler of libsoxr, for rates for which the FIR resampler has no filter.
 
-It hands out audio in blocks of its own, up to a sixth of a second late, and the number of
-samples out follows the number in only over seconds: the playout needs a deep prebuffer with it.
+It returns audio in blocks, up to a sixth of a second late. Only over seconds does the number of
+samples that come out match the number that went in, so the playout needs a long prebuffer.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import soxr
 
 from pipecat_bridge.audio.pcm import SAMPLE, Pcm, check_even
 
-# Longest time that a sample was seen to be held back, in samples of the lower of both rates.
+# The longest measured delay of a sample, in samples of the lower of the two rates.
 _HELD_BACK = 1440
 
 
 class SoxrResampler:
-    """A stream through soxr at its HQ quality.
+    """Converts one stream by soxr with its quality HQ.
 
-    `delay`, in seconds, is how late a sample comes out at the most; most come out sooner.
+    `delay` is the largest delay of a sample in seconds. Most samples come out sooner.
     """
 
     __slots__ = ("_stream", "delay", "rate_in", "rate_out")

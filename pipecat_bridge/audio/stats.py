@@ -1,4 +1,4 @@
-"""What is counted of the bot's audio on its way to the caller."""
+"""Counters of the bot's audio on its way to the caller."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class PlayoutStats:
-    """What happened to the bot's audio, in milliseconds; delays in seconds.
+    """Counters of one call. `_ms` means milliseconds; delays are in seconds.
 
-    An underrun's length is the silence that the caller heard, the new prebuffer included.
+    The length of an underrun is the silence that the caller heard, the new prebuffer included.
     """
 
     frames_played: int = 0
@@ -25,5 +25,5 @@ class PlayoutStats:
 
     @property
     def delay_mean(self) -> float:
-        """Mean wait of a frame from arrival to the phone."""
+        """Mean delay of a frame in seconds, from its arrival until it is sent to the phone."""
         return self.delay_sum / self.frames_played if self.frames_played else 0.0

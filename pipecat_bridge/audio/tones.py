@@ -1,10 +1,10 @@
-"""The tones of a telephone's keys (DTMF), to be heard by machines at the other end.
+"""DTMF, the tones of a telephone's keys, for machines at the other end.
 
-ITU-T Q.23 gives the frequencies, to be kept within 1.8 %, with all distortion 20 dB below them,
-and leaves levels and times to national rules. Q.24, table A-1 (quoted in RFC 4733, 2.5.2.1) says
-what receivers need: tones and pauses of 40 ms or more, not over 8 to 10 digits a second. Levels
-lie within what BT's SIN 351 asks for: -7 to -13 dBm each, the high one louder by 1 to 4 dB, since
-lines take more of it.
+ITU-T Q.23 gives the frequencies, exact to 1.8 %, with all distortion 20 dB below them, and leaves
+levels and times to national rules. Q.24, table A-1 (quoted in RFC 4733, 2.5.2.1) says what
+receivers need: tones and pauses of 40 ms or more, at most 8 to 10 digits a second. The levels
+follow BT's SIN 351: -7 to -13 dBm each, the high one louder by 1 to 4 dB, since lines attenuate it
+more.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ PAUSE: Final = 0.1
 """Seconds of a tone and of the silence after it: ten frames of 20 ms together."""
 
 RAMP: Final = 0.005
-"""Seconds in which a tone rises and falls, as half a cosine: a hard edge is a click."""
+"""Seconds in which a tone rises and falls, as half a cosine: a hard edge would be a click."""
 
 WAITS: Final = {",": 0.5, "w": 0.5, "W": 1.0}
-"""Characters that stand for more silence, and its seconds."""
+"""Character -> seconds of additional silence."""
 
 _PAIRS: Final = {
     key: (low, high)
@@ -53,8 +53,9 @@ _PAIRS: Final = {
 def dtmf(digits: str, rate: int) -> bytes:
     """Return the tones of `digits`, each with its pause, as mono PCM16 at `rate` Hz.
 
-    A digit is one of ``0-9 A-D * #`` or of `WAITS`. Times are to the nearest sample, and whole
-    frames of 20 ms at every rate that has such frames. Raises ValueError for anything else.
+    A digit is one of ``0-9 A-D * #`` or of `WAITS`. Times are exact to the nearest sample. They are
+    whole frames of 20 ms at every rate with whole frames. Raises ValueError for other digits, and
+    for a rate that is out of range.
     """
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise ValueError(

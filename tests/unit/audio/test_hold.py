@@ -29,10 +29,10 @@ class ReadTests(SynchronousTestCase):
     def test_what_is_none(self) -> None:
         good = wav(tone(440, 8000, 0.1), 8000)
         for content, expected in (
-            (b"", "no PCM WAV file: it ends too early"),
-            (b"ID3\x04" + bytes(1000), "no PCM WAV file: "),
-            (good[:20], "no PCM WAV file: "),
-            (good[:20] + b"\x07" + good[21:], "no PCM WAV file: unknown format: 7"),
+            (b"", "not a PCM WAV file: it ends too early"),
+            (b"ID3\x04" + bytes(1000), "not a PCM WAV file: "),
+            (good[:20], "not a PCM WAV file: "),
+            (good[:20] + b"\x07" + good[21:], "not a PCM WAV file: unknown format: 7"),
             (wav(bytes(1000), 8000, 1, 1), "8 bits: expected 16"),
             (wav(bytes(3000), 8000, 1, 3), "24 bits: expected 16"),
             (wav(b"", 8000), "0 bytes of audio: expected 20 ms or more, 320"),

@@ -206,7 +206,7 @@ class FaultTests(ConfigCase):
         path.write_bytes(wav(bytes(16000), 8000))
         self.assertEqual(load_options(overrides=[f"calls.hold_file={path}"]).calls.max_restarts, 3)
         for content, fault in (
-            (wav(bytes(16000), 8000)[:20], f'"{path}": no PCM WAV file: '),
+            (wav(bytes(16000), 8000)[:20], f'"{path}": not a PCM WAV file: '),
             (wav(b"", 8000), f'"{path}": 0 bytes of audio: expected 20 ms or more'),
             (None, f'"{path}": No such file or directory, expected a WAV file'),
         ):
