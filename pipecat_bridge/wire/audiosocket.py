@@ -42,20 +42,21 @@ HEADER_BYTES: Final = 3
 HANGUP: Final = b"\x00\x00\x00"
 
 ERROR: Final = b"\xff\x00\x01\x00"
-"""An error, of no particular code: Asterisk reads none and fails the application, and so hangs the
-channel up (app_audiosocket.c) where `HANGUP` would let its dialplan go on."""
+"""An error. Asterisk ignores the code, fails the application and hangs up the channel
+(app_audiosocket.c). After `HANGUP`, the dialplan continues."""
 
 LENGTH_LIMIT: Final = 0xFFFF
-"""Longest payload that the length field can say, in bytes."""
+"""Longest payload that the length field can express, in bytes."""
 
 _LONGEST_AUDIO: Final[dict[int, int]] = {
     kind: min(rate, 65534) for kind, rate in AUDIO_RATES.items()
 }
-"""Kind -> bytes. Asterisk sends one channel frame a message, 20 ms as a rule and 500 ms at the very
-most, so half a second is the limit, up to the longest even length."""
+"""Kind -> most bytes of audio in a message. Asterisk sends one channel frame in each message,
+usually 20 ms and never more than 500 ms. So the limit is half a second, but at most the longest
+even length."""
 
 _SIZES: Final[dict[int, int]] = {Kind.UUID: 16, Kind.DTMF: 1}
-"""Kind -> bytes of its payload, where there is only one length."""
+"""Kind -> bytes of its payload, for kinds with a fixed length."""
 
 
 class AudioSocketMessage(NamedTuple):
@@ -66,9 +67,9 @@ class AudioSocketMessage(NamedTuple):
 
 
 class DecodeError(FormatError):
-    """The peer does not speak AudioSocket; nothing after this can be trusted.
+    """The peer does not speak AudioSocket. The rest of its stream cannot be used.
 
-    `messages` are those that came whole before the fault.
+    `messages` are the complete messages before the fault.
     """
 
     def __init__(self, text: str, messages: list[AudioSocketMessage]) -> None:
@@ -77,7 +78,7 @@ class DecodeError(FormatError):
 
 
 def encode(kind: int, payload: bytes = b"") -> bytes:
-    """The bytes of one message. ValueError for a payload longer than `LENGTH_LIMIT`."""
+    """The bytes of one message. Raises ValueError for a payload longer than `LENGTH_LIMIT`."""
     if len(payload) > LENGTH_LIMIT:
         raise ValueError(
             f"a payload of {len(payload)} bytes for kind 0x{kind:02x}, at most {LENGTH_LIMIT} fit"
@@ -93,16 +94,16 @@ def audio_header(rate: int, size: int) -> bytes:
 class Decoder:
     """Turns a byte stream into messages.
 
-    `feed` returns the messages that became whole. Unknown kinds, and lengths that a kind cannot
-    have, are passed over by their length and never kept: `skipped` counts them, `last_skipped` is
-    the kind and the length of the last one. A hangup is one whatever its length, and of an error
-    only the code is kept, the first byte.
+    `feed` returns the messages that are complete. Messages of an unknown kind, or with a length
+    that their kind cannot have, are skipped: `skipped` counts them, and `last_skipped` is the kind
+    and the length of the last one. A hangup may have any length. Of an error only the code is kept,
+    the first byte.
 
-    `feed` raises `DecodeError` for audio that is too long, and again for whatever is fed after
-    that. Odd audio lengths are not its business.
+    `feed` raises `DecodeError` for audio that is too long, and from then on for all data. It does
+    not check whether the length of audio is even.
 
-    With `uuid_first` the stream must begin with the call's UUID, if not with a hangup: anything
-    else there is a DecodeError, and a second UUID is skipped.
+    With `uuid_first`, the first message must be the call's UUID or a hangup. Any other first
+    message is a DecodeError. A second UUID is skipped.
     """
 
     __slots__ = (
@@ -119,13 +120,13 @@ class Decoder:
         self._awaits_uuid = uuid_first
         self._takes_uuid = True
         self._buffer = b""
-        self._skip = 0  # bytes of a payload that are still to come, and not wanted
+        self._skip = 0  # bytes of a skipped payload that are still to come
         self._fault = ""
         self.skipped = 0
         self.last_skipped = (0, 0)
 
     def feed(self, data: bytes) -> list[AudioSocketMessage]:
-        """Take `data`; return the messages that are whole now."""
+        """Take `data`; return the messages that are complete now."""
         if self._fault:
             raise DecodeError(self._fault, [])
         if self._buffer:
@@ -158,7 +159,7 @@ class Decoder:
         return messages
 
     def _kept(self, kind: int, size: int) -> int | None:
-        """How much of a payload that is not audio says something; None: skip the message."""
+        """How many bytes of a payload other than audio to keep. None: skip the message."""
         if kind == Kind.HANGUP:
             return 0
         if kind == Kind.ERROR:

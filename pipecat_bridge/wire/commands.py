@@ -1,12 +1,12 @@
-"""What a bot asks of the phone: a JSON object whose `type` is one of four.
+"""Commands of a bot. Each is a JSON object whose `type` is one of four.
 
     {"type": "hangup", "reason": "..."}                   the reason may be left out
     {"type": "transfer", "target": "support"}
     {"type": "set", "variables": {"NAME": "value"}}
     {"type": "play_dtmf", "digits": "12#"}
 
-Keys that are not known are passed over. A bot is often a language model that a caller may talk
-into anything, and what it asks ends up in a dialplan: hence the limits.
+Unknown keys are ignored. There are limits, because a bot is often a language model that a caller
+may talk into anything, and its commands end up in a dialplan.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from msgspec import Struct
 from pipecat_bridge.errors import FormatError
 
 MAX_REASON: Final = 200
-"""Characters of a reason; what is longer is cut: a call that is to end ends, whatever is said."""
+"""Most characters of a reason. A longer reason is cut, and not refused, so that the call ends."""
 
 MAX_TARGET: Final = 64
-"""Characters; Asterisk's names of extensions have up to 79."""
+"""Most characters of a target. Names of extensions in Asterisk have up to 79."""
 
 MAX_VARIABLES: Final = 50
 MAX_NAME: Final = 80
@@ -36,38 +36,39 @@ MAX_DIGITS: Final = 64
 DIGITS: Final = "0123456789ABCD*#"
 
 PAUSES: Final = ",wW"
-"""Half a second, half a second, a second: `w` and `W` as in Asterisk's SendDTMF."""
+"""`,` and `w` are half a second, `W` is a second. `w` and `W` are as in Asterisk's SendDTMF."""
 
 MAX_TYPE: Final = 20
-"""Characters up to which a `type` may be a misspelt one."""
+"""Most characters of a `type` that may be a misspelt command."""
 
 CLOSE: Final = 0.8
-"""How alike, by the ratio of difflib, a misspelt `type` is to the right one."""
+"""How similar a misspelt `type` must be to the right one: the least ratio of difflib."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _NAME = re.compile(rf"[A-Za-z_][A-Za-z0-9_]{{0,{MAX_NAME - 1}}}")
-# What means nothing in the arguments of Goto, Dial and Queue; a name after "_" would be a pattern.
+# No character here has a meaning in the arguments of Goto, Dial and Queue. A name that begins with
+# "_" would be a pattern.
 _TARGET = re.compile(r"[A-Za-z0-9+*#][A-Za-z0-9_+*#.-]*")
 
 
 class CommandError(FormatError):
-    """A command that cannot be carried out as it is."""
+    """A command that cannot be carried out."""
 
 
 class Hangup(Struct, frozen=True, tag_field="type", tag="hangup"):
-    """End the call once what is queued has been played."""
+    """End the call once the queued audio has been played."""
 
     reason: str = ""
 
 
 class Transfer(Struct, frozen=True, tag_field="type", tag="transfer"):
-    """End the bot's part once what is queued has been played; the dialplan takes the caller on."""
+    """Stop the bot once the queued audio has been played. The dialplan transfers the caller."""
 
     target: str
 
 
 class SetVariables(Struct, frozen=True, tag_field="type", tag="set"):
-    """Keep variables with the call, for the dialplan."""
+    """Store variables with the call, for the dialplan."""
 
     variables: dict[str, str]
 
@@ -88,10 +89,10 @@ _SHAPES: Final = {
 }
 
 _SPELT: Final = {"hangup": "hangup", "transfer": "transfer", "set": "set", "playdtmf": "play_dtmf"}
-"""Letters of a `type` -> how it is written."""
+"""Letters of a `type` -> how it is spelt."""
 
 _LONG: Final = ("hangup", "transfer", "playdtmf")
-"""Those of which something alike is no other word."""
+"""Types that a similar word may mean. A word similar to `set` is often another word."""
 
 _ALIASES: Final = {
     **{word: word for word in _SPELT},
@@ -113,21 +114,21 @@ _TYPES: Final[dict[type, str]] = {
     bool: "a boolean",
     type(None): "null",
 }
-"""What the types of JSON are called."""
+"""Python type of a JSON value -> its name in messages."""
 
 _read_json = msgspec.json.Decoder().decode
 
 
 def from_text(text: str) -> Command | None:
-    """The command in `text`; None when it is not JSON or not a command.
+    """The command in `text`; None if it is not JSON or not a command.
 
-    Raises CommandError when it is one and wrong.
+    Raises CommandError for a command that cannot be carried out.
     """
     return parse(json_of(text))
 
 
 def json_of(text: str) -> object:
-    """What `text` is as JSON; None when it is not JSON."""
+    """The value of `text` as JSON; None if it is not JSON."""
     try:
         return _read_json(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
@@ -135,23 +136,23 @@ def json_of(text: str) -> object:
 
 
 def parse(data: object) -> Command | None:
-    """The command that `data`, as decoded from JSON, is; None when it is none.
+    """The command in `data`, a decoded JSON value; None if it is not a command.
 
-    Raises CommandError when it is one and wrong.
+    Raises CommandError for a command that cannot be carried out.
     """
     return _READERS[data["type"]](data) if is_command(data) else None
 
 
 def is_command(data: object) -> TypeGuard[dict[str, Any]]:
-    """True when `data` means to be a command, right or wrong."""
+    """True if `data` has the `type` of a command, valid or not."""
     kind = data.get("type") if isinstance(data, dict) else None
     return isinstance(kind, str) and kind in _READERS
 
 
 def near_miss(data: object) -> str:
-    """A sentence for what looks like a command whose `type` is misspelt, else "".
+    """A sentence if `data` looks like a command with a misspelt `type`, else "".
 
-    Bots have messages of their own, so it is no error.
+    This is not an error, because bots may send messages of their own.
     """
     kind = data.get("type") if isinstance(data, dict) else None
     if not isinstance(kind, str) or kind in _READERS or len(kind) > MAX_TYPE:
@@ -207,7 +208,7 @@ def _name(name: str) -> str:
 
 def _value(name: str, value: Any) -> str:
     if isinstance(value, bool):
-        value = int(value)  # GotoIf takes every word for true, "false" too
+        value = int(value)  # GotoIf treats every word as true, also "false"
     if isinstance(value, int | float):
         value = msgspec.json.encode(value).decode()
     if not isinstance(value, str):
@@ -267,7 +268,7 @@ def _mistyped(kind: str, key: str, value: Any) -> CommandError:
 
 
 def _quoted(text: str) -> str:
-    """`text` on one line, in quotes, and not too long for a line of log."""
+    """The first 40 characters of `text`, in quotes and on one line, for the log."""
     return json.dumps(text[:40])
 
 

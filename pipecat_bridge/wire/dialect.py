@@ -1,4 +1,4 @@
-"""What a bot's WebSocket speaks: Pipecat's protobuf frames, or Twilio's JSON."""
+"""The protocol on a bot's WebSocket: Pipecat's protobuf frames, or Twilio's JSON."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pipecat_bridge.wire.frames import BotFrame
 
 
 class Dialect(Protocol):
-    """Turns what a call has to say to its bot into messages, and back; one for each bot.
+    """Encodes what a call sends to its bot, and decodes what the bot sends. Each bot has its own.
 
-    A message is the payload of one WebSocket message, binary or text as `binary` says. The
-    caller's audio is mono PCM16 at `rate` Hz, in pieces of `frame_bytes` where that is not 0.
-    `awaits_ready`: the bot says when it takes audio,
-    and audio that comes before that may kill it; else it takes audio at once.
+    A message is the payload of one WebSocket message, binary if `binary`, else text. The caller's
+    audio is mono PCM16 at `rate` Hz, in pieces of `frame_bytes` bytes unless that is 0. If
+    `awaits_ready`, the bot says when it takes audio, and audio before that may kill it; else it
+    takes audio at once.
     """
 
     @property
@@ -26,29 +26,29 @@ class Dialect(Protocol):
     def awaits_ready(self) -> bool: ...
 
     def opening(self) -> list[bytes]:
-        """What is sent first, as soon as the WebSocket is open."""
+        """The first messages, sent as soon as the WebSocket is open."""
         ...
 
     def audio(self, pcm: bytes) -> bytes:
-        """A piece of the caller's audio."""
+        """The message with a piece of the caller's audio."""
         ...
 
     def digit(self, digit: str) -> list[bytes]:
-        """A key that the caller pressed."""
+        """The messages for a key that the caller pressed."""
         ...
 
     def text(self, content: str, run_immediately: bool, audio_response: bool) -> list[bytes] | None:
-        """Text, as if the caller had typed it; None where there is no way to say it."""
+        """The messages for text, as if the caller had typed it; None if there are none for it."""
         ...
 
     def played(self, mark: str) -> list[bytes]:
-        """The audio that the bot sent before its `Mark` has been played, or was dropped."""
+        """The messages that say: the audio before the bot's `Mark` has been played or dropped."""
         ...
 
     def closing(self) -> list[bytes]:
-        """The call ends: what is sent before the WebSocket is closed."""
+        """The last messages when the call ends, sent before the WebSocket is closed."""
         ...
 
     def decode(self, payload: bytes) -> BotFrame:
-        """The frame in one message of the bot's; raises FormatError with what is wrong."""
+        """The frame in one message from the bot. Raises FormatError."""
         ...

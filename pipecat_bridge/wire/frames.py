@@ -1,7 +1,7 @@
-"""Pipecat's frames: one protobuf message each WebSocket message, five kinds and no more.
+"""Pipecat's frames. Each WebSocket message is one protobuf message, of one of five kinds.
 
-The layout is that of Pipecat's `ProtobufFrameSerializer` (proto/frames.proto); the wire carries no
-package name, so ours may differ from Pipecat's and both can live in one process.
+The layout is that of Pipecat's `ProtobufFrameSerializer` (proto/frames.proto). Package names are
+not sent, so our package name may differ from Pipecat's, and one process can have both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pipecat_bridge.wire.frames_pb2 import AudioRawFrame, Frame
 
 
 class Audio(NamedTuple):
-    """PCM16 little endian, `channels` interleaved; a RIFF header may come before it."""
+    """PCM16, little endian, with `channels` interleaved. It may begin with a RIFF header."""
 
     audio: bytes
     rate: int
@@ -25,7 +25,7 @@ class Audio(NamedTuple):
 
 
 class Text(NamedTuple):
-    """A piece of text; `FLUSH_MEDIA` is the barge-in of bots on the client transport."""
+    """A piece of text. Bots on the client transport send `FLUSH_MEDIA` at a barge-in."""
 
     text: str
 
@@ -39,23 +39,23 @@ class Transcription(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A message beside the audio: JSON, by custom RTVI."""
+    """A message beside the audio: JSON, usually RTVI."""
 
     data: str
 
 
 class Interruption(NamedTuple):
-    """Audio before it is stale, audio after it is new."""
+    """A barge-in: audio before this message is stale, audio after it is new."""
 
 
 class Mark(NamedTuple):
-    """The bot wants to know when the audio before this has been played."""
+    """The bot wants to know when the audio before this message has been played."""
 
     name: str
 
 
 class Nothing(NamedTuple):
-    """A message that says nothing to the bridge."""
+    """A message that the bridge ignores."""
 
 
 BotFrame = Audio | Text | Transcription | Message | Interruption | Mark | Nothing
@@ -64,11 +64,11 @@ FLUSH_MEDIA = "FLUSH_MEDIA"
 
 
 class FrameError(FormatError):
-    """Bytes that are not one of Pipecat's frames."""
+    """Bytes that are not a Pipecat frame."""
 
 
 def decode(data: bytes) -> BotFrame:
-    """The frame in one binary WebSocket message; raises `FrameError`."""
+    """The frame in one binary WebSocket message. Raises `FrameError`."""
     try:
         frame = Frame.FromString(data)
     except _DecodeError:
@@ -90,7 +90,7 @@ def decode(data: bytes) -> BotFrame:
 
 
 def audio_encoder(rate: int) -> Callable[[bytes], bytes]:
-    """Makes frames of mono PCM16 at `rate`."""
+    """Return a function that encodes mono PCM16 at `rate` Hz as a frame."""
 
     def encode(audio: bytes) -> bytes:
         head, tail = _around(len(audio), rate)
@@ -101,7 +101,7 @@ def audio_encoder(rate: int) -> Callable[[bytes], bytes]:
 
 @lru_cache(maxsize=64)
 def _around(size: int, rate: int) -> tuple[bytes, bytes]:
-    """What stands before and after the audio of a frame: the same for all frames of a length."""
+    """The bytes before and after the audio of a frame, the same for all frames of `size` bytes."""
     tail = AudioRawFrame(sample_rate=rate, num_channels=1).SerializeToString()
     body = AudioRawFrame(audio=bytes(size), sample_rate=rate, num_channels=1)
     frame = Frame(audio=body).SerializeToString()

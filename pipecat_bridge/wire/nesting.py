@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Final
 
 MAX_DEPTH: Final = 32
-"""Levels of objects and arrays. Reading and writing both go as deep into Python's stack, so what
-could just be read, a thousand levels, could not be written again where the stack is deeper.
+"""Most levels of objects and arrays. Reading and writing JSON use Python's stack for each level.
+Without this limit, a value that could be read could be too deep to be written again, where the
+stack is deeper.
 """
 
 
 def too_deep(value: Any, levels: int = MAX_DEPTH) -> bool:
-    """True when `value`, as decoded from JSON, has more levels than `levels`."""
+    """True if `value`, a decoded JSON value, has more than `levels` levels."""
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list):

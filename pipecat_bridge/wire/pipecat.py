@@ -9,11 +9,11 @@ from pipecat_bridge.wire.frames import audio_encoder, encode_message
 
 
 class PipecatDialect:
-    """As spoken by `ProtobufFrameSerializer` and RTVI.
+    """The dialect of bots with `ProtobufFrameSerializer` and RTVI.
 
-    `metadata` is for bots whose start could not bring it: the stock runner drops the body of
-    `/start`. It goes out as an RTVI client-message of type `call-metadata`, right after
-    `client-ready`. `disconnects`: the bot is asked to end by `disconnect-bot`.
+    `metadata` is for bots that did not get it at their start: Pipecat's stock runner drops the body
+    of `/start`. It is sent as an RTVI client-message of type `call-metadata`, right after
+    `client-ready`. If `disconnects`, `disconnect-bot` asks the bot to end.
     """
 
     frame_bytes = 0
@@ -34,7 +34,7 @@ class PipecatDialect:
         self._disconnects = disconnects
 
     def opening(self) -> list[bytes]:
-        """`client-ready`, answered by `bot-ready`, and the call's metadata."""
+        """RTVI `client-ready`, which the bot answers with `bot-ready`, and the call's metadata."""
         messages = [rtvi.client_ready(self._library_version)]
         if self._metadata is not None:
             messages.append(rtvi.client_message("call-metadata", self._metadata))
@@ -52,11 +52,11 @@ class PipecatDialect:
         return [encode_message(message)]
 
     def played(self, mark: str) -> list[bytes]:
-        """Nothing: there are no marks in Pipecat's frames."""
+        """No messages: Pipecat's frames have no marks."""
         return []
 
     def closing(self) -> list[bytes]:
-        """RTVI `disconnect-bot`, where nothing else tells the bot."""
+        """RTVI `disconnect-bot` if `disconnects`."""
         return [encode_message(rtvi.disconnect_bot())] if self._disconnects else []
 
     decode = staticmethod(frames.decode)

@@ -1,6 +1,6 @@
 """The header of the PROXY protocol, versions 1 and 2 (HAProxy's proxy-protocol.txt).
 
-A proxy sends it before anything else, and tells in it who has connected to the proxy.
+A proxy sends the header first. It says which client has connected to the proxy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from pipecat_bridge.errors import FormatError
 
 LONGEST: Final = 4096
-"""Most bytes of a header that are waited for; addresses take 52, the rest is for extensions."""
+"""Most bytes of a header. Addresses take 52 bytes, the rest is for extensions."""
 
 _V1: Final = b"PROXY "
 _V1_LONGEST: Final = 107  # with its line end, by the specification
@@ -25,10 +25,10 @@ _ADDRESSES: Final[dict[bytes, type[IPv4Address] | type[IPv6Address]]] = {
 
 
 class ProxyHeader(NamedTuple):
-    """How long a header is, in bytes, and the client that it tells of.
+    """The size of a header in bytes, and the client that it names.
 
-    `host` is "" where it tells of none (a health check, a UNIX socket): then the connection's own
-    peer counts.
+    `host` is "" if it names no client (a health check, a UNIX socket). Then the client is the peer
+    of the connection.
     """
 
     size: int
@@ -37,9 +37,9 @@ class ProxyHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> ProxyHeader | None:
-    """The header that `data` begins with; None when more must be read.
+    """The header at the beginning of `data`; None if more data is needed.
 
-    Raises FormatError, with a sentence, for what is no PROXY header.
+    Raises FormatError if it is not a PROXY header.
     """
     if data[: len(_V1)] == _V1[: len(data)]:
         return _read_v1(data)
@@ -78,7 +78,7 @@ def _read_v2(data: bytes) -> ProxyHeader | None:
         raise FormatError(f"a wrong PROXY header: {data[:_V2_BYTES].hex(' ')}")
     if len(data) < size:
         return None
-    if command == 0x20 or family not in (0x11, 0x21):  # of the proxy's own, or not TCP over IP
+    if command == 0x20 or family not in (0x11, 0x21):  # the proxy itself, or not TCP over IP
         return ProxyHeader(size)
     length = 4 if family == 0x11 else 16
     ports = _V2_BYTES + 2 * length

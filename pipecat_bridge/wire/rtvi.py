@@ -1,6 +1,7 @@
-"""RTVI: the JSON messages that travel beside the audio, as typed events and back.
+"""RTVI, the JSON messages beside the audio: decodes those of bots, and encodes ours.
 
-Types and fields: Pipecat's `processors/frameworks/rtvi/models.py`, protocol 1.x and 2.x.
+Types and fields are those of Pipecat's `processors/frameworks/rtvi/models.py`, protocol 1.x and
+2.x.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
 LABEL: Final = "rtvi-ai"
 
 VERSION: Final = "1.2.0"
-"""What we say we speak. Servers of protocol 1 and 2 both serve a client of 1.x."""
+"""The protocol version that the bridge announces. Bots of protocol 1 and 2 accept 1.x."""
 
 
 class RTVIError(FormatError):
@@ -25,7 +26,7 @@ class RTVIError(FormatError):
 
 
 class Event(Struct, frozen=True):
-    """Something that the bot tells; subclasses are named after the message's type."""
+    """An event that the bot reports. Subclasses are named after the type of the message."""
 
 
 class BotReady(Event, frozen=True):
@@ -39,7 +40,7 @@ class BotInterrupted(Event, frozen=True):
 
 
 class UserTranscription(Event, frozen=True):
-    """What the caller said; `final` when it will not change any more."""
+    """What the caller said. `final`: the text will not change any more."""
 
     text: str
     final: bool = True
@@ -54,7 +55,7 @@ class BotTranscription(Event, frozen=True):
 
 
 class BotOutput(Event, frozen=True):
-    """What the bot puts out, spoken or not."""
+    """Text that the bot outputs, spoken or not."""
 
     text: str
     spoken: bool = False
@@ -71,7 +72,7 @@ class BotLLMStarted(Event, frozen=True):
 
 
 class BotLLMStopped(Event, frozen=True):
-    """The language model has answered."""
+    """The language model has finished its answer."""
 
 
 class BotStartedSpeaking(Event, frozen=True):
@@ -79,38 +80,38 @@ class BotStartedSpeaking(Event, frozen=True):
 
 
 class BotStoppedSpeaking(Event, frozen=True):
-    """The bot has spoken."""
+    """The bot stops speaking."""
 
 
 class UserStartedSpeaking(Event, frozen=True):
-    """The bot hears the caller begin."""
+    """The bot hears that the caller begins to speak."""
 
 
 class UserStoppedSpeaking(Event, frozen=True):
-    """The bot hears the caller stop."""
+    """The bot hears that the caller stops speaking."""
 
 
 class Metrics(Event, frozen=True):
-    """The bot's own measurements, as they are."""
+    """The bot's own measurements, unchanged."""
 
     values: dict[str, Any]
 
 
 class BotError(Event, frozen=True):
-    """Something went wrong in the bot; after a fatal one its pipeline has stopped."""
+    """An error in the bot. After a fatal error, its pipeline has stopped."""
 
     error: str
     fatal: bool = False
 
 
 class ServerMessage(Event, frozen=True):
-    """Whatever the bot's author wants to tell the client."""
+    """A message that the author of the bot defines."""
 
     data: Any
 
 
 class Other(Event, frozen=True):
-    """A type that has no class here."""
+    """A message of a type that has no class here."""
 
     type: str
     data: Any
@@ -143,7 +144,7 @@ _decode = msgspec.json.Decoder(_Envelope).decode
 
 
 def parse(text: str) -> Event:
-    """The event in one message; raises `RTVIError` with what is wrong."""
+    """The event in one message. Raises `RTVIError`."""
     try:
         envelope = _decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
@@ -163,7 +164,7 @@ def _event(kind: str, data: Any) -> Event:
     shape = _EVENTS.get(kind)
     if shape is None:
         return Other(kind, data)
-    if isinstance(data, dict):  # what is null was left out: Pipecat writes either
+    if isinstance(data, dict):  # Pipecat sends a missing value as null, or leaves it out
         data = {name: value for name, value in data.items() if value is not None}
     try:
         return msgspec.convert(data or {}, shape)
@@ -180,13 +181,13 @@ def _build(kind: str, data: Any = None) -> str:
 
 
 def client_ready(library_version: str) -> str:
-    """The first message to a bot: answered by `bot-ready` once its pipeline runs."""
+    """The first message to a bot, which answers with `bot-ready` once its pipeline runs."""
     about = {"library": "pipecat-bridge", "library_version": library_version}
     return _build("client-ready", {"version": VERSION, "about": about})
 
 
 def send_text(content: str, *, run_immediately: bool = True, audio_response: bool = True) -> str:
-    """Text into the conversation, as if the caller had typed it."""
+    """Text for the bot, as if the caller had typed it."""
     options = {"run_immediately": run_immediately, "audio_response": audio_response}
     return _build("send-text", {"content": content, "options": options})
 
@@ -197,10 +198,10 @@ def dtmf(digit: str) -> str:
 
 
 def client_message(kind: str, data: Any) -> str:
-    """A message of our own kind to the bot's author."""
+    """A message of type `kind`, which the bridge defines and the code of the bot can read."""
     return _build("client-message", {"t": kind, "d": data})
 
 
 def disconnect_bot() -> str:
-    """Asks the bot to end in good order."""
+    """Asks the bot to end normally."""
     return _build("disconnect-bot")

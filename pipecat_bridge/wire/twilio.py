@@ -1,8 +1,8 @@
 """Twilio Media Streams, as Twilio speaks it to a bot: JSON in text messages, mu-law in base64.
 
-Messages and fields: Twilio's documentation, "Media Streams - WebSocket Messages", of a stream in
-both directions (`<Connect><Stream>`); what bots read of it: Pipecat's `TwilioFrameSerializer` and
-`parse_telephony_websocket`.
+Messages and fields are those of Twilio's documentation, "Media Streams - WebSocket Messages", for a
+stream in both directions (`<Connect><Stream>`). Pipecat's `TwilioFrameSerializer` and
+`parse_telephony_websocket` show which of them bots read.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
 RATE: Final = 8000
 
 FRAME_BYTES: Final = 320
-"""Of the PCM16 of a `media` message: 20 ms, as Twilio sends them."""
+"""Bytes of PCM16 in a `media` message: 20 ms, as Twilio sends it."""
 
 ACCOUNT: Final = "AC" + 32 * "0"
-"""There is no account: calls do not come from Twilio."""
+"""A placeholder: calls do not come from Twilio, so there is no account."""
 
 _PER_MS: Final = RATE // 1000
 
@@ -39,13 +39,14 @@ _NUMBERS: Final = (
     ("from", "from_number", "caller"),
     ("to", "to_number", "called", "dialled"),
 )
-"""Names of who calls whom: what bots read, by custom and in Pipecat, and what callers write."""
+"""Names for the number of the caller, and for the called number. Bots read the first two names of
+each row. Dialplans and clients of the API use any of them."""
 
 Codec = Callable[[bytes], bytes]
 
 
 class TwilioError(FormatError):
-    """A message that is not one of a bot's in this dialect."""
+    """A message that a bot cannot send in this dialect."""
 
 
 class _Media(Struct, gc=False):
@@ -68,11 +69,12 @@ _write = msgspec.json.Encoder().encode
 
 
 class TwilioDialect:
-    """One stream, of the call with the UUID `call_id`.
+    """The stream of one bot, in the call with the UUID `call_id`.
 
-    `encode` makes mu-law of mono PCM16, `decode` PCM16 of mu-law. Messages are numbered as they
-    are made, so they are to be sent in that order; a `media` message's timestamp, in ms, counts
-    the audio before it. `resumption` is that of the bot: each has a stream of its own.
+    `encode` turns mono PCM16 into mu-law, `decode` turns mu-law into PCM16. Messages are numbered
+    when they are made, so they must be sent in that order. The timestamp of a `media` message is
+    the length of the audio before it, in ms. Each bot of a call has a stream id of its own, which
+    follows from `resumption`.
     """
 
     rate = RATE
@@ -105,7 +107,7 @@ class TwilioDialect:
         )
 
     def opening(self) -> list[bytes]:
-        """`connected` and `start`."""
+        """The messages `connected` and `start`."""
         start = {
             "accountSid": ACCOUNT,
             "streamSid": self.stream_sid,
@@ -118,7 +120,7 @@ class TwilioDialect:
         return [_write(connected), self._message("start", start)]
 
     def audio(self, pcm: bytes) -> bytes:
-        """A `media` message, of any length."""
+        """A `media` message with `pcm`, which may have any length."""
         octets = self._encode(pcm)
         self._sent = sent = self._sent + 1
         self._chunks = chunk = self._chunks + 1
@@ -127,11 +129,11 @@ class TwilioDialect:
         return self._media % (sent, chunk, at // _PER_MS, b2a_base64(octets, newline=False))
 
     def digit(self, digit: str) -> list[bytes]:
-        """`dtmf`."""
+        """A `dtmf` message."""
         return [self._message("dtmf", {"track": "inbound_track", "digit": digit})]
 
     def text(self, content: str, run_immediately: bool, audio_response: bool) -> None:
-        """None: Twilio has no way to say it."""
+        """None: Twilio's protocol cannot carry text to a bot."""
         return
 
     def played(self, mark: str) -> list[bytes]:
@@ -139,7 +141,7 @@ class TwilioDialect:
         return [self._message("mark", {"name": mark})]
 
     def closing(self) -> list[bytes]:
-        """`stop`."""
+        """A `stop` message."""
         return [self._message("stop", {"accountSid": ACCOUNT, "callSid": self.call_sid})]
 
     def _message(self, event: str, content: dict[str, Any]) -> bytes:
@@ -154,10 +156,10 @@ class TwilioDialect:
         )
 
     def decode(self, payload: bytes) -> BotFrame:
-        """The frame in one message of the bot's; raises TwilioError.
+        """The frame in one message from the bot. Raises TwilioError.
 
-        JSON without an event that is RTVI or a command is a `Message`: bots send those beside
-        Twilio's own (Pipecat writes every message frame as it is).
+        RTVI and commands, which have no `event`, become a `Message`: bots send them beside Twilio's
+        messages (Pipecat writes every message frame unchanged).
         """
         try:
             message = _read(payload)
@@ -194,10 +196,10 @@ def _beside(payload: bytes) -> Message:
 def custom_parameters(
     call_id: str, metadata: Mapping[str, Any], parameters: Mapping[str, Any], resumption: int
 ) -> dict[str, str]:
-    """What a call's bot is to know, as names and strings: Twilio has no other values.
+    """What a bot gets to know about its call. All values are strings: Twilio has no other type.
 
-    Keys of services (`llm_key` ...) are left out; who calls whom is there under all names that
-    bots read.
+    Keys of services (`llm_key` ...) are left out. The numbers of the caller and of the called party
+    are there under all names that bots read.
     """
     custom = {name: value for name, value in parameters.items() if not name.endswith("_key")}
     custom |= metadata
@@ -213,7 +215,7 @@ def custom_parameters(
 
 
 def _string(value: Any) -> str:
-    """`value` in words: text as it is, nothing as nothing, all else in JSON."""
+    """`value` as a string: text unchanged, None as "", anything else as JSON."""
     if isinstance(value, str):
         return value
     return "" if value is None else _write(value).decode()

@@ -1,8 +1,8 @@
-"""Plain WebSocket messages (RFC 6455, section 5.2): out of a peer's stream, and for one.
+"""Reads plain WebSocket messages (RFC 6455, section 5.2) from a stream, and makes them.
 
-A plain message is one of the kind that carries audio, binary or text, in a single frame. Everything
-else is for Autobahn, which takes 20 us for a frame where this takes 2, half of it for a line of log
-at a level that is off.
+A plain message is of the type that carries audio, binary or text, and in a single frame. Autobahn
+handles everything else. Autobahn takes 20 us for a frame, half of it for a log line at a level that
+is off; this module takes 2 us.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ PONG: Final = 0xA
 _FINAL: Final = 0x80
 _MASKED: Final = 0x80
 _KEY_BYTES: Final = 4
-_SHORT: Final = 125  # longest payload whose length stands in the second byte
-_CONTROL: Final = 0x8  # opcodes from here on are of control frames, which may stand in a message
+_SHORT: Final = 125  # longest payload whose length fits into the second byte
+_CONTROL: Final = 0x8  # from this opcode on: control frames, also between the frames of a message
 
 LONG: Final = 1024
-"""Bytes from which an array is masked faster than one long number (docs/performance.md)."""
+"""Above so many bytes, masking an array is faster than one long number (docs/lab-notes.md)."""
 
 KEYS_AT_ONCE: Final = 256
-"""Keys drawn from the system at a time: a call of it takes longer than the masking."""
+"""Mask keys that are drawn from the system at a time. One system call takes longer than masking."""
 
 
 Piece = tuple[bool, bytes]
-"""True and a plain message, unmasked; False and bytes of the stream as they came."""
+"""True and an unmasked plain message, or False and unchanged bytes of the stream."""
 
 
 class PlainFrames:
-    """Takes the plain messages out of what a peer sends; the rest comes in whole frames.
+    """Finds the plain messages in the stream of a peer. Other frames come out whole.
 
-    A client masks what it sends and a server does not: frames that are not as `masked` says are not
-    plain. `opcode` is BINARY or TEXT. From a frame longer than `limit` bytes on, all is passed on
-    as it comes: it is for Autobahn to refuse, and nothing is collected for it.
+    `masked`: whether frames of the peer are masked, as those of a client are; other frames are not
+    plain. `opcode` is BINARY or TEXT. From the first frame of more than `limit` bytes on, all data
+    comes out as it is: Autobahn refuses that frame, and nothing is collected for it.
     """
 
     __slots__ = ("_first", "_fragmented", "_limit", "_mask_bit", "_passing", "_rest")
@@ -53,7 +53,7 @@ class PlainFrames:
         self._passing = False
 
     def feed(self, data: bytes) -> list[Piece]:
-        """What is whole now, in the order of the stream."""
+        """Take `data`; return what is complete now, in the order of the stream."""
         if self._passing:
             return [(False, data)]
         data = self._rest + data
@@ -90,15 +90,15 @@ class PlainFrames:
         return pieces
 
     def _follow(self, first: int) -> None:
-        """Keep in mind whether a message has begun whose end is still to come."""
+        """Remember whether a message in several frames has begun and not ended."""
         if first & 0x0F < _CONTROL:
             self._fragmented = not first & _FINAL
 
 
 def pong(frame: bytes, masked: bool) -> bytes | None:
-    """The payload of a whole frame when it is a pong as it must be, else None.
+    """The payload of `frame`, a whole frame, if it is a valid pong, else None.
 
-    A link pings several times a second, so its pongs are worth a shortcut as well.
+    A link pings several times a second, so a shortcut for pongs is worth it.
     """
     start = 2 + (_KEY_BYTES if masked else 0)
     size = len(frame) - start
@@ -110,10 +110,10 @@ def pong(frame: bytes, masked: bool) -> bytes | None:
 
 
 def mask(payload: bytes, key: bytes) -> bytes:
-    """Mask, or unmask, with a key of four bytes (RFC 6455, section 5.3).
+    """Mask or unmask `payload` with a key of four bytes (RFC 6455, section 5.3).
 
-    Without a compiler nothing is faster for a frame of audio than one operation on long numbers;
-    Autobahn's native masker takes twice as long for it, most of that to be set up.
+    For a frame of audio, one operation on long numbers is the fastest way without a compiler.
+    Autobahn's native masker takes twice as long, most of it to set itself up.
     """
     size = len(payload)
     if size > LONG:
@@ -131,12 +131,12 @@ def _mask_long(payload: bytes, key: bytes) -> bytes:
 
 
 def server_frame(payload: bytes, opcode: int = BINARY) -> bytes:
-    """A final frame from a server, which masks nothing."""
+    """A final frame of a server. Servers do not mask."""
     return _header(len(payload), opcode, 0) + payload
 
 
 class ClientMask:
-    """Frames from a client, each masked with a key of its own that nobody can foresee."""
+    """Makes frames of a client. Each is masked with a new key that cannot be predicted."""
 
     __slots__ = ("_at", "_keys")
 
@@ -145,7 +145,7 @@ class ClientMask:
         self._at = 0
 
     def frame(self, payload: bytes, opcode: int = BINARY) -> bytes:
-        """A final frame."""
+        """A final frame with `payload`."""
         if self._at == len(self._keys):
             self._keys, self._at = os.urandom(_KEY_BYTES * KEYS_AT_ONCE), 0
         key = self._keys[self._at : self._at + _KEY_BYTES]
