@@ -1,1 +1,1 @@
-"""What the daemon needs of Twisted: sockets, ports, processes, HTTP, and its log."""
+"""The daemon's use of Twisted: sockets, ports, processes, HTTP, and the log."""

@@ -1,4 +1,4 @@
-"""HTTP connections that are kept, and may have been closed by the runner when they are used."""
+"""Persistent HTTP connections. The server may have closed one before it is used again."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from zope.interface import implementer
 from pipecat_bridge.net.failures import given_up
 
 _NOT_A_BYTE: Final = (RequestTransmissionFailed, ResponseNeverReceived)
-"""Errors of requests to which not a byte of an answer came."""
+"""Errors of requests that got no byte of an answer."""
 
 
 class KeptConnections(HTTPConnectionPool):
-    """A pool that asks once more, on a new connection, when a kept one turns out to be closed.
+    """A pool that repeats a request on a new connection if a kept connection was closed.
 
-    A server closes idle connections when it likes, and a request may be under way to it then; that
-    it was acted on is unlikely, so a POST is repeated as well. On a connection that was not used
-    before nothing is: the server has just accepted it, and may have acted.
+    A server may close an idle connection at any time, also while a request is on its way. The
+    server then has hardly acted on the request, so a POST is repeated as well. A request on a new
+    connection is not repeated: the server has just accepted that connection, and may have acted.
     """
 
-    retryAutomatically = False  # Twisted would repeat a GET only
+    retryAutomatically = False  # Twisted would not repeat a POST
 
     def __init__(self, reactor: Any) -> None:
         super().__init__(reactor, persistent=True)
@@ -47,10 +47,8 @@ class KeptConnections(HTTPConnectionPool):
         return getting.addCallback(known)
 
     def _get_new(self, key: Hashable, endpoint: IStreamClientEndpoint) -> Deferred[Any]:
-        """A connection that was not used before.
-
-        The kept ones are closed: what made the server close one of them is true of all.
-        """
+        """A new connection. The kept ones to this server are closed: if the server closed one of
+        them, it has probably closed the others too."""
         watched = _Watched(endpoint)
         getting: Deferred[Any] = super().getConnection(key, watched)
 
@@ -65,16 +63,16 @@ class KeptConnections(HTTPConnectionPool):
 
 @implementer(IStreamClientEndpoint)
 class _Watched:
-    """An endpoint; `connected` tells whether it was used."""
+    """An endpoint. `connected`: it was used to connect."""
 
     def __init__(self, endpoint: IStreamClientEndpoint) -> None:
         self._endpoint = endpoint
         self.connected = False
 
     def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """Connect, without a line in the log for each connection's start and end."""
+        """Connect. The start and the end of the connection are not logged."""
         self.connected = True
-        made_for_this: Any = factory  # Twisted's pool makes one for each connection
+        made_for_this: Any = factory  # Twisted's pool makes a factory for each connection
         made_for_this.noisy = False
         return self._endpoint.connect(factory)
 
@@ -83,14 +81,14 @@ class _Watched:
 
 
 class _Kept:
-    """A connection that was used before; `renew` gives one that was not."""
+    """A connection that was used before. `renew` makes a new connection."""
 
     def __init__(self, connection: Any, renew: Callable[[], Deferred[Any]]) -> None:
         self._connection = connection
         self._renew = renew
 
     def request(self, request: Any) -> Deferred[Any]:
-        """Send a request, as the connection does."""
+        """Send a request; once more on a new connection if this one was closed."""
 
         def failed(failure: Failure) -> Any:
             error: Any = failure.value

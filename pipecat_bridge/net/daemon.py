@@ -1,4 +1,4 @@
-"""How the daemon begins and ends, as one process or as several."""
+"""The start and the end of the daemon, with or without workers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, Logger
 
 STOP_GRACE = 2.0
-"""Seconds that hangups, closing handshakes and /stop have to go out when the daemon ends."""
+"""Seconds for hangups, closing handshakes and /stop to be sent when the daemon ends."""
 
 
 class Daemon(MultiService):
     """Services that start together, and end on SIGTERM or SIGINT with exit status 0.
 
-    `handles_signals`: false for a process whose supervisor handles them.
-    `observer` writes the log when the daemon runs under twistd; None: twistd's own does.
-    `in_background`: twistd has gone there when the services start, and waits to hear of it.
+    `handles_signals`: False in a worker, whose supervisor handles the signals.
+    `observer`: writes the log under twistd; None for twistd's own log.
+    `in_background`: twistd runs as a background process, and its first process waits for the start.
     """
 
     _log = Logger(namespace="pipecat_bridge")
@@ -43,25 +43,25 @@ class Daemon(MultiService):
     def setServiceParent(self, parent: Any) -> None:
         super().setServiceParent(parent)
         if self.observer is not None:
-            parent.setComponent(ILogObserver, self.observer)  # twistd asks for it after this
+            parent.setComponent(ILogObserver, self.observer)  # twistd reads the component later
 
     def privilegedStartService(self) -> None:
         with exit_if_port_taken(self.in_background):
             super().privilegedStartService()
 
     def startService(self) -> None:
-        # twist, other than twistd, does not ask for the above.
+        # `twist` does not call privilegedStartService.
         with exit_if_port_taken(self.in_background):
             super().startService()
-        # The reactor sets its own handlers when it starts.
+        # Set the handlers after the reactor has set its own.
         self.reactor.callWhenRunning(self.handle_signals)
 
     def end_calls(self) -> None:
-        """End the calls that run, at once."""
+        """End all calls now."""
         raise NotImplementedError
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT end in good order, with exit status 0; SIGHUP does not end it."""
+        """Let SIGTERM and SIGINT end the daemon with exit status 0, and ignore SIGHUP."""
         on_main_thread = threading.current_thread() is threading.main_thread()
         if not self._handles_signals or not on_main_thread:
             return
@@ -88,10 +88,10 @@ class Daemon(MultiService):
         self._log.info("SIGHUP ignored: the configuration is read at the start only")
 
     def linger(self, last_end: float | None, seconds: float) -> Deferred[None]:
-        """Fires `seconds` after the last call's end: its dialplan may still ask the API.
+        """Fires `seconds` after the last call's end, because its dialplan may still ask the API.
 
-        `last_end` is on the reactor's clock, None when there was no call. After a second signal
-        nobody is waited for.
+        `last_end` is a time of the reactor's clock, None if there was no call. After a second
+        signal this fires at once.
         """
         left = 0.0 if last_end is None else last_end + seconds - self.reactor.seconds()
         if self._hurried or left <= 0:
@@ -100,7 +100,7 @@ class Daemon(MultiService):
         return self._lingering.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     def within(self, seconds: float, waiting: Deferred[Any]) -> Deferred[Any]:
-        """Fires with `waiting`, but after `seconds` at the latest; it never fails."""
+        """Fires when `waiting` does, or after `seconds`. It never fails."""
         waiting.addTimeout(max(seconds, 0.001), self.reactor)
         return waiting.addErrback(lambda _: None)
 
@@ -113,8 +113,8 @@ class StartError(Exception):
 def exit_if_port_taken(in_background: bool) -> Iterator[None]:
     """Exit with status 1 and a one-line message if a port is in use or cannot be listened on.
 
-    In the background it is an exception: twistd's first process prints it, and waits for ever if
-    its second one just exits.
+    In the background, raise StartError: twistd's first process prints it. If the second process
+    only exited, the first one would wait for ever.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""File descriptors: the limit is raised at the start, and it is seen when none is left."""
+"""File descriptors: raises the limit at the start, and notices when no descriptor is left."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from twisted.logger import ILogObserver, LogEvent, Logger, globalLogPublisher
 from zope.interface import implementer
 
 EPISODE: Final = 5.0
-"""Seconds since one was wanted in vain, for which none is taken to be left."""
+"""Seconds after a failure to get a descriptor in which none is assumed to be left."""
 
 NONE_LEFT: Final = "no file descriptors are left"
 
 EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE)
-"""The system's errors for it: this process has none left, or nobody has."""
+"""Error numbers: this process has no descriptor left (EMFILE), or the system has none (ENFILE)."""
 
-EXHAUSTED_HELP: Final = "Times that a file descriptor was wanted and none was left"
+EXHAUSTED_HELP: Final = "Times that a file descriptor was needed and none was left"
 
 _ACCEPTING: Final = "twisted.internet.tcp.Port"
-"""Who tells that a connection could not be accepted; Twisted tells it nowhere but in the log."""
+"""The logger of connections that could not be accepted. Twisted reports them only in the log."""
 
 
 def raise_limit() -> int:
-    """Raise this process's soft limit to the hard one; how many descriptors it may have.
+    """Raise this process's soft limit to the hard limit, and return the limit.
 
-    The usual soft limit of 1024 is that of programs that call select(), and some 335 calls.
+    The usual soft limit is 1024, for programs that call select(). It is enough for some 335 calls.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -44,9 +44,10 @@ def limit() -> int:
 
 @implementer(ILogObserver)
 class Descriptors(Service):
-    """Notices while it runs when a descriptor is wanted and none is left.
+    """Notices, while it runs, that a descriptor is needed and none is left.
 
-    `exhausted` counts these times. Each episode of them is one line of the log.
+    `exhausted` counts these failures. The log gets one line for failures that follow each other
+    within `EPISODE` seconds.
     """
 
     _log = Logger(namespace="pipecat_bridge")
@@ -66,11 +67,11 @@ class Descriptors(Service):
 
     @property
     def none_left(self) -> bool:
-        """Whether one was wanted in vain just now."""
+        """Whether a descriptor could not be had in the last `EPISODE` seconds."""
         return self._last is not None and self._clock.seconds() < self._last + EPISODE
 
     def wanted(self) -> None:
-        """One was wanted, and none was left."""
+        """Count that a descriptor was needed and none was left."""
         self.exhausted += 1
         begins = not self.none_left
         self._last = self._clock.seconds()
@@ -82,9 +83,9 @@ class Descriptors(Service):
             )
 
     def is_cause(self, error: BaseException) -> bool:
-        """Whether a connection failed for want of a descriptor, which is then noted."""
+        """Whether a connection failed because no descriptor was left. If so, it is counted."""
         number: Any = getattr(error, "osError", None)
-        # Looking up a name wants descriptors too, and its errors tell of nothing else.
+        # A DNS lookup needs descriptors too, but its error does not say that none was left.
         looked_up = isinstance(error, DNSLookupError)
         found = number in EXHAUSTED or (looked_up and not _one_is_left())
         if found:
@@ -92,7 +93,7 @@ class Descriptors(Service):
         return found
 
     def __call__(self, event: LogEvent) -> None:
-        """Twisted refuses a connection by itself and goes on."""
+        """Count the connections that Twisted could not accept: they are only in the log."""
         if event.get("log_namespace") != _ACCEPTING:
             return
         text, error = event.get("log_format") or "", event.get("acceptError")

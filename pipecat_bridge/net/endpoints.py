@@ -1,4 +1,4 @@
-"""How peers are connected to, plainly or with TLS."""
+"""Client endpoints for connections to peers, with or without TLS."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.net.tls import ClientTLS
 
 ATTEMPT_DELAY: Final = 0.1
-"""Seconds from a try at one address of a host to one at its next (the least that RFC 8305,
-section 5, recommends).
+"""Seconds from an attempt at one address of a host to the attempt at the next address (the least
+that RFC 8305, section 5, recommends).
 
-Twisted notices no earlier that the last address has refused, and the caller waits for another
-runner then; its own delay is 0.3 s. An address that is given as such refuses at once.
+Twisted reports that the last address refused only after this delay, and the caller waits so long
+for another runner. Twisted's default is 0.3 s. An IP address in the URL has no such delay.
 """
 
 
@@ -36,8 +36,8 @@ runner then; its own delay is 0.3 s. An address that is given as such refuses at
 class Endpoints:
     """Makes endpoints that have `timeout` seconds to connect.
 
-    `trust_root` is who may vouch for a host's name, None for the system's certificates. Where it is
-    for want of a descriptor that a connection fails, it does so with BridgeError.
+    `trust_root`: the accepted certificate authorities, None for those of the system. If no file
+    descriptor is left, the connection fails with BridgeError.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Endpoints:
         self._timeout = timeout
 
     def connect(self, host: str, port: int, secure: bool) -> IStreamClientEndpoint:
-        """From a name or an address, and whether TLS is wanted."""
+        """An endpoint for a host name or IP address; with TLS if `secure`."""
         endpoint = _DescriptorAware(self._plain(host, port), self._descriptors)
         if not secure:
             return endpoint
@@ -70,7 +70,7 @@ class Endpoints:
         )
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """For Twisted's Agent."""
+        """An endpoint for an http or https URI; Twisted's Agent calls this."""
         if uri.scheme not in (b"http", b"https"):
             raise SchemeNotSupported(f"{uri.scheme!r}, expected http or https")
         return self.connect(uri.host.decode("ascii"), uri.port, uri.scheme == b"https")
@@ -78,7 +78,7 @@ class Endpoints:
 
 @implementer(IStreamClientEndpoint)
 class _DescriptorAware:
-    """An endpoint whose error is BridgeError when this process had no descriptor left."""
+    """An endpoint that fails with BridgeError if no file descriptor was left."""
 
     def __init__(self, endpoint: IStreamClientEndpoint, descriptors: Descriptors) -> None:
         self._endpoint = endpoint

@@ -1,4 +1,4 @@
-"""Errors of connections: whether they are our own doing, and one line of words for each."""
+"""Errors of connections: sorts them, and describes each in one line."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectingCancelledError, ConnectionClosed
 
 _NO_TLS: Final = ("wrong version number", "packet length too long", "http request")
-"""What OpenSSL says of an answer that is not TLS."""
+"""Texts of OpenSSL's errors for an answer that is not TLS."""
 
 
 def given_up(error: BaseException) -> bool:
-    """Whether it is from ourselves: requests and connections have errors of their own for it."""
+    """Whether the bridge itself cancelled the request or the connection."""
     reasons = getattr(error, "reasons", None) or ()
     own = isinstance(error, CancelledError | ConnectingCancelledError)
     return own or any(given_up(reason.value) for reason in reasons)
 
 
 def closed(error: BaseException) -> bool:
-    """Whether the peer has closed the connection, in good order or not, and no more is known."""
+    """Whether the error only says that the connection was closed."""
     reasons = getattr(error, "reasons", None)
     if reasons:
         return all(closed(reason.value) for reason in reasons)
@@ -28,7 +28,7 @@ def closed(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """One line for an error of Twisted's; some carry a list of failures and no text."""
+    """One line for an error of Twisted. Some of them have a list of failures and no text."""
     reasons = getattr(error, "reasons", None)
     if reasons:
         return "; ".join(describe(reason.value) for reason in reasons)

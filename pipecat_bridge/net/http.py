@@ -1,4 +1,4 @@
-"""HTTP to peers: one persistent pool, bounded concurrency, one deadline for all of a request."""
+"""HTTP requests to peers: persistent connections, a limit of requests at once, and deadlines."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.net.urls import shown_url
 
 DAY = 86400.0
-"""Seconds."""
+"""Seconds of a day."""
 
 MAX_BODY = 1 << 20
-"""Bytes of an answer that are read; a runner answers with a few hundred."""
+"""Upper limit of an answer's body, in bytes. A runner answers with a few hundred."""
 
 
 BUSY_STATUSES = (429, 503)
-"""Statuses of a peer that is well, and takes no request now."""
+"""Statuses of a peer that works, but takes no request now."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A peer's answer; `retry_after` in seconds and `location`, where the peer said so.
+    """A peer's answer. `retry_after`, in seconds, and `location` are those of its headers, if any.
 
-    A peer that refuses may repeat what it was sent, and its words get into the log and the API:
-    `redact` takes the secrets of the request out of them.
+    A peer may repeat the request in its answer, and texts of an answer get into the log and the
+    API. So `redact` takes the secrets of the request out of them.
     """
 
     status: int
@@ -52,7 +52,7 @@ class Answer:
     redact: Redaction = field(default=Redaction(), compare=False, repr=False)
 
     def json(self) -> Any:
-        """The body as JSON; raises PeerError."""
+        """The body as JSON. Raises PeerError if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -70,21 +70,21 @@ class Answer:
         raise PeerError(text)
 
     def excerpt(self) -> str:
-        """The body on a line, cut short, without secrets."""
+        """The beginning of the body on one line, without secrets."""
         return self.redact.excerpt(self.body)
 
 
 def redirect_to(location: str, redact: Redaction) -> str:
-    """What an error says of an answer that leads elsewhere, "" of one that does not."""
+    """The part of an error text about a redirect; "" if `location` is ""."""
     return location and f", a redirect to {redact(shown_url(location))}, which is not followed"
 
 
 def connection_pool(
     reactor: Any, idle: int, idle_per_host: int, idle_timeout: float, hosts: int = 1
 ) -> HTTPConnectionPool:
-    """A persistent pool that keeps `idle` connections for `idle_timeout` seconds.
+    """A pool that keeps at most `idle` idle connections, each for `idle_timeout` seconds.
 
-    Twisted's pool counts by host only, so the total is shared out among `hosts`.
+    Twisted's pool has a limit for each host only. So each of `hosts` hosts gets an equal share.
     """
     pool = KeptConnections(reactor)
     pool.maxPersistentPerHost = min(idle_per_host, max(1, idle // hosts))
@@ -93,12 +93,13 @@ def connection_pool(
 
 
 class HTTPClient:
-    """Requests to peers, `max_requests` at a time for each host: a peer that hangs delays no other.
+    """Sends requests to peers. A peer that hangs does not delay requests to other hosts.
 
     Redirects are not followed, cookies are not kept, and compressed answers are not asked for.
 
-    `timeout`, in seconds, spans waiting for one's turn, connecting, headers and body. `headers`
-    are sent with each request. `redact` knows the secrets of all requests.
+    `max_requests`: requests at the same time, for each host. `timeout`: seconds for the whole
+    request, with the wait for its turn, the connection, headers and body. `headers` are sent with
+    each request. `redact` knows the secrets of all requests.
     """
 
     def __init__(
@@ -125,11 +126,11 @@ class HTTPClient:
         timeout: float | None = None,
         redact: Redaction | None = None,
     ) -> Answer:
-        """The answer to one request, whatever its status. Raises PeerError when there is none,
-        BridgeError when the bridge could not send it.
+        """The answer to one request, with any status. Raises PeerError if there is no answer, and
+        BridgeError if the bridge could not send the request.
 
-        The text of an error, and the answer's own, have passed `redact`; by default that is the
-        client's, with the secrets of `body`.
+        `redact` takes secrets out of the texts of errors and of the answer. The default is the
+        client's redaction, with the secrets in `body`.
         """
         redact = redact or self.redact.including(body)
         asking = Deferred.fromCoroutine(self._in_turn(method, url, body, redact))
@@ -172,7 +173,7 @@ def _closed(url: str) -> str:
 
 
 def _answer(response: Any, body: bytes, redact: Redaction) -> Answer:
-    # In bytes: one that is not in UTF-8 would be an error.
+    # Read the headers as bytes: Twisted fails on a header that is not in UTF-8.
     retry_after, location = (
         response.headers.getRawHeaders(name, [b""])[-1].decode("latin-1")
         for name in (b"retry-after", b"location")
@@ -181,7 +182,7 @@ def _answer(response: Any, body: bytes, redact: Redaction) -> Answer:
 
 
 def seconds_of(value: str) -> float | None:
-    """Retry-After in seconds, a day at most; a date, its other form, says nothing."""
+    """The header Retry-After in seconds, at most a day. None if it is a date or missing."""
     return min(float(value), DAY) if value.isascii() and value.isdigit() else None
 
 
@@ -191,7 +192,7 @@ def _timed_out(_: object, seconds: float) -> Answer:
 
 @implementer(IBodyProducer)
 class _Bytes:
-    """A body that goes out with its headers; Twisted's own comes turns of the loop later."""
+    """A body that is sent together with the headers. Twisted's own producers send it later."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -203,17 +204,17 @@ class _Bytes:
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """Nothing is left to be paused."""
+        """Does nothing: everything is written already."""
 
     def resumeProducing(self) -> None:
-        """As `pauseProducing`."""
+        """Does nothing: everything is written already."""
 
     def stopProducing(self) -> None:
-        """As `pauseProducing`."""
+        """Does nothing: everything is written already."""
 
 
 class _Body(Protocol):
-    """Collects a body; cancelling `whole` closes the connection, so nothing goes on behind it."""
+    """Collects a body of at most `limit` bytes. Cancelling `whole` closes the connection."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

@@ -1,4 +1,4 @@
-"""The log as JSON: one flat object a line, under twistd and twist."""
+"""The log as JSON, one flat object on each line, under twistd and twist."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pipecat_bridge.net.daemon import Daemon
 Simple = str | int | float | bool
 
 _OURS: Final = frozenset(("time", "level", "logger", "message", "call", "call_id", "traceback"))
-"""Names that are taken: of the members that every line may have."""
+"""Names of the members that every line may have. A field cannot have one of these names."""
 
 _SAID: Final = frozenset(("details",))
-"""Names of fields that are part of the message, and no more."""
+"""Names of fields that appear only in the message."""
 
 _LEGACY: Final = frozenset(("system", "isError", "format", "why", "failure", "printed"))
-"""Names that Twisted's older way of logging takes."""
+"""Names that Twisted's older log functions use for themselves."""
 
 
 def write_json(daemon: Daemon, command: Options | None) -> None:
-    """Have the log written as JSON by the command that runs the daemon, where it would be anyway.
+    """Let twistd or twist write the log as JSON, to the place where it writes its log.
 
-    `command` are the options of twistd or twist, None when there is neither. A `--logger` of
-    twistd's stays what it is.
+    `command`: the options of twistd or twist, None if the daemon runs under neither. If twistd has
+    the option `--logger`, this does nothing.
     """
     if command is None:
         return
@@ -45,12 +45,12 @@ def write_json(daemon: Daemon, command: Options | None) -> None:
 
 
 def json_observer(out: IO[Any]) -> FileLogObserver:
-    """An observer that writes to `out`."""
+    """A log observer that writes JSON to `out`."""
     return FileLogObserver(out, as_line)
 
 
 def as_line(event: dict[str, Any]) -> str | None:
-    """An event as a line of JSON, None when it says nothing."""
+    """A log event as a line of JSON; None if it has no message and no traceback."""
     message, traceback = message_of(event)
     if not message and not traceback:
         return None
@@ -68,14 +68,14 @@ def as_line(event: dict[str, Any]) -> str | None:
     line |= fields_of(data if isinstance(data, dict) else {}) | fields_of(event)
     if traceback:
         line["traceback"] = traceback
-    # All of ASCII: it can be written whatever the locale is.
+    # The line is ASCII, so it can be written with any locale.
     return json.dumps(line, allow_nan=False) + "\n"
 
 
 def message_of(event: dict[str, Any]) -> tuple[str, str]:
-    """What an event says, and the traceback that belongs to it, "" without one."""
+    """The message of a log event, and its traceback or ""."""
     message = _plain(formatEvent(event))
-    traceback = event.get("traceback")  # of a worker, which is part of its text
+    traceback = event.get("traceback")  # a worker's traceback, which is also in its message
     if isinstance(traceback, str):
         return message.removesuffix(f"\n{traceback}"), traceback
     if event.get("log_failure") is None:
@@ -85,7 +85,7 @@ def message_of(event: dict[str, Any]) -> tuple[str, str]:
 
 
 def fields_of(event: dict[Any, Any]) -> dict[str, Simple]:
-    """The fields of an event that are one value, but for Twisted's own and those of every line."""
+    """The fields of a log event with simple values, without Twisted's own and reserved names."""
     return {
         _plain(name): _plain(value)
         for name, value in event.items()
@@ -97,7 +97,7 @@ def fields_of(event: dict[Any, Any]) -> dict[str, Simple]:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON can say; others, such as nan and lone surrogates, as a text."""
+    """The value if JSON can hold it; others, such as nan and lone surrogates, as text."""
     if isinstance(value, str):
         return str.__str__(value).encode("utf-8", "backslashreplace").decode()
     if isinstance(value, bool):
@@ -109,7 +109,7 @@ def _plain(value: Any) -> Any:
 
 
 def _twistd_file(command: Options) -> Any:
-    """Where twistd would log: its own way to make an observer gives text only."""
+    """The file to which twistd would log. Twistd itself can only write text there."""
     name = command.get("logfile")
     in_foreground = command.get("nodaemon")
     if name == "-" and not in_foreground:

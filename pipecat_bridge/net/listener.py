@@ -1,4 +1,5 @@
-"""Ports as services: one that listens, one that is handed its connections, one that is kept."""
+"""Ports as services: one that listens, one that gets its connections from another process, and one
+that only reserves the port."""
 
 from __future__ import annotations
 
@@ -20,17 +21,17 @@ class PortService(Protocol):
 
     @property
     def place(self) -> str:
-        """Where it listens, for people; "" where it does not."""
+        """The address of the port, to show to people; "" if it does not listen."""
         ...
 
     @property
     def factory(self) -> Any:
-        """Makes the protocol of each connection, a PROXY header before it included."""
+        """Makes the protocol of each connection, and reads a PROXY header if there is one."""
         ...
 
     @property
     def port(self) -> Any:
-        """The port, while it listens."""
+        """The listening port; None if it does not listen."""
         ...
 
     def setServiceParent(self, parent: Any) -> None:
@@ -42,11 +43,11 @@ Listen = Callable[[IProtocolFactory], PortService]
 
 
 class Listener(Service):
-    """Listens on an endpoint string while it runs; `port` is there once it listens.
+    """Listens on the endpoint string `description` while it runs. `port` is set when it listens.
 
-    The start fails when the port is taken. `endpoint`, if given, is used instead; `description` is
-    then only shown to people. Behind `haproxy:`, `factory` builds its protocols with the address
-    that the proxy tells.
+    The start fails if the port is in use. `endpoint`, if given, is used instead; `description` is
+    then only shown to people. With `haproxy:`, `factory` builds its protocols with the address in
+    the PROXY header.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Listener(Service):
         self.port: IListeningPort | None = None
 
     def privilegedStartService(self) -> None:
-        """Listen; raises CannotListenError when that fails at once, as it does for TCP."""
+        """Listen. Raises CannotListenError if that fails at once, as it does for TCP."""
         super().privilegedStartService()
         failures: list[Failure] = []
         listening: Deferred[IListeningPort] = self._endpoint.listen(self.factory)
@@ -73,7 +74,7 @@ class Listener(Service):
             failures[0].raiseException()
 
     def startService(self) -> None:
-        """As `privilegedStartService`, where that was not called before."""
+        """Listen, if `privilegedStartService` was not called before."""
         super().startService()
         if self._waiting is None:
             self.privilegedStartService()
@@ -82,7 +83,7 @@ class Listener(Service):
         self.port = port
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening; connections go on."""
+        """Stop listening. Open connections go on."""
         super().stopService()
         if self._waiting is not None:
             self._waiting.cancel()
@@ -91,7 +92,7 @@ class Listener(Service):
 
     @property
     def place(self) -> str:
-        """Where it listens, for people."""
+        """The address of the port, to show to people."""
         if self.port is None:
             return self.description
         host: Any = self.port.getHost()
@@ -99,7 +100,7 @@ class Listener(Service):
 
 
 class HandedOver(Service):
-    """Listens nowhere: each connection is handed over by another process, to `factory`."""
+    """Does not listen: another process hands each connection over, for `factory`."""
 
     place = ""
     port = None
@@ -130,12 +131,12 @@ class ReservedPort(Listener):
         concrete.stopReading()
 
     def fileno(self) -> int:
-        """The descriptor of the listening socket; it must listen."""
+        """The file descriptor of the listening socket. The service must run."""
         port: Any = self.port
         return int(port.fileno())
 
     @property
     def number(self) -> int:
-        """The port's number, 0 where it has none."""
+        """The TCP port number; 0 if it has none."""
         port: Any = self.port
         return int(getattr(port.getHost(), "port", 0))

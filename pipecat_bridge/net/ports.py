@@ -1,4 +1,4 @@
-"""Descriptions of ports, one for each worker, made from the one in the options."""
+"""Makes the endpoint string and the dialback URL of each worker from those in the options."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ _NUMBERED: Final = re.compile(r"((?:haproxy:)?tcp6?:)(\d+)(?=:|$)")
 
 
 def shifted(listen: str, by: int) -> str:
-    """The endpoint whose port is higher by `by`; port 0 stays 0.
+    """The endpoint string with a port number that is higher by `by`. Port 0 stays 0.
 
-    Raises ValueError for an endpoint that is not on a TCP port with a number.
+    Raises ValueError if the endpoint is not a TCP port with a number.
     """
     found = _NUMBERED.match(listen)
     if found is None:
@@ -23,5 +23,5 @@ def shifted(listen: str, by: int) -> str:
 
 
 def filled(dialback_url: str, worker: int, port: int) -> str:
-    """`[runner] dialback_url` of one worker, whose bots dial back to `port`."""
+    """`[runner] dialback_url` for one worker: its number and port replace {worker} and {port}."""
     return dialback_url.replace("{worker}", str(worker)).replace("{port}", str(port))

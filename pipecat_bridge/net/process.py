@@ -1,4 +1,4 @@
-"""How a process of the daemon is set up before its reactor runs."""
+"""Prepares a process of the daemon before its reactor runs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pipecat_bridge.net.descriptors import raise_limit
 from pipecat_bridge.net.reactor import keep_time, poll_in_batches
 
 COLLECTOR = (20_000, 20, 20)
-"""Thresholds of Python's garbage collector, by measurement."""
+"""Thresholds of Python's garbage collector. They were found by measurement."""
 
 
 def set_up(reactor: Any, poll_interval: float) -> None:
-    """Raise the limit of descriptors, and set the reactor's clock, its polling, and the garbage
-    collector."""
+    """Raise the limit of file descriptors, and set the reactor's clock, the reactor's polling, and
+    the garbage collector."""
     raise_limit()
     keep_time(reactor)
     poll_in_batches(reactor, poll_interval)
@@ -22,10 +22,11 @@ def set_up(reactor: Any, poll_interval: float) -> None:
 
 
 def tune_collector() -> None:
-    """Keep Python's garbage collector out of the audio.
+    """Prevent pauses of the audio by Python's garbage collector.
 
-    Calls are freed by reference counting, so it has little to find. Untuned, it paused for up to
-    73 ms at 46 new calls a second, and 47 frames were late (docs/performance.md).
+    Calls are freed by reference counting, so the collector has little to find. With Python's
+    defaults it paused for up to 73 ms at 46 new calls a second, and 47 frames were late
+    (docs/lab-notes.md).
     """
     gc.collect()
     gc.freeze()

@@ -1,7 +1,7 @@
-"""Connections behind a proxy that sends a PROXY header: `haproxy:` endpoints.
+"""Connections from a proxy that sends a PROXY header: `haproxy:` endpoints.
 
-Twisted's own wrapper makes the protocol before the header has come, so that it sees the proxy's
-address, and loses a header that is split over two reads.
+Twisted's own wrapper makes the protocol before the header comes, so the protocol sees the address
+of the proxy. It also loses a header that comes in two reads.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pipecat_bridge.net.transport import ProxiedTransport
 from pipecat_bridge.wire.proxy import ProxyHeader, read_header
 
 PREFIX: Final = "haproxy:"
-"""What the endpoint string of such a listener begins with."""
+"""The beginning of the endpoint string for a port behind a proxy."""
 
 HEADER_TIMEOUT: Final = 5.0
-"""Seconds that a proxy has to send its header, which it does as soon as it has connected."""
+"""Seconds for the proxy to send its header. A proxy sends it as soon as it has connected."""
 
 
 class ProxiedFactory(ServerFactory):
-    """Lets `factory` build its protocols with the address that the PROXY header tells."""
+    """Lets `factory` build its protocols with the address in the PROXY header."""
 
     noisy = False
 
@@ -44,7 +44,7 @@ class ProxiedFactory(ServerFactory):
         self.inside.doStop()
 
     def stopFactory(self) -> None:
-        """Nothing listens any more: close what has not sent its header."""
+        """Close the connections that have not sent their header: the port is closed."""
         for connection in list(self.waiting):
             connection.close()
 
@@ -53,7 +53,7 @@ class ProxiedFactory(ServerFactory):
 
 
 class ProxiedConnection(Protocol):
-    """Reads the header, then hands over to the protocol that is built for the client."""
+    """Reads the PROXY header. Then the protocol that is built for the client takes over."""
 
     _log = Logger()
     transport: Any
@@ -91,7 +91,7 @@ class ProxiedConnection(Protocol):
             self.close()
             return
         self._inside = inside
-        self.dataReceived = inside.dataReceived  # type: ignore[method-assign]  # no hop for frames
+        self.dataReceived = inside.dataReceived  # type: ignore[method-assign]  # one call less
         inside.makeConnection(transport)
         if rest:
             inside.dataReceived(rest)
@@ -102,7 +102,7 @@ class ProxiedConnection(Protocol):
             self._inside.connectionLost(reason)
 
     def close(self) -> None:
-        """End it; what comes is not read."""
+        """Close the connection now. Further data is not read."""
         self._wait_no_more()
         self.transport.abortConnection()
 

@@ -1,4 +1,4 @@
-"""Texts of peers, made fit for logs and records: without secrets, on one line."""
+"""Prepares texts of peers for logs and records: without secrets, on one line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 SHORT: Final = 4
-"""Characters below which a secret is hidden only where it stands as a word of its own."""
+"""Characters. A shorter secret is hidden only if it is a whole word."""
 
 MAX_READ: Final = 1 << 16
-"""Characters of a text that are looked at; of a longer one only the beginning is shown."""
+"""Characters of a text that are searched. Of a longer text only the beginning is shown."""
 
 HIDDEN: Final = "***"
 
 _NAMES: Final = ("key", "token", "secret", "password")
 
-# Secrets of the runner's own, by the name before them: `"api_key": "..."`, `token=...`.
+# Secrets that the bridge does not know, found by their names: `"api_key": "..."`, `token=...`.
 _NAMED = re.compile(
     r"""((?:key|token|secret|password)["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"?|'[^']*'?|[^\s"'&,;}]+)""",
     re.IGNORECASE,
@@ -29,30 +29,32 @@ _CREDENTIALS = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]+", re.IGNORECASE)
 
 
 class Redaction:
-    """Takes `secrets` out of texts, and what looks like one, and escapes control characters."""
+    """Takes `secrets` and everything that looks like a secret out of texts, and escapes control
+    characters."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = frozenset(secret for secret in secrets if secret.strip())
 
     def including(self, *values: Any) -> Redaction:
-        """The same, and what is under names of secrets in `values`, at any depth."""
+        """A redaction that also hides the values of names such as "token" in `values`, at any
+        depth."""
         return Redaction([*self._secrets, *(one for value in values for one in _secrets(value))])
 
     def hiding(self, secret: str) -> Redaction:
-        """The same, and one more."""
+        """A redaction that also hides `secret`."""
         return Redaction([*self._secrets, secret])
 
     def __call__(self, text: str) -> str:
-        """The text on one line; of a long one the beginning."""
+        """The text on one line, without secrets. Of a long text only the beginning."""
         whole, text = len(text) <= MAX_READ, text[:MAX_READ]
         text = self._pattern.sub(HIDDEN, text) if self._secrets else text
-        if not whole:  # at its end may be the beginning of a secret
+        if not whole:  # the text may end with a part of a secret
             text = text[: -max(map(len, self._spellings), default=1)]
         text = _NAMED.sub(rf"\1{HIDDEN}", text)
         return printable(_CREDENTIALS.sub(rf"\1 {HIDDEN}", text))
 
     def excerpt(self, body: bytes, limit: int = 200) -> str:
-        """The beginning of an answer, with spaces for white space of all kinds."""
+        """The first `limit` characters of `body`, with single spaces for all white space."""
         text = self(" ".join(body[: 4 * MAX_READ].decode("utf-8", "replace").split()))
         return text[:limit] or "no text"
 
@@ -67,7 +69,7 @@ class Redaction:
 
 
 def printable(text: str) -> str:
-    r"""The text with escapes for what would change the line that it is on: \x1b, \n, \u202e."""
+    r"""The text with escapes for characters that are not printable: \x1b, \n, \u202e."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
@@ -83,7 +85,7 @@ def _secrets(value: Any, secret: bool = False) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """As it may stand in JSON, a URL or a page, and with its white space made one space."""
+    """The secret as it may appear in JSON, a URL or HTML, and with single spaces."""
     yield secret
     yield " ".join(secret.split())
     yield json.dumps(secret)[1:-1]

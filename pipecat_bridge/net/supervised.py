@@ -1,4 +1,4 @@
-"""A process that is kept running: started, watched, started again with a growing delay, ended."""
+"""Keeps a child process running: starts it, restarts it with a growing delay, and ends it."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 LONGEST_LINE = 10_000
-"""Bytes without a line's end, after which what there is is taken for a line."""
+"""Longest line in bytes. A longer line is cut there."""
 
 LAST_WORDS = 1.0
-"""Seconds after the process's end in which its pipes are read; a child of its own may hold them."""
+"""Seconds after the process's end in which its pipes are read. A child of the process may keep them
+open for longer."""
 
 STABLE = 30.0
-"""Seconds of running after which a crash is restarted without the delay of earlier ones."""
+"""Seconds. If the process ran for longer, its restart has the first delay again."""
 
 
 class ProcessTimes(Protocol):
-    """How long things may take, in seconds."""
+    """Timeouts and delays of a process, in seconds."""
 
     @property
     def start_timeout(self) -> float:
-        """Until it must listen."""
+        """Time in which the process must be ready."""
         ...
 
     @property
     def stop_timeout(self) -> float:
-        """From being told to end to SIGKILL."""
+        """Time from the request to end to SIGKILL."""
         ...
 
     @property
     def restart_delay(self) -> float:
-        """Before a restart; doubles with each that follows."""
+        """Delay before the first restart. The delay doubles with each further restart."""
         ...
 
     @property
@@ -47,20 +48,20 @@ class ProcessTimes(Protocol):
 
 
 class ProcessListener(Protocol):
-    """Starts the process when it is told to, and is told what it says and when it ends."""
+    """Starts the process, takes its output, and is told when it ends."""
 
     def spawn(self, process: IProcessProtocol) -> None:
-        """Start it; raises OSError when that cannot be done."""
+        """Start the process. Raises OSError if that is not possible."""
 
     def take(self, child_fd: int, line: bytes) -> None:
-        """It has written a line, without white space around it."""
+        """Take a line from the process, without white space around it. `child_fd`: 1 or 2."""
 
     def ended(self) -> None:
-        """It has ended, or could not be started."""
+        """The process has ended, or could not be started."""
 
 
 class Supervised:
-    """One process. `name` is for the log; `restarts` counts its ends that nobody asked for."""
+    """Keeps one process running. `name` is for the log. `restarts` counts unexpected ends."""
 
     def __init__(
         self, reactor: Any, name: str, listener: ProcessListener, times: ProcessTimes, log: Logger
@@ -71,19 +72,19 @@ class Supervised:
         self._times = times
         self._log = log
         self._process: _Process | None = None
-        self._timer: IDelayedCall | None = None  # to start again, or to kill
+        self._timer: IDelayedCall | None = None  # for the restart, or for SIGKILL
         self._delay = times.restart_delay
         self._stopped: Deferred[None] | None = None
         self.restarts = 0
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """The process id; None if the process does not run."""
         transport = self._process.transport if self._process is not None else None
         return transport.pid if transport is not None else None
 
     def start(self) -> None:
-        """Start the process; it is started again whenever it ends."""
+        """Start the process. It is started again whenever it ends."""
         self._started_at = self._reactor.seconds()
         self._process = _Process(self._reactor, self._listener.take, self._ended)
         try:
@@ -94,13 +95,13 @@ class Supervised:
         self._timer = self._reactor.callLater(self._times.start_timeout, self._not_listening)
 
     def listens(self) -> None:
-        """It is ready, as its listener has seen."""
+        """Take note that the process is ready: `start_timeout` does not apply any more."""
         self._cancel_timer()
 
     def stop(self, tell: Callable[[], None] | None = None) -> Deferred[None]:
-        """End the process by `tell` (SIGTERM), and by SIGKILL after `stop_timeout`.
+        """End the process by `tell`, by default SIGTERM, and by SIGKILL after `stop_timeout`.
 
-        Fires when it is gone; it is not started again.
+        Fires when the process has ended. It is not started again.
         """
         if self._stopped is not None:
             return self._stopped
@@ -118,7 +119,7 @@ class Supervised:
         return self._stopped
 
     def close_stdin(self) -> None:
-        """Close the pipe to the process, which ends it where it watches that."""
+        """Close the standard input of the process. A process that watches its input then ends."""
         if self._process is not None:
             self._process.close_stdin()
 
@@ -136,7 +137,7 @@ class Supervised:
     def _not_listening(self) -> None:
         self._timer = None
         self._log.error(
-            "{name} does not listen after {seconds:g} s and is ended",
+            "{name} is not ready after {seconds:g} s and is killed",
             name=self._name,
             seconds=self._times.start_timeout,
         )
@@ -168,7 +169,7 @@ class Supervised:
 
 
 class _Process(ProcessProtocol):
-    """Cuts what the process says into lines."""
+    """Splits the output of the process into lines."""
 
     def __init__(
         self, reactor: Any, take: Callable[[int, bytes], None], ended: Callable[[str], None]
@@ -202,11 +203,11 @@ class _Process(ProcessProtocol):
         self._ended("exit status 0" if reason.check(ProcessDone) else reason.getErrorMessage())
 
     def close_stdin(self) -> None:
-        """Close the pipe to its standard input, unless it has gone already."""
+        """Close the standard input of the process, unless the process has ended."""
         if self.transport is not None:
             self.transport.closeStdin()
 
     def signal(self, name: str) -> None:
-        """Send a signal, unless the process has gone already."""
+        """Send a signal, unless the process has ended."""
         if self.transport is not None and self.transport.pid:
             self.transport.signalProcess(name)

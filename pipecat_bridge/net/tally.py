@@ -1,4 +1,4 @@
-"""Counts what is under way, and tells when nothing is."""
+"""Counts things that are under way, and tells when the count is zero."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Tally:
         self._waiting: list[Deferred[None]] = []
 
     def enter(self) -> None:
-        """One more."""
+        """Add one."""
         self.count += 1
 
     def leave(self) -> None:
-        """One less."""
+        """Subtract one."""
         self.count -= 1
         if self.count == 0:
             waiting, self._waiting = self._waiting, []
@@ -25,7 +25,7 @@ class Tally:
                 deferred.callback(None)
 
     def idle(self) -> Deferred[None]:
-        """Fires when nothing is under way; may be cancelled."""
+        """Fires when the count is zero. The Deferred may be cancelled."""
         if self.count == 0:
             return succeed(None)
         deferred: Deferred[None] = Deferred(self._waiting.remove)

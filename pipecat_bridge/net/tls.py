@@ -1,4 +1,4 @@
-"""TLS toward runners and bots, and why a certificate is not accepted."""
+"""TLS to runners and bots. Errors say why a certificate was not accepted."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from zope.interface import implementer
 
 
 class StrangerError(Exception):
-    """A certificate that is not accepted; the text says why."""
+    """A certificate is not accepted. The text says why."""
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientTLS:
-    """Twisted's TLS toward `host`, whose failures say what is wrong with a certificate.
+    """Twisted's TLS to `host`, with errors that say what is wrong with a certificate.
 
-    Twisted checks the name of the host in its callback, and lets OpenSSL check all else, which then
-    tells no more than that it has failed. Here one callback is told of both. `option` is the
-    option that names the certificates which `trust_root` was made from.
+    Twisted checks only the host name in its callback. OpenSSL checks the rest, and its error only
+    says that the check failed. Here one callback gets the results of both. `option`: the option
+    with the certificates of `trust_root`, for the error text.
     """
 
     def __init__(self, host: str, trust_root: Any, option: str = "[runner] ca_file") -> None:
@@ -39,7 +39,7 @@ class ClientTLS:
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """A connection for one use."""
         connection: SSL.Connection = self._options.clientConnectionForTLS(tlsProtocol)
-        protocol = ref(tlsProtocol)  # the protocol has the connection, and that this callback
+        protocol = ref(tlsProtocol)  # the protocol holds the connection with this callback
 
         def verify(_: object, certificate: crypto.X509, code: int, depth: int, good: int) -> bool:
             fault = "" if good else _fault(certificate, code, depth, self._option)
@@ -79,19 +79,19 @@ _UNKNOWN_AUTHORITY: Final = (
 
 _FAULTS: Final = {
     2: _UNKNOWN_AUTHORITY,  # UNABLE_TO_GET_ISSUER_CERT
-    7: _UNKNOWN_AUTHORITY,  # CERT_SIGNATURE_FAILURE: another one of the same name
+    7: _UNKNOWN_AUTHORITY,  # CERT_SIGNATURE_FAILURE: another authority with the same name
     9: "its certificate is not valid before {begin}",
     10: "its certificate has expired on {end}",
     18: "its certificate is self-signed: expected it in {option}",
-    19: _UNKNOWN_AUTHORITY,  # SELF_SIGNED_CERT_IN_CHAIN: it sends its authority's as well
+    19: _UNKNOWN_AUTHORITY,  # SELF_SIGNED_CERT_IN_CHAIN: the authority's certificate came too
     20: _UNKNOWN_AUTHORITY,  # UNABLE_TO_GET_ISSUER_CERT_LOCALLY
     21: _UNKNOWN_AUTHORITY,  # UNABLE_TO_VERIFY_LEAF_SIGNATURE
 }
-"""OpenSSL's codes (X509_V_ERR_..), and a sentence for each."""
+"""Sentences for OpenSSL's error codes (X509_V_ERR_..)."""
 
 
 def _fault(certificate: crypto.X509, code: int, depth: int, option: str) -> str:
-    """What OpenSSL found wrong with one certificate of a chain, at its end with `depth` 0."""
+    """The fault that OpenSSL found in one certificate of a chain. `depth` 0: the peer's own."""
     fault = _FAULTS.get(code, "its certificate was not accepted (OpenSSL's error {code})")
     if depth and code in (9, 10):
         fault = fault.replace("its certificate", "the certificate of its authority")
@@ -100,6 +100,6 @@ def _fault(certificate: crypto.X509, code: int, depth: int, option: str) -> str:
 
 
 def _day(time: bytes | None) -> str:
-    """The date of an ASN.1 time, YYYYMMDDhhmmssZ."""
+    """The date of an ASN.1 time (YYYYMMDDhhmmssZ) as YYYY-MM-DD."""
     text = (time or b"").decode("ascii", "replace")
     return f"{text[:4]}-{text[4:6]}-{text[6:8]}"

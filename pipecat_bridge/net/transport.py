@@ -1,9 +1,9 @@
-"""A TCP transport that sends at once, and says when the peer does not take it.
+"""A TCP transport that sends at once, and reports when the peer does not take the data.
 
-Twisted's `transport.write` never sends in the turn it is called: it asks epoll for the socket to be
-writable, waits for the next turn, sends, and takes the request back. For frames of some hundred
-bytes on a clock that is two system calls and a turn of the loop too many; so this one sends
-directly while nothing is queued, and leaves to Twisted only what the kernel did not take.
+Twisted's `transport.write` never sends at once: it adds the socket to epoll, waits for the next
+turn of the loop, sends, and removes the socket again. For small frames at a fixed pace this costs
+two system calls and one turn of the loop each time. So this transport sends directly while nothing
+is queued, and gives Twisted only the data that the kernel did not take.
 """
 
 from __future__ import annotations
@@ -20,26 +20,27 @@ from twisted.protocols.policies import ProtocolWrapper
 from zope.interface import directlyProvides, implementer, providedBy
 
 _FULL = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)
-"""What the kernel says when it takes no more for now."""
+"""Error numbers of the kernel if it takes no more data now."""
 
 _TCP_NOTSENT_LOWAT = 25  # Linux, tcp(7); Python 3.11 has no name for it.
 
 
 def _nothing() -> None:
-    """Nobody waits for it."""
+    """Does nothing: no callback is set."""
 
 
 @implementer(ITCPTransport)
 class EagerTransport:
-    """Wraps a connected transport; everything but writing and closing is passed through.
+    """Wraps a connected transport. Everything but writing and closing is passed through.
 
-    `congested` is true while bytes wait in user space; `on_drained` is called when the last of them
-    went to the kernel. `broken` is true once a send has met a connection that is over, which
-    Twisted has yet to read; `error` is what the kernel said then, and says only once. A transport
-    without a plain TCP socket (in memory, TLS) is written to in Twisted's way, and is congested
-    from where Twisted pauses a producer until it
-    resumes it. Under TLS it does not provide ISSLTransport, though what it wraps does: Autobahn
-    would take it for Twisted's own TLS protocol, and fail.
+    `congested`: bytes wait in user space. `on_drained` is called when the kernel has taken the last
+    of them. `broken`: a send failed because the connection is over; Twisted notices that only when
+    it reads. `error`: the error of that send, because the kernel reports it only once.
+
+    Without a plain TCP socket (in memory, TLS) the data goes through Twisted's `write`. The
+    transport is then congested from the time Twisted pauses a producer until Twisted resumes it.
+    With TLS this class does not provide ISSLTransport, although the wrapped transport does:
+    Autobahn would take it for Twisted's own TLS protocol, and fail.
     """
 
     def __init__(self, transport: Any, on_drained: Callable[[], None] = _nothing) -> None:
@@ -61,7 +62,7 @@ class EagerTransport:
         return self.error is not None
 
     def write(self, data: bytes) -> None:
-        """Send `data` now as far as the kernel takes it; queue the rest."""
+        """Send `data` now, as far as the kernel takes it, and queue the rest."""
         if not self._open:
             return
         if self._socket is None:
@@ -70,7 +71,7 @@ class EagerTransport:
             self._queue(data)
 
     def offer(self, data: bytes) -> bool:
-        """Send `data` unless it would have to wait; False means that no byte of it will be sent."""
+        """Send `data` if it need not wait. False: no byte of it was sent or will be sent."""
         if self.congested or not self._open:
             return False
         if self._socket is None:
@@ -84,8 +85,8 @@ class EagerTransport:
             sent = self._socket.send(data)
         except OSError as error:
             if error.errno not in _FULL and self.error is None:
-                # Twisted will find the connection closed when it reads. Without its traceback:
-                # that would keep all who were sending.
+                # Twisted will notice the closed connection when it reads. The traceback is dropped
+                # because it would keep the objects of the senders in memory.
                 self.error = error.with_traceback(None)
             return False
         if sent < len(data):
@@ -97,7 +98,7 @@ class EagerTransport:
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """As `write`, for several pieces."""
+        """Send several pieces, as `write` does."""
         self.write(b"".join(data))
 
     def _filled(self) -> None:
@@ -112,11 +113,11 @@ class EagerTransport:
         self._open = False
 
     def forget(self) -> None:
-        """Tell nobody any more; who was told has this transport, and would be kept by it."""
+        """Drop the drain callback. It references its owner and would keep the owner alive."""
         self._on_drained = _nothing
 
     def loseConnection(self) -> None:
-        """Close when everything is sent."""
+        """Close after everything was sent."""
         if self._open:
             # Twisted waits for a registered producer before it closes.
             self._open = False
@@ -124,17 +125,17 @@ class EagerTransport:
         self._transport.loseConnection()
 
     def abortConnection(self) -> None:
-        """Close now; what waits is lost."""
+        """Close now. Queued data is lost."""
         self._open = False
         self._transport.abortConnection()
 
 
 @implementer(IPullProducer, IPushProducer)
 class _BufferSignals:
-    """Produces nothing, but hears what Twisted tells those who do.
+    """A producer that produces nothing, to be told about Twisted's write buffer.
 
-    A pull producer is asked for more when Twisted's buffer has run empty; a push producer is told
-    when the buffer is full, and then when it is empty again.
+    Twisted asks a pull producer for more when the buffer is empty. It tells a push producer when
+    the buffer is full, and when the buffer is empty again.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class _BufferSignals:
 
 
 class ProxiedTransport:
-    """A transport whose peer is the one that a proxy has told of, at `peer`."""
+    """A transport with the peer address `peer`, which a proxy has sent."""
 
     def __init__(self, transport: Any, peer: IAddress) -> None:
         self.beneath = transport
@@ -157,12 +158,12 @@ class ProxiedTransport:
         return getattr(self.beneath, name)
 
     def getPeer(self) -> IAddress:
-        """Who has connected to the proxy."""
+        """The address of the client that connected to the proxy."""
         return self._peer
 
 
 def plain_socket(transport: object) -> socket.socket | None:
-    """The TCP socket under `transport`, unless TLS or something else stands between."""
+    """The TCP socket of `transport`; None with TLS, with a UNIX socket, or in memory."""
     transport = _beneath_proxy(transport)
     if isinstance(transport, tcp.Connection) and not transport.TLS:
         handle: socket.socket = transport.getHandle()
@@ -175,10 +176,10 @@ def _beneath_proxy(transport: Any) -> Any:
 
 
 def bound_send_buffer(transport: Any, size: int) -> None:
-    """Let the kernel take `size` bytes (it keeps twice that, with its own overhead), and no delay.
+    """Limit the kernel's send buffer to `size` bytes, and turn on TCP_NODELAY.
 
-    By default it takes megabytes from a sender whose peer does not read: on loopback, 242 s of
-    8 kHz audio in frames of 20 ms were measured.
+    The kernel reserves twice that size, for its own overhead. By default it buffers megabytes if
+    the peer does not read: on loopback, 242 s of 8 kHz audio in frames of 20 ms were measured.
     """
     transport = _beneath_proxy(transport)
     while isinstance(transport, ProtocolWrapper):  # TLS
@@ -192,10 +193,11 @@ def bound_send_buffer(transport: Any, size: int) -> None:
 
 
 def set_buffers(transport: Any, read: int, write: int, unsent: int) -> None:
-    """Bound what the kernel and Twisted buffer on a connection, in bytes.
+    """Limit the buffers of the kernel and of Twisted on a connection, in bytes.
 
-    `unsent` makes the kernel refuse more once that much waits to be sent. Without it a reader that
-    has stopped is noticed only after megabytes: 2.7 MB, 85 s of 16 kHz audio, were measured.
+    With `unsent`, the kernel takes no more data while that much waits to be sent. Without it, the
+    sender notices only after megabytes that the peer has stopped reading: 2.7 MB, 85 s of 16 kHz
+    audio, were measured.
     """
     _beneath_proxy(transport).bufferSize = read
     sock = plain_socket(transport)

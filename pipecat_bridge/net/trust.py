@@ -1,4 +1,4 @@
-"""Who may vouch for the name of a host that is dialled with TLS."""
+"""The certificate authorities that are accepted for TLS to runners and bots."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _END = b"-----END CERTIFICATE-----"
 
 
 def trust_root(ca_file: str) -> Any:
-    """Who may vouch for a runner's name: the certificates in a PEM file, None for the system's.
+    """The authorities in a PEM file, as Twisted takes them; None for "", the system's authorities.
 
-    Raises ValueError for a file that cannot be read, or has none.
+    Raises ValueError if the file cannot be read or has no certificate.
     """
     if not ca_file:
         return None

@@ -1,4 +1,4 @@
-"""URLs, hosts and paths as all the libraries take them that are given them."""
+"""Checks of URLs, hosts and paths. Every library that gets a checked URL accepts it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from urllib.parse import SplitResult, urlsplit
 import idna
 
 MAX_SHOWN: Final = 200
-"""Characters of a URL that are shown."""
+"""Longest URL in logs and errors, in characters."""
 
 _OTHER = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]")
 _PATH = re.compile(r"/[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*")
 _NAME = re.compile(r"(?=.*[a-z-])[a-z0-9.-]+|[0-9]+(\.[0-9]+)+")
-"""What is digits only is no name to TLS."""
+"""A host name. TLS accepts no host name that is only digits."""
 _ADDRESS = re.compile(r"(.*\]|[^:]*)(:[0-9]{1,5})?")
 _IN_BRACKETS = re.compile(r"\[[^\[\]]*\]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#]+)")
 
 
 def url_fault(url: str, schemes: Sequence[str], *, query: bool = True) -> str:
-    """Why no library would take the URL, or "".
+    """The fault of a URL that not every library accepts; "" if it has none.
 
-    `schemes` in lower case. `query` says whether one may be in it: what gets a path appended has
-    none.
+    `schemes`: the allowed schemes, in lower case. `query`: whether a query is allowed. A URL to
+    which a path is appended must have no query.
     """
     if odd := _OTHER.search(url):
         return f"{odd[0]!a} in it has to be percent-encoded"
@@ -41,7 +41,7 @@ def url_fault(url: str, schemes: Sequence[str], *, query: bool = True) -> str:
     if not found or not good_port:
         return "the port is no number from 1 to 65535"
     if "]" in found[1] and not _IN_BRACKETS.fullmatch(found[1]):
-        return "host or port is wrong"  # urlsplit passes over what is between "]" and ":"
+        return "host or port is wrong"  # urlsplit ignores characters between "]" and ":"
     if "#" in url:
         return "it has a fragment"
     if "?" in url and not query:
@@ -52,16 +52,16 @@ def url_fault(url: str, schemes: Sequence[str], *, query: bool = True) -> str:
 
 
 def address_fault(parts: SplitResult) -> str:
-    """Why nothing can be at the host of a URL, or ""."""
+    """The fault of the host in a URL; "" if it has none."""
     if fault := host_fault(parts.hostname or ""):
         return fault
     if parts.scheme.startswith("ws") and parts.hostname == "unix":
-        return "unix is no host"  # Autobahn would take the rest for the path of a socket
+        return "unix is no host"  # Autobahn would read the rest as the path of a UNIX socket
     return ""
 
 
 def host_fault(host: str) -> str:
-    """Why a name or an address, without brackets, can be no host's, or ""."""
+    """The fault of a host name or an IP address without brackets; "" if it has none."""
     if not host:
         return "it has no host"
     return "" if _is_address(host) or _is_name(host.lower()) else f"{host!a} can be no host"
@@ -84,18 +84,18 @@ def _is_name(host: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Whether that can follow a host: a path, perhaps with a query."""
+    """Whether `text` is a path with or without a query."""
     return _PATH.fullmatch(text) is not None
 
 
 def is_origin(text: str) -> bool:
-    """Whether a browser could send that as Origin."""
+    """Whether a browser could send `text` as the header Origin."""
     found = _ORIGIN.fullmatch(text)
     return text == "null" or (bool(found) and not url_fault(text, [text.partition(":")[0]]))
 
 
 def shown_url(url: str) -> str:
-    """A URL, good or bad, as it may be logged: what may be a key or a password is left out."""
+    """Any URL as it may be logged: without user name, password and query."""
     url = re.sub(r"//[^/?#]*@", "//***@", url)
     url = re.sub(r"[?].*", "?***", url, flags=re.DOTALL)
     return ascii(url[:MAX_SHOWN])[1:-1]

@@ -145,7 +145,7 @@ async def test_one_that_does_not_listen_in_time_is_replaced() -> None:
         await soon(lambda: embedded.restarts == 1)
         await embedded.stop()
         assert not any(map(alive, pids(said)))
-    assert "embedded runner does not listen after 0.4 s and is ended" in said
+    assert "embedded runner is not ready after 0.4 s and is killed" in said
 
 
 @ensureDeferred

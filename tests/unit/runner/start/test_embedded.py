@@ -170,7 +170,7 @@ class RestartTests(EmbeddedCase):
         with logged() as said:
             self.machine.advance(0.2)
         self.assertEqual(self.machine.last.signals, ["KILL"])
-        self.assertEqual(said, ["embedded runner does not listen after 60 s and is ended"])
+        self.assertEqual(said, ["embedded runner is not ready after 60 s and is killed"])
         self.machine.last.end(9)
         self.machine.advance(0.5)
         self.assertEqual(len(self.machine.processes), 2)
