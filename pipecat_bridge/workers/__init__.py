@@ -1,1 +1,1 @@
-"""Several processes behind one AudioSocket port and one API: what supervises the workers."""
+"""Several processes behind one AudioSocket port and one API: the supervisor and its workers."""

@@ -2,8 +2,9 @@
 
     python -m pipecat_bridge.workers
 
-Its supervisor starts it, with its setup on standard input, and reads its log from standard output,
-as JSON. It ends when its supervisor says so or has ended. Signals are the supervisor's.
+The supervisor starts it, writes its setup to standard input, and reads its log from standard
+output, as JSON. The worker ends when the supervisor tells it to, or when the supervisor has ended.
+It ignores SIGTERM, SIGINT and SIGHUP: the supervisor handles them.
 """
 
 from __future__ import annotations
@@ -36,11 +37,11 @@ from pipecat_bridge.workers.lines import LineWriter
 from pipecat_bridge.workers.setup import Setup
 
 LAST_SECONDS: Final = 10.0
-"""Within which a worker that has lost its supervisor has ended, whatever it is at."""
+"""Seconds until a worker without a supervisor ends, even if it hangs."""
 
 
 def main() -> None:
-    """Run until told to end."""
+    """Run the worker until it is told to end."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     setup = msgspec.json.decode(sys.stdin.buffer.read(), type=Setup)
@@ -53,9 +54,9 @@ def main() -> None:
 
 
 def end_with_peer(descriptor: int, seconds: float) -> None:
-    """When the other end of a socket is closed, end this process after `seconds`, even if it hangs.
+    """End this process `seconds` after the peer has closed the socket `descriptor`.
 
-    A thread waits for it, as the reactor of a process that hangs does not.
+    A thread waits for the close, because the reactor may hang.
     """
     closed = select.poll()
     closed.register(os.dup(descriptor), select.POLLRDHUP)
@@ -69,7 +70,7 @@ def end_with_peer(descriptor: int, seconds: float) -> None:
 
 
 def run(reactor: Any, setup: Setup) -> None:
-    """A worker on a reactor that does not run yet."""
+    """Build the worker, and run `reactor` until it ends."""
     set_up(reactor, setup.options.service.poll_interval)
     handed = HandedPhones(reactor, setup.proxied)
     address = AnnouncedAddress()
@@ -96,7 +97,7 @@ def run(reactor: Any, setup: Setup) -> None:
 
 
 def _inherited(reactor: Any, setup: Setup) -> Listen:
-    """The port for the bots of this worker, which the supervisor has bound."""
+    """Makes the port for the bots of this worker, from the socket that the supervisor has bound."""
 
     def listen(factory: IProtocolFactory) -> Listener:
         bots = socket.socket(fileno=commands.BOTS_FD)

@@ -1,4 +1,4 @@
-"""Accepts phones from the port that all workers share."""
+"""Accepts phones on the port that all workers share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zope.interface import implementer
 from pipecat_bridge.net.descriptors import EXHAUSTED, Descriptors
 
 PAUSE: Final = 0.5
-"""Seconds without accepting, when descriptors or memory have run out."""
+"""Seconds without accepting after descriptors or memory ran out."""
 
 _ACCEPTED_AT_ONCE: Final = 100
 _NO_MEMORY: Final = (errno.ENOBUFS, errno.ENOMEM)
@@ -23,7 +23,7 @@ _NO_MEMORY: Final = (errno.ENOBUFS, errno.ENOMEM)
 
 @implementer(IReadDescriptor)
 class Acceptor:
-    """Accepts connections from a listening socket, which stays its owner's to close."""
+    """Accepts connections on a duplicate of a listening socket, and closes only the duplicate."""
 
     _log = Logger(namespace="pipecat_bridge.workers")
 
@@ -41,11 +41,11 @@ class Acceptor:
         self._pause: IDelayedCall | None = None
 
     def start(self) -> None:
-        """Accept from now on."""
+        """Start accepting."""
         self._reactor.addReader(self)
 
     def stop(self) -> None:
-        """Accept no more."""
+        """Stop accepting."""
         if self._pause is not None and self._pause.active():
             self._pause.cancel()
         if self._socket.fileno() >= 0:
@@ -77,12 +77,12 @@ class Acceptor:
                     )
                     self._wait()
                     return
-                continue  # that one has gone already
+                continue  # that phone has closed already
             sock.setblocking(False)
             self._accepted(sock, address)
 
     def _wait(self) -> None:
-        """Without a pause the reactor would do nothing but try again."""
+        """Pause accepting. Without the pause the reactor would only try again and again."""
         self._reactor.removeReader(self)
         self._pause = self._reactor.callLater(PAUSE, self.start)
 

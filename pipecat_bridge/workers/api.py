@@ -1,6 +1,7 @@
-"""The API of all workers: what concerns a call goes to the worker that has it, the rest is merged.
+"""The API of all workers. A request about one call goes to the worker that has the call. Other
+answers are merged from all workers.
 
-The workers answer with the very resources of `pipecat_bridge.web`: here nothing is checked again.
+The workers answer with the resources of `pipecat_bridge.web`. Here nothing is checked again.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from pipecat_bridge.workers.worker import Worker
 _JSON: Final[Header] = (b"content-type", b"application/json")
 
 _URI: Final = "%/?:@!$&'()*+,;=~"
-"""What stands in a path and its query besides letters, digits, - . and _."""
+"""Characters of a path and its query, without letters, digits, - . and _."""
 
 _VALUES: Final = (b"transfer", b"variables")
-"""Routes whose body is taken for a value, whatever the status is: errors have none."""
+"""Routes whose errors have an empty body: Asterisk takes any body for a value."""
 
 
 def json_answer(status: int, content: Any) -> WorkerAnswer:
@@ -43,7 +44,7 @@ def json_answer(status: int, content: Any) -> WorkerAnswer:
 
 
 class WorkersApi(Resource):
-    """Everything on one port. `own` are the supervisor's metrics."""
+    """Answers all requests of the API. `own`: the supervisor's metrics."""
 
     isLeaf = True
     _log = Logger(namespace="pipecat_bridge.workers")
@@ -73,7 +74,7 @@ class WorkersApi(Resource):
         finished.addErrback(lambda _: answering.cancel())
         answering.addErrback(self._failed, request)
         answering.addCallback(_write, request)
-        answering.addErrback(lambda _: None)  # the client has gone
+        answering.addErrback(lambda _: None)  # the client has closed the connection
         return NOT_DONE_YET
 
     def _failed(self, failure: Failure, request: Request) -> WorkerAnswer:
@@ -106,7 +107,8 @@ class WorkersApi(Resource):
         return answer
 
     async def _worker(self, call_id: str) -> Worker:
-        """The worker to be asked; while none runs it is waited for, as phones do."""
+        """The worker to ask. If no worker runs, wait for one as long as a phone waits. Raises
+        WorkerError."""
         waiting = self._switchboard.until_ready()
         waiting.addTimeout(self._patience, self._reactor, _too_late)
         await waiting
@@ -120,7 +122,8 @@ class WorkersApi(Resource):
     async def prepare(
         self, worker: Worker, call_id: str, preparation: PreparedElsewhere[Worker]
     ) -> bool:
-        """Tell a worker of a call that another was told of, which has ended."""
+        """Prepare a call at `worker`, because the worker where it was prepared has ended. True if
+        that succeeded."""
         path = b"/v1/calls/" + call_id.encode()
         headers = [(b"content-type", preparation.content_type.encode())]
         try:
@@ -139,7 +142,8 @@ class WorkersApi(Resource):
         ]
 
     async def _all(self, asked: Request) -> dict[Worker, WorkerAnswer]:
-        """The answers of all workers that run; those that end meanwhile are left out."""
+        """The answers of all workers that run, without workers that end meanwhile. Raises
+        WorkerError."""
         asking = self._asking_all(_uri(asked))
         answers: dict[Worker, WorkerAnswer] = {}
         fault: WorkerError | None = None
@@ -157,7 +161,7 @@ class WorkersApi(Resource):
         return json_answer(200, {"status": "ok"})
 
     async def _readyz(self, asked: Request) -> WorkerAnswer:
-        """Ready when each worker that runs is: any of them may get the next call."""
+        """Ready if all workers that run are ready: each of them may get the next call."""
         reasons: list[str] = [] if self._switchboard.ready else [NO_WORKER]
         reasons += [NONE_LEFT] if self._descriptors.none_left else []
         for answer in (await self._all(asked)).values():
@@ -175,13 +179,13 @@ class WorkersApi(Resource):
         return json_answer(200, {"running": running, "ended": kept})
 
     async def _show_metrics(self, asked: Request) -> WorkerAnswer:
-        """A worker that does not answer is shown as it was when it last did."""
+        """The metrics of all processes. A worker without an answer keeps its last values."""
         asking = self._asking_all(b"/metrics")
         for worker, answering in asking:
             try:
                 answer = await answering
             except WorkerError as error:
-                self._log.warn("no metrics of {error}", error=error)
+                self._log.warn("no new metrics: {error}", error=error)
             else:
                 if worker.ready:
                     self.page.update(str(worker.number), answer.body.decode())
@@ -205,18 +209,19 @@ def _too_late(*_: object) -> NoReturn:
 
 
 def _parts(request: Request) -> list[bytes]:
-    """The path, cut as twisted.web does it; a slash at the end of /v1/calls/ does not count."""
+    """The parts of the path, as twisted.web splits it, without empty parts."""
     return [part for part in (*(request.prepath or ()), *(request.postpath or ())) if part]
 
 
 def _uri(request: Request) -> bytes:
-    """Path and query; bytes that no URI has are quoted, for the client would not send them."""
+    """Path and query. Bytes that no URI may have are quoted: the client would not send them."""
     uri: bytes = request.uri if request.uri.startswith(b"/") else b"/"
     return quote_from_bytes(uri, safe=_URI).encode()
 
 
 def _body(request: Request) -> bytes:
-    """One byte more than a worker takes is enough for it to say so."""
+    """The body, at most one byte more than a worker accepts. The worker then answers with the
+    error."""
     if request.content is None:
         return b""
     request.content.seek(0)
@@ -240,5 +245,5 @@ def _write(answer: WorkerAnswer, request: Request) -> None:
 
 
 def workers_site(api: WorkersApi) -> Site:
-    """The site that serves it."""
+    """The site that serves `api`."""
     return ApiSite(api)

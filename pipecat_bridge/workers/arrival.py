@@ -1,6 +1,7 @@
-"""Phones' connections until their UUID is known, which decides what worker gets them.
+"""Connections of phones until their UUID is known. The UUID decides which worker gets the phone.
 
-They are read here and not by Twisted, whose transports shut a connection down when they let it go.
+This module reads the socket without a transport of Twisted: such a transport shuts the connection
+down when it is closed, also for the worker that has got it.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from pipecat_bridge.wire.audiosocket import HANGUP, Kind, encode
 from pipecat_bridge.wire.proxy import read_header
 
 READ_BYTES: Final = 4096
-"""As much as is read at once: as a rule the UUID is in it, after a PROXY header."""
+"""Bytes that are read at once. The first read usually has the UUID, also after a PROXY header."""
 
 CLOSE_TIMEOUT: Final = 1.0
-"""Seconds that Asterisk has to close after a hangup, as in `pipecat_bridge.asterisk`."""
+"""Seconds for Asterisk to close after a hangup, as in `pipecat_bridge.asterisk`."""
 
 _UUID_MESSAGE: Final = encode(Kind.UUID, bytes(16))
 
 
 def call_id_in(data: bytes) -> str | None:
-    """The UUID that an AudioSocket stream begins with; None when more must be read.
+    """The UUID at the beginning of an AudioSocket stream; None if more must be read.
 
-    Raises FormatError for what is no UUID message.
+    Raises FormatError if the stream does not begin with a UUID message.
     """
     if data[:3] != _UUID_MESSAGE[: min(3, len(data))]:
         raise FormatError("no UUID message")
@@ -42,28 +43,28 @@ def call_id_in(data: bytes) -> str | None:
 
 
 class ArrivalListener(Protocol):
-    """Who wants to know of an arrival."""
+    """Is told what becomes of an arrival."""
 
     def allows(self, host: str) -> bool:
-        """Whether a phone may connect from there."""
+        """Whether a phone may connect from `host`, an IP address."""
         ...
 
     def known(self, arrival: Arrival) -> None:
-        """Its `call_id` is there, or will never be; told once."""
+        """The `call_id` of the arrival is known, or will never be. Called once."""
 
     def too_late(self, arrival: Arrival) -> None:
-        """Its time is over, and it was not `taken`."""
+        """The timeout is over, and nobody called `taken`."""
 
     def gone(self, arrival: Arrival) -> None:
-        """It is closed."""
+        """The arrival is closed."""
 
 
 @implementer(IReadDescriptor)
 class Arrival:
-    """A phone that has connected, and has `timeout` seconds to be taken.
+    """A phone that has connected. A worker must take it within `timeout` seconds.
 
-    `data` is what was read of it, `call_id` the UUID in that. `proxied`: a PROXY header comes
-    first, and tells who the peer is in place of `host` and `port`.
+    `data`: the bytes that were read. `call_id`: the UUID in them, or "". `proxied`: the connection
+    begins with a PROXY header, whose address replaces `host` and `port`.
     """
 
     _log = Logger(namespace="pipecat_bridge.workers")
@@ -88,12 +89,12 @@ class Arrival:
         self._timer: IDelayedCall | None = reactor.callLater(timeout, self._timed_out)
 
     def read(self) -> None:
-        """Read until the UUID is known."""
+        """Start reading, until the UUID is known."""
         self._reactor.addReader(self)
 
     @property
     def open(self) -> bool:
-        """Whether it has not been let go."""
+        """Whether the socket is still open in this process."""
         return self.socket.fileno() >= 0
 
     def fileno(self) -> int:
@@ -117,16 +118,16 @@ class Arrival:
             start = self._after_header()
             if start is not None:
                 self.call_id = call_id_in(self.data[start:]) or ""
-        except FormatError:  # a worker closes it, logs and counts that
+        except FormatError:  # a worker gets the phone, closes it, logs that and counts it
             self._tell()
             return
         if self.call_id:
             self._tell()
 
     def _after_header(self) -> int | None:
-        """Where the AudioSocket stream begins; None when more must be read.
+        """The offset in `data` where the AudioSocket stream begins; None if more must be read.
 
-        Raises FormatError for a wrong header, and when its client is not allowed.
+        Raises FormatError if the PROXY header is wrong, or if its client is not allowed.
         """
         if not self._proxied:
             return 0
@@ -152,13 +153,13 @@ class Arrival:
         self._listener.too_late(self)
 
     def taken(self) -> None:
-        """Somebody takes care of it now."""
+        """Cancel the timeout: a worker gets this phone."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def close(self) -> None:
-        """Let the connection go; who has got it as well keeps it."""
+        """Close the socket in this process. A worker that has got it keeps the connection."""
         self.taken()
         if self.open:
             self._reactor.removeReader(self)
@@ -175,13 +176,14 @@ class Arrival:
             reason=reason,
         )
         factory = protocol.ServerFactory.forProtocol(lambda: _Refusal(self._reactor))
-        with suppress(OSError):  # it has gone by itself
+        with suppress(OSError):  # the phone has closed the connection
             self._reactor.adoptStreamConnection(self.fileno(), self.socket.family, factory)
         self.close()
 
 
 class _Refusal(protocol.Protocol):
-    """Says hangup; the phone closes, for a close of ours could overtake it."""
+    """Sends a hangup message and waits for the phone to close. A close from the bridge could arrive
+    before the phone has read the message."""
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor

@@ -1,4 +1,4 @@
-"""HTTP to the workers' APIs, each request on a pair of sockets of its own."""
+"""HTTP requests to the APIs of the workers. Each request has its own pair of sockets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zope.interface import implementer
 from pipecat_bridge.workers.worker import Worker
 
 TIMEOUT: Final = 10.0
-"""Seconds in which a worker must have answered; none of its answers takes longer than a few."""
+"""Seconds for a worker to answer. No answer takes more than a few seconds."""
 
 _OF_A_CONNECTION: Final = frozenset(
     {
@@ -51,11 +51,11 @@ class WorkerAnswer(NamedTuple):
 
 
 class WorkerError(Exception):
-    """A worker has not answered; the text says which, and why."""
+    """A worker did not answer. The text says which worker, and why."""
 
 
 def passed_on(headers: Headers) -> list[Header]:
-    """The headers that are not about the connection."""
+    """The headers that are passed on: all that are not about the connection."""
     return [
         (name, value)
         for name, values in headers.getAllRawHeaders()
@@ -72,7 +72,7 @@ async def ask(
     headers: Sequence[Header] = (),
     body: bytes = b"",
 ) -> WorkerAnswer:
-    """The answer of one worker; raises WorkerError when there is none within `TIMEOUT`."""
+    """The answer of one worker. Raises WorkerError if there is none within `TIMEOUT` seconds."""
     asking = Deferred.fromCoroutine(_ask(reactor, worker, method, path, headers, body))
     asking.addTimeout(TIMEOUT, reactor)
     try:
@@ -103,18 +103,18 @@ async def _ask(
 
 @implementer(IAgentEndpointFactory, IStreamClientEndpoint)
 class _Line:
-    """Connects to one worker's API by giving it one end of a new pair of sockets."""
+    """Connects to the API of one worker: the worker gets one end of a new pair of sockets."""
 
     def __init__(self, reactor: Any, worker: Worker) -> None:
         self._reactor = reactor
         self._worker = worker
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
-        """Every URI leads there."""
+        """This endpoint, for every URI."""
         return cast(IStreamClientEndpoint, self)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
-        """A connection, which may be written to before the worker has its end."""
+        """A connection. It may be written to before the worker has the other end."""
         if not self._worker.ready:
             return fail(ConnectionLost("it does not run"))
         ours, theirs = socket.socketpair()
@@ -124,5 +124,5 @@ class _Line:
             factory = ServerFactory.forProtocol(lambda: protocol)
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
         giving = self._worker.serve_api(theirs)
-        giving.addBoth(lambda _: theirs.close())  # without its other end ours is lost
+        giving.addBoth(lambda _: theirs.close())  # if the worker has not got it, ours closes too
         return succeed(protocol)

@@ -1,4 +1,4 @@
-"""What a worker and its supervisor tell each other, over a pair of Unix sockets (AMP)."""
+"""Commands between a worker and its supervisor, in AMP over a pair of Unix sockets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 
 CONTROL_FD = 3
+"""File descriptor in a worker: its end of the pair of sockets."""
+
 BOTS_FD = 4
-"""What a worker inherits: its end of the pair, and the socket that listens for its bots, if any."""
+"""File descriptor in a worker: the socket that listens for its bots, if there is one."""
 
 Arguments = list[tuple[bytes, amp.Argument]]
 
 
 class TakePhone(amp.Command):
-    """To a worker: a phone's connection, and the bytes that were read from it.
+    """To a worker: take the connection of a phone, and `data`, the bytes that were read from it.
 
-    `phone` is the supervisor's number for it; `elsewhere` counts the calls of the other workers.
-    `answered` says whether it is in a call now, whose end the worker will tell.
+    `phone`: the supervisor's number of the phone. `elsewhere`: number of calls of the other
+    workers. `answered`: the phone is in a call now, and the worker will send `CallEnded`.
     """
 
     arguments: ClassVar[Arguments] = [
@@ -32,20 +34,20 @@ class TakePhone(amp.Command):
 
 
 class ServeApi(amp.Command):
-    """To a worker: a connection on which its API is asked for something."""
+    """To a worker: take a connection with a request to its API."""
 
     arguments: ClassVar[Arguments] = [(b"descriptor", amp.Descriptor())]
 
 
 class CallsElsewhere(amp.Command):
-    """To a worker: how many calls the others have."""
+    """To a worker: the number of calls of the other workers."""
 
     arguments: ClassVar[Arguments] = [(b"calls", amp.Integer())]
     requiresAnswer = False
 
 
 class RunnerIs(amp.Command):
-    """To a worker: where the embedded runner listens; empty while it does not."""
+    """To a worker: the URL of the embedded runner; "" while it does not listen."""
 
     arguments: ClassVar[Arguments] = [(b"url", amp.Unicode())]
     requiresAnswer = False
@@ -64,7 +66,7 @@ class EndCalls(amp.Command):
 
 
 class End(amp.Command):
-    """To a worker: end all calls, and then yourself."""
+    """To a worker: end all calls, then end the process."""
 
     requiresAnswer = False
 
@@ -76,14 +78,14 @@ class Ready(amp.Command):
 
 
 class CallEnded(amp.Command):
-    """To the supervisor: the call of this phone is over."""
+    """To the supervisor: the call of the phone with this number is over."""
 
     arguments: ClassVar[Arguments] = [(b"phone", amp.Integer())]
     requiresAnswer = False
 
 
 class Control(amp.AMP):
-    """One end of the pair; unlike AMP's it does not log that it is connected."""
+    """One end of the pair. It does not log its connection, as AMP's own class does."""
 
     def __init__(self) -> None:
         super().__init__()

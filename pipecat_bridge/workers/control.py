@@ -1,4 +1,4 @@
-"""What a worker does when its supervisor tells it to, and what it tells."""
+"""The worker's side of the commands between worker and supervisor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pipecat_bridge.workers import commands
 
 
 class HandedPhones:
-    """Builds the connections of phones that are handed over, and remembers the last one.
+    """Builds the protocols of phones that the supervisor hands over.
 
-    `proxied`: phones begin with a PROXY header.
+    `proxied`: connections begin with a PROXY header. `last`: the last protocol that was built.
     """
 
     def __init__(self, reactor: Any, proxied: bool) -> None:
@@ -33,7 +33,7 @@ class HandedPhones:
         self.last: AudioSocketConnection | None = None
 
     def listen(self, factory: IProtocolFactory) -> HandedOver:
-        """The port of `factory`, for one of the bridge's."""
+        """The port of `factory`: it gets phones from the supervisor and does not listen."""
         self._inside = factory
         building = ServerFactory()
         building.noisy = False
@@ -47,7 +47,7 @@ class HandedPhones:
 
 
 class WorkerControl(commands.Control):
-    """The worker's end of the pair of sockets. `address` is that of the embedded runner."""
+    """The worker's end of the pair of sockets. `address`: the address of the embedded runner."""
 
     def __init__(
         self, reactor: Any, bridge: Bridge, phones: HandedPhones, address: AnnouncedAddress
@@ -57,12 +57,12 @@ class WorkerControl(commands.Control):
         self._bridge = bridge
         self._phones = phones
         self._address = address
-        self._numbers: dict[str, int] = {}  # by the ids of calls
+        self._numbers: dict[str, int] = {}  # call id -> the supervisor's number of the phone
         self._ending = False
         bridge.calls.on_ended(self._call_ended)
 
     def connect(self, descriptor: int) -> None:
-        """Tell the supervisor that calls can come."""
+        """Connect to the supervisor, and tell it that this worker is ready."""
         with socket.socket(fileno=descriptor) as sock:
             sock.setblocking(False)
             factory = ServerFactory.forProtocol(lambda: self)
@@ -75,7 +75,7 @@ class WorkerControl(commands.Control):
     def take_phone(
         self, descriptor: int, phone: int, data: bytes, elsewhere: int
     ) -> dict[str, Any]:
-        """A phone, with what was read of it."""
+        """Take a phone, and `data`, the bytes that were read from it."""
         self._bridge.calls.elsewhere = elsewhere
         with socket.socket(fileno=descriptor) as sock:
             connection = self._connection(sock, data)
@@ -86,12 +86,12 @@ class WorkerControl(commands.Control):
 
     def _connection(self, sock: socket.socket, data: bytes) -> AudioSocketConnection | None:
         sock.setblocking(False)
-        self._phones.last = None  # none is built for one that its PROXY header betrays
+        self._phones.last = None  # none is built if the PROXY header is wrong or not allowed
         try:
             transport = self._reactor.adoptStreamConnection(
                 sock.fileno(), sock.family, self._phones.factory
             )
-        except OSError:  # it has gone already
+        except OSError:  # the phone has closed already
             return None
         if transport is not None and data:
             transport.protocol.dataReceived(data)
@@ -111,7 +111,7 @@ class WorkerControl(commands.Control):
 
     @commands.CallsElsewhere.responder
     def calls_elsewhere(self, calls: int) -> dict[str, Any]:
-        """How many calls the other workers have."""
+        """Take note how many calls the other workers have."""
         self._bridge.calls.elsewhere = calls
         return {}
 
@@ -119,7 +119,7 @@ class WorkerControl(commands.Control):
 
     @commands.ServeApi.responder
     def serve_api(self, descriptor: int) -> dict[str, Any]:
-        """A connection on which the API is asked for something."""
+        """Serve a request to the API on this connection."""
         with socket.socket(fileno=descriptor) as sock:
             sock.setblocking(False)
             self._reactor.adoptStreamConnection(
@@ -129,7 +129,7 @@ class WorkerControl(commands.Control):
 
     @commands.RunnerIs.responder
     def runner_is(self, url: str) -> dict[str, Any]:
-        """Where the embedded runner is."""
+        """Take note of the embedded runner's URL."""
         self._address.announce(url)
         return {}
 
@@ -137,24 +137,24 @@ class WorkerControl(commands.Control):
 
     @commands.Drain.responder
     def drain(self) -> dict[str, Any]:
-        """No new calls."""
+        """Take no new calls from now on."""
         self._bridge.calls.drain()
         return {}
 
     @commands.EndCalls.responder
     def end_calls(self) -> dict[str, Any]:
-        """No calls."""
+        """End all calls now."""
         self._bridge.end_calls()
         return {}
 
     @commands.End.responder
     def end(self) -> dict[str, Any]:
-        """No worker."""
+        """End all calls and this process."""
         self._end()
         return {}
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """The supervisor is gone: its workers must not stay behind."""
+        """End this process, because the supervisor has ended."""
         super().connectionLost(reason)
         self._end()
 

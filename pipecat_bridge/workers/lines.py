@@ -1,4 +1,4 @@
-"""A worker's log: events as lines of JSON, which its supervisor makes its own."""
+"""A worker's log: the worker writes lines of JSON, and the supervisor logs them again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipecat_bridge.net.json_log import Simple, fields_of, message_of
 from pipecat_bridge.net.supervised import LONGEST_LINE
 
 SHORTENED: Final = 2000
-"""Characters that are left of a text that would make a line too long."""
+"""Characters of a text or traceback that stay if a line would be too long."""
 
 
 class LogLine(Struct, frozen=True):
-    """One event: its level, who logs it, what it says; and what JSON logs have besides."""
+    """One log event. `fields` and `data` are only in JSON logs."""
 
     level: str
     namespace: str
@@ -30,7 +30,7 @@ class LogLine(Struct, frozen=True):
 
 @implementer(ILogObserver)
 class LineWriter:
-    """Writes the events of a worker's log."""
+    """A log observer that writes the events of a worker to `out`."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -53,7 +53,7 @@ class LineWriter:
 
 
 def _shortened(line: LogLine) -> LogLine:
-    """Without what is too long; the end of a traceback says the most."""
+    """The line with shorter texts. Of a traceback the end stays, because it says the most."""
     text, traceback = line.text, line.traceback
     if len(text) > SHORTENED:
         text = text[:SHORTENED] + ".."
@@ -67,16 +67,16 @@ def _encoded(line: LogLine, data: object) -> bytes:
         try:
             return msgspec.json.encode(msgspec.structs.replace(line, data=data))
         except (TypeError, ValueError):
-            pass  # of what JSON does not know, the text tells
+            pass  # JSON cannot hold `data`; the text is enough
     return msgspec.json.encode(line)
 
 
 def relay(worker: int, written: bytes) -> None:
-    """Log what a worker has written: one of the above, or whatever Python or the system says."""
+    """Log a line that a worker has written: a LogLine, or any text of Python or the system."""
     try:
         line = msgspec.json.decode(written, type=LogLine)
         level = LogLevel.lookupByName(line.level)
-    except Exception:  # noqa: BLE001 - it comes from another process
+    except Exception:  # noqa: BLE001 - another process may write anything
         line = LogLine("warn", "pipecat_bridge.workers", written.decode("utf-8", "replace"))
         level = LogLevel.warn
     more: dict[str, Any] = fields_of(line.fields)
@@ -84,7 +84,7 @@ def relay(worker: int, written: bytes) -> None:
         more["data"] = line.data
     if line.call_id:
         more["call_id"] = line.call_id
-    said = "worker {worker}: {log_line}"  # its own "text" is among the fields
+    said = "worker {worker}: {log_line}"  # not {text}: `fields` may have that name
     if line.traceback:
         more["traceback"] = line.traceback
         said += "\n{traceback}"

@@ -1,4 +1,4 @@
-"""The metrics of all workers as one page, whose counters do not go back when one is replaced."""
+"""The metrics of all workers on one page. Counters do not go back when a worker is replaced."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 EACH: Final = ("process_", "python_")
-"""Metrics of a process begin so; each worker's are shown, by the label `worker`."""
+"""Prefixes of the metrics of a process. They are shown for each worker, with the label `worker`."""
 
 ONLY_GROW: Final = frozenset({"counter", "summary", "histogram"})
+"""Types of metrics whose values never become smaller."""
 
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and labels."""
@@ -22,9 +23,9 @@ Family = tuple[str, str, str]
 
 
 def merged(name: str, values: Iterable[float]) -> float:
-    """One value of those of several workers: a maximum, a minimum, or their sum.
+    """One value from the values of several workers: maximum, minimum or sum.
 
-    The state of a runner is the worst that a worker sees.
+    The state and the health of a runner are the worst that any worker sees.
     """
     if name.endswith("_max") or name == "pipecat_bridge_runner_state":
         return max(values)
@@ -34,15 +35,15 @@ def merged(name: str, values: Iterable[float]) -> float:
 
 
 class Page(Collector):
-    """What workers have said of themselves, last and before their end."""
+    """The last metrics of each worker, and the counts of workers that have ended."""
 
     def __init__(self) -> None:
-        self._families: dict[str, Family] = {}  # by the names of samples
+        self._families: dict[str, Family] = {}  # by the name of the sample
         self._last: dict[str, dict[Key, float]] = {}
         self._gone: dict[Key, float] = {}
 
     def update(self, worker: str, text: str) -> None:
-        """`worker` says so now, in Prometheus's text format."""
+        """Take the present metrics of `worker`, in Prometheus's text format."""
         samples: dict[Key, float] = {}
         for family in text_string_to_metric_families(text):
             each = family.name.startswith(EACH)
@@ -53,13 +54,13 @@ class Page(Collector):
         self._last[worker] = samples
 
     def end(self, worker: str) -> None:
-        """`worker` has ended: what it has counted stays, as far as it was heard."""
+        """Take note that `worker` has ended. Its last known counts stay in the sums."""
         for (name, labels), value in self._last.pop(worker, {}).items():
             if self._families[name][2] in ONLY_GROW and not name.startswith(EACH):
                 self._gone[name, labels] = self._gone.get((name, labels), 0.0) + value
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics; those of the workers that run and have ended are added up."""
+        """All metrics, merged from the workers that run and those that have ended."""
         values: dict[Key, list[float]] = {}
         for samples in [*self._last.values(), self._gone]:
             for key, value in samples.items():

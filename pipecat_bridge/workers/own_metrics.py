@@ -1,4 +1,4 @@
-"""What the supervisor itself counts."""
+"""The supervisor's own metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipecat_bridge.runner.start.embedded import EmbeddedRunner
 from pipecat_bridge.workers.switchboard import Switchboard
 
 SUPERVISOR: Final = "supervisor"
-"""What the label `worker` says of the supervisor's own process."""
+"""Value of the label `worker` for the process of the supervisor."""
 
 
 class OwnMetrics(Collector):
-    """Its workers, and what it does with phones."""
+    """Metrics about workers, phones without a worker, and the embedded runner."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class OwnMetrics(Collector):
         self._embedded = embedded
 
     def collect(self) -> Iterator[Metric]:
-        """All of them as of now."""
+        """The present values of all metrics."""
         board = self._switchboard
         yield GaugeMetricFamily(
             "pipecat_bridge_workers", "Workers that take calls", value=len(board.ready)
@@ -51,7 +51,7 @@ class OwnMetrics(Collector):
         )
         yield CounterMetricFamily(
             "pipecat_bridge_phones_without_worker",
-            "Phones that no worker was given",
+            "Phones that no worker could take",
             board.phones_refused,
         )
         yield CounterMetricFamily(
@@ -70,7 +70,7 @@ class OwnMetrics(Collector):
 def own_registry(
     switchboard: Switchboard, descriptors: Descriptors, embedded: EmbeddedRunner | None
 ) -> CollectorRegistry:
-    """These, with Python's and the process's metrics."""
+    """A registry of the supervisor's metrics, and those of Python and of its process."""
     own = CollectorRegistry()
     own.register(OwnMetrics(switchboard, descriptors, embedded))
     ProcessCollector(registry=own)

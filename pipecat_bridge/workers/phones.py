@@ -1,4 +1,4 @@
-"""The port that phones connect to, shared by all workers."""
+"""The AudioSocket port of all workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipecat_bridge.workers.switchboard import Switchboard
 
 
 class PhonePort(MultiService):
-    """Accepts phones and passes them on to the switchboard once their UUID is known."""
+    """Accepts phones, and gives them to the switchboard when their UUID is known."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class PhonePort(MultiService):
         self._acceptor.start()
 
     def stopService(self) -> Any:
-        """Accept no more; what has not been given to a worker is closed."""
+        """Stop accepting, and close the phones that no worker has got."""
         if self._acceptor is not None:
             self._acceptor.stop()
             self._acceptor = None
@@ -70,22 +70,22 @@ class PhonePort(MultiService):
         if self._proxied or self.allows(host):
             arrival.read()
         else:
-            self.known(arrival)  # a worker closes it, logs and counts that
+            self.known(arrival)  # a worker gets the phone, closes it, logs that and counts it
 
     # From arrivals
 
     def allows(self, host: str) -> bool:
-        """Whether a phone may connect from there."""
+        """Whether a phone may connect from `host`, an IP address."""
         return host in self._networks
 
     def known(self, arrival: Arrival) -> None:
-        """It can be given to a worker."""
+        """Give the phone to a worker: its UUID is known."""
         self._switchboard.arrived(arrival)
 
     def too_late(self, arrival: Arrival) -> None:
-        """It was not."""
+        """Refuse the phone: no worker took it in time."""
         self._switchboard.too_late(arrival)
 
     def gone(self, arrival: Arrival) -> None:
-        """It is closed here."""
+        """Forget the phone: it is closed in this process."""
         self._arrivals.discard(arrival)

@@ -1,4 +1,4 @@
-"""Which worker has which call: those that run, those that are prepared, those that have ended."""
+"""Knows which worker has which call: calls that run, are prepared, or have ended."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Generic, TypeVar
 from twisted.internet.interfaces import IReactorTime
 
 MAX_PREPARED = 10_000
-"""As many as a worker keeps."""
+"""Prepared calls that are kept, as many as one worker keeps."""
 
 W = TypeVar("W")
 
 
 @dataclass(slots=True)
 class PreparedElsewhere(Generic[W]):
-    """A call that was prepared: the worker that knows, None when that has ended, and what it was
-    told, for another to be told the same.
+    """A prepared call, and its request, to repeat it at another worker.
+
+    `worker`: the worker that has the preparation, None if that worker has ended. `expires`: a time
+    of the clock, in seconds.
     """
 
     worker: W | None
@@ -27,9 +29,9 @@ class PreparedElsewhere(Generic[W]):
 
 
 class Places(Generic[W]):
-    """Where calls are. A call's id is its UUID in lower case; `W` is a worker.
+    """Knows the worker of each call. A call's id is its UUID in lower case. `W` is a worker.
 
-    A phone without a UUID, or whose UUID is in a call already, has a place and is no call.
+    A phone without a UUID, or with the UUID of a call that runs, has a place and is no call.
     """
 
     def __init__(self, clock: IReactorTime, keep_ended: int) -> None:
@@ -47,7 +49,7 @@ class Places(Generic[W]):
     # Phones
 
     def arrive(self, call_id: str, worker: W) -> int:
-        """A phone is given to `worker`, which may answer or refuse it; the phone's number."""
+        """Give a phone to `worker`, which may answer or refuse it. Returns the phone's number."""
         self._last += 1
         self._phones[self._last] = (call_id, worker)
         self._load[worker] += 1
@@ -59,7 +61,7 @@ class Places(Generic[W]):
         return self._last
 
     def leave(self, number: int) -> W | None:
-        """That phone is in no call any more; its worker, None when that was lost before."""
+        """Remove a phone. Returns its worker, None if that worker was lost before."""
         place = self._phones.pop(number, None)
         if place is None:
             return None
@@ -85,7 +87,7 @@ class Places(Generic[W]):
     def prepare(
         self, call_id: str, worker: W, body: bytes, content_type: str, seconds: float
     ) -> None:
-        """`worker` was told of a call that will come, and keeps it for `seconds`."""
+        """Take note that a call is prepared at `worker`, for `seconds`."""
         self.forget(call_id)
         expires = self._clock.seconds() + seconds
         self._prepared[call_id] = PreparedElsewhere(worker, body, content_type, expires)
@@ -94,19 +96,19 @@ class Places(Generic[W]):
             self.forget(next(iter(self._prepared)))
 
     def move(self, preparation: PreparedElsewhere[W], worker: W) -> None:
-        """`worker` was told now."""
+        """Take note that `worker` has this preparation now."""
         if preparation.worker is not None:
             self._load[preparation.worker] -= 1
         preparation.worker = worker
         self._load[worker] += 1
 
     def preparation(self, call_id: str) -> PreparedElsewhere[W] | None:
-        """What a call that has not come yet was prepared with."""
+        """The preparation of a call that has not come yet; None if there is none."""
         self._expire()
         return self._prepared.get(call_id)
 
     def forget(self, call_id: str) -> None:
-        """It is not prepared any more."""
+        """Remove the preparation of a call, if there is one."""
         preparation = self._prepared.pop(call_id, None)
         if preparation is not None and preparation.worker is not None:
             self._load[preparation.worker] -= 1
@@ -122,7 +124,7 @@ class Places(Generic[W]):
     # Workers
 
     def worker_of(self, call_id: str) -> W | None:
-        """Who knows a call: one that runs, is prepared or has ended lately."""
+        """The worker of a call that runs, is prepared, or has ended lately; None if unknown."""
         if call_id in self._running:
             return self._running[call_id]
         preparation = self.preparation(call_id)
@@ -131,25 +133,26 @@ class Places(Generic[W]):
         return self._ended.get(call_id)
 
     def running(self, call_id: str) -> W | None:
-        """Who has the call, if it runs."""
+        """The worker of a call that runs; None if it does not run."""
         return self._running.get(call_id)
 
     @property
     def calls(self) -> int:
-        """How many run."""
+        """Number of calls that run."""
         return len(self._running)
 
     def calls_of(self, worker: W) -> int:
-        """How many of them `worker` has."""
+        """Number of calls that run at `worker`."""
         return self._calls[worker]
 
     def load(self, worker: W) -> int:
-        """Phones of `worker`, and those that are to come to it."""
+        """Number of phones and of prepared calls of `worker`."""
         self._expire()
         return self._load[worker]
 
     def lose(self, worker: W) -> tuple[int, int]:
-        """What `worker` had is gone, but for preparations; how many calls and phones it had."""
+        """Remove everything of `worker` except preparations. Returns its number of calls and of
+        phones."""
         calls = self._calls[worker]
         phones = [n for n, (_, place) in self._phones.items() if place is worker]
         for number in phones:

@@ -1,4 +1,4 @@
-"""What a worker is told when it is started."""
+"""The setup of a worker. The supervisor sends it when it starts the worker."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pipecat_bridge.options import Options, RunnerOptions
 
 
 class Setup(Struct, frozen=True):
-    """One worker's number, its options, the module of its reactor.
+    """Number and options of one worker.
 
-    `listens`: it inherits a socket that listens for its bots; `proxied`: phones begin with a PROXY
-    header.
+    `reactor`: the module of its reactor. `listens`: the worker inherits a socket that listens for
+    its bots. `proxied`: connections of phones begin with a PROXY header.
     """
 
     number: int
@@ -24,16 +24,17 @@ class Setup(Struct, frozen=True):
 
 
 def worker_options(options: Options, number: int, port: int) -> Options:
-    """The options of worker `number` (from 1 on), whose bots dial back to `port`.
+    """The options of worker `number` (1 is the first), whose bots dial back to `port`.
 
-    What is limited in all is shared out, but for calls, which the supervisor counts.
+    Each worker gets an equal share of the limits of requests and connections. The limit of calls
+    stays whole, because the supervisor counts the calls of all workers.
     """
     runner = options.runner
     return replace(
         options,
         service=replace(options.service, workers=1),
         calls=replace(options.calls, drain_timeout=0.0),  # the supervisor waits
-        api=replace(options.api, linger=0.0),  # as above
+        api=replace(options.api, linger=0.0),  # the supervisor waits
         runner=replace(
             _shared(runner, options.service.workers),
             dialback_url=filled(runner.dialback_url, number, port),

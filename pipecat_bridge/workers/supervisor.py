@@ -28,8 +28,8 @@ from pipecat_bridge.workers.worker import Worker
 class Supervisor(Daemon):
     """Starts the workers, watches them, and ends them together.
 
-    Every port is listened on here and stays open when a worker ends: that of the phones, that of
-    the API, and one for the bots of each worker.
+    The supervisor has all ports, so they stay open when a worker ends: the AudioSocket port, the
+    port of the API, and one port for the bots of each worker.
     """
 
     def __init__(self, options: Options, reactor: Any) -> None:
@@ -96,18 +96,18 @@ class Supervisor(Daemon):
     # From the workers
 
     def worker_ready(self, worker: Worker) -> None:
-        """It takes calls."""
+        """The worker takes calls."""
         if self.embedded is not None:
             worker.tell(RunnerIs, url=self.embedded.base)
         self.switchboard.worker_ready(worker)
 
     def worker_lost(self, worker: Worker) -> None:
-        """It takes none any more."""
+        """The worker takes no calls any more."""
         self._api.page.end(str(worker.number))
         self.switchboard.worker_lost(worker)
 
     def call_ended(self, phone: int) -> None:
-        """The call of that phone is over."""
+        """The call of the phone with this number is over."""
         self.switchboard.call_ended(phone)
 
     def _runner_is(self, base: str) -> None:
@@ -117,12 +117,12 @@ class Supervisor(Daemon):
     # The end
 
     def end_calls(self) -> None:
-        """End the calls that run, at once."""
+        """End all calls now."""
         self.switchboard.end_calls()
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        """Drain, as one process does; the workers end together, and the ports are closed last."""
+        """Let the calls end, as one process does. Then end the workers, and close the ports."""
         self.switchboard.drain()
         timeout = self.options.calls.drain_timeout
         running = self.switchboard.places.calls

@@ -1,4 +1,4 @@
-"""Gives each phone to a worker: the one that knows its call, else the one that has least to do."""
+"""Gives each phone to the worker that knows its call, or to the worker with the least load."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ NO_WORKER: Final = "no worker runs"
 STOPPED: Final = "the daemon is being stopped"
 
 Prepare = Callable[[Worker, str, PreparedElsewhere[Worker]], Deferred[bool]]
-"""Tells a worker of a prepared call; whether it has understood."""
+"""Prepares a call at a worker. Fires with True if that succeeded."""
 
 
 class Switchboard:
-    """All workers, and where the calls are.
+    """Gives phones to workers, and knows which worker has which call.
 
-    `on_phones` counts phones from their hand-over to the end of their calls. `calls_lost` counts
-    calls that ended with their worker, `phones_refused` phones that no worker got.
+    `on_phones`: counts phones from the time a worker gets them to the end of their calls.
+    `calls_lost`: count of calls that ended with their worker. `phones_refused`: count of phones
+    that no worker could take.
     """
 
     _log = Logger(namespace="pipecat_bridge.workers")
@@ -39,7 +40,7 @@ class Switchboard:
         self.calls_lost = 0
         self.phones_refused = 0
         self.draining = False
-        self.last_end: float | None = None  # of a call, on the clock
+        self.last_end: float | None = None  # time of the last call's end, on `clock`
         self._clock = clock
         self._limited = options.calls.max_calls > 0
         self._handshake_timeout = options.audiosocket.handshake_timeout
@@ -54,7 +55,7 @@ class Switchboard:
         return [worker for worker in self.workers if worker.ready]
 
     def until_ready(self) -> Deferred[None]:
-        """Fires when a worker takes calls; may be cancelled."""
+        """Fires when a worker takes calls. The Deferred may be cancelled."""
         if self.ready:
             return succeed(None)
         deferred: Deferred[None] = Deferred(self._until_ready.remove)
@@ -62,11 +63,11 @@ class Switchboard:
         return deferred
 
     def least_loaded(self) -> Worker | None:
-        """The worker for a call that nobody knows; None when none is ready."""
+        """The worker for a call that no worker knows; None if no worker is ready."""
         return min(self.ready, key=self.places.load, default=None)
 
     async def worker_for(self, call_id: str) -> Worker | None:
-        """The worker that knows a call, or may begin to; None when none is ready."""
+        """The worker that knows a call, or else the worker for it; None if no worker is ready."""
         worker = self.places.worker_of(call_id)
         if worker is not None and worker.ready:
             return worker
@@ -74,7 +75,7 @@ class Switchboard:
         worker = self.least_loaded()
         if preparation is None or worker is None or self.places.running(call_id) is not None:
             return worker
-        # The worker that was told of it has ended.
+        # The worker where the call was prepared has ended.
         if await self._prepare(worker, call_id, preparation):
             self.places.move(preparation, worker)
         return worker
@@ -82,12 +83,14 @@ class Switchboard:
     # Phones
 
     def arrived(self, arrival: Arrival) -> None:
-        """A phone has said its UUID, or something else."""
+        """Give a phone to a worker. Its first message was a UUID, or was wrong."""
         if self._ended:
             self._refuse(arrival, STOPPED)
             return
         giving = Deferred.fromCoroutine(self._give(arrival))
-        giving.addErrback(lambda failure: self._log.failure("a phone was not given away", failure))
+        giving.addErrback(
+            lambda failure: self._log.failure("cannot give a phone to a worker", failure)
+        )
 
     async def _give(self, arrival: Arrival) -> None:
         worker = await self.worker_for(arrival.call_id)
@@ -114,7 +117,7 @@ class Switchboard:
         arrival.close()
 
     def too_late(self, arrival: Arrival) -> None:
-        """A phone has waited for too long, for its own UUID or for a worker."""
+        """Refuse a phone that has waited too long for a worker, or that has not sent its UUID."""
         if arrival in self._waiting:
             self._waiting.remove(arrival)
         if arrival.call_id:
@@ -129,7 +132,7 @@ class Switchboard:
     # Workers
 
     def worker_ready(self, worker: Worker) -> None:
-        """It takes calls; phones that wait for one are given to it."""
+        """Give the phones that wait to `worker`, which takes calls now."""
         if self.draining:
             worker.tell(commands.Drain)
         self._tell_elsewhere()
@@ -141,7 +144,7 @@ class Switchboard:
             deferred.callback(None)
 
     def worker_lost(self, worker: Worker) -> None:
-        """What it had is gone."""
+        """Take note that `worker` and its calls have ended."""
         calls, phones = self.places.lose(worker)
         for _ in range(phones):
             self.on_phones.leave()
@@ -153,7 +156,7 @@ class Switchboard:
         self._tell_elsewhere()
 
     def call_ended(self, phone: int) -> None:
-        """The call of a phone is over, or it was refused."""
+        """Take note that the call of a phone is over, or that its worker refused it."""
         worker = self.places.leave(phone)
         if worker is not None:
             self.last_end = self._clock.seconds()
@@ -164,7 +167,7 @@ class Switchboard:
         return self.places.calls - self.places.calls_of(worker)
 
     def _tell_elsewhere(self, but: Worker | None = None) -> None:
-        """Each worker knows how many calls the others have, where that matters."""
+        """Tell each worker how many calls the others have, if `max_calls` is set."""
         if self._limited:
             for worker in self.ready:
                 if worker is not but:
@@ -173,7 +176,7 @@ class Switchboard:
     # The end
 
     def drain(self) -> None:
-        """Take no new calls from now on; phones that come are refused by the workers."""
+        """Take no new calls from now on. The workers refuse further phones."""
         self.draining = True
         for worker in self.workers:
             worker.tell(commands.Drain)
@@ -184,7 +187,7 @@ class Switchboard:
             worker.tell(commands.EndCalls)
 
     def end(self) -> None:
-        """Give no phone to a worker any more: they are told to end."""
+        """Refuse all phones from now on, because the workers end."""
         self._ended = True
         for arrival in self._waiting:
             self._refuse(arrival, STOPPED)

@@ -1,4 +1,4 @@
-"""One worker, as its supervisor sees it: a process, and the commands to it."""
+"""One worker in the supervisor: its process, and the commands to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMAND: Final = [sys.executable, "-m", "pipecat_bridge.workers"]
 
 
 class WorkerTimes(NamedTuple):
-    """Seconds; see `pipecat_bridge.net.supervised`. A stop includes that of its calls."""
+    """Times in seconds, see `pipecat_bridge.net.supervised`. `stop_timeout` is for calls too."""
 
     start_timeout: float = 60.0
     stop_timeout: float = 5.0
@@ -32,22 +32,22 @@ class WorkerTimes(NamedTuple):
 
 
 class WorkerListener(Protocol):
-    """Whose worker it is."""
+    """Is told about a worker and its calls."""
 
     def worker_ready(self, worker: Worker) -> None:
-        """It takes calls."""
+        """The worker takes calls."""
 
     def worker_lost(self, worker: Worker) -> None:
-        """It takes none any more, and those that it had are over."""
+        """The worker takes no calls any more, and its calls have ended."""
 
     def call_ended(self, phone: int) -> None:
-        """The call of the phone with that number is over."""
+        """The call of the phone with this number is over."""
 
 
 class Worker:
-    """Worker `number`. While it is `ready` it takes phones and answers its API.
+    """Worker `number`. While `ready` is True, it takes phones and requests to its API.
 
-    `bots` is the file descriptor of the socket that listens for its bots, if there is one.
+    `bots`: the file descriptor of the socket that listens for its bots, or None.
     """
 
     _log = Logger(namespace="pipecat_bridge.workers")
@@ -73,29 +73,29 @@ class Worker:
 
     @property
     def restarts(self) -> int:
-        """How often it was started again."""
+        """How often the process was started again."""
         return self._process.restarts
 
     def start(self) -> None:
-        """Start it; it is started again whenever it ends."""
+        """Start the process. It is started again whenever it ends."""
         self._process.start()
 
     def stop(self) -> Deferred[None]:
-        """End it and its calls; fires when it is gone."""
+        """End the worker and its calls. Fires when the process has ended."""
         return self._process.stop(self._end)
 
     def _end(self) -> None:
         if self.ready:
             self.tell(commands.End)
         else:
-            self._process.kill()  # no call is there yet
+            self._process.kill()  # it has no calls yet
 
     # Commands
 
     def take_phone(
         self, sock: socket.socket, phone: int, data: bytes, elsewhere: int
     ) -> Deferred[bool]:
-        """Give it a phone's connection; whether it answers. Fails when the worker is lost."""
+        """Give the worker a phone. Fires with True if it answers; fails if the worker is lost."""
         asking = self._call(
             commands.TakePhone,
             descriptor=sock.fileno(),
@@ -106,23 +106,24 @@ class Worker:
         return asking.addCallback(lambda answer: bool(answer["answered"]))
 
     def serve_api(self, sock: socket.socket) -> Deferred[Any]:
-        """Give it a connection to its API; fires when `sock` may be closed here."""
+        """Give the worker a connection to its API. Fires when `sock` may be closed here."""
         return self._call(commands.ServeApi, descriptor=sock.fileno())
 
     def tell(self, command: type[amp.Command], **arguments: Any) -> None:
-        """Give a command that is not answered."""
+        """Send a command that has no answer."""
         if self.ready:
             self._call(command, **arguments)
 
     def _call(self, command: type[amp.Command], **arguments: Any) -> Deferred[Any]:
         assert self._control is not None
-        # What is not answered gives no Deferred.
+        # A command without an answer returns no Deferred.
         return maybeDeferred(self._control.callRemote, command, **arguments)
 
     # From its process
 
     def spawn(self, process: IProcessProtocol) -> None:
-        """Start it once, with its end of a pair of sockets and its setup on standard input."""
+        """Start the process once, with its end of a pair of sockets, and its setup on standard
+        input."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             ours.setblocking(False)
@@ -140,28 +141,28 @@ class Worker:
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, factory)
 
     def take(self, child_fd: int, line: bytes) -> None:
-        """A line that it has written, for the log."""
+        """Log a line that the process has written."""
         relay(self.number, line)
 
     def ended(self) -> None:
-        """Its process is gone."""
+        """The process has ended."""
         self._lost()
 
     # From its control
 
     def became_ready(self) -> None:
-        """It takes calls."""
+        """The worker takes calls."""
         self.ready = True
         self._process.listens()
         self._log.info("worker {number} is ready, process {pid}", number=self.number, pid=self.pid)
         self._listener.worker_ready(self)
 
     def call_ended(self, phone: int) -> None:
-        """The call of that phone is over."""
+        """The call of the phone with this number is over."""
         self._listener.call_ended(phone)
 
     def control_lost(self, control: SupervisorControl) -> None:
-        """No command reaches it any more, and it should end by itself."""
+        """The connection for commands is closed, so the worker should end by itself."""
         if control is self._control:
             self._process.expect_exit()
             self._lost()
@@ -174,12 +175,12 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """Of its process."""
+        """The process id; None if the process does not run."""
         return self._process.pid
 
 
 class SupervisorControl(commands.Control):
-    """The supervisor's end of the pair."""
+    """The supervisor's end of the pair of sockets."""
 
     def __init__(self, worker: Worker) -> None:
         super().__init__()
