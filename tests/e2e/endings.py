@@ -28,8 +28,11 @@ IMPATIENT = (
     "websocket.handshake_timeout=1",
 )
 
-PATIENT = "runner.breaker_failures=1000000"
+SOME_FAIL = "runner.breaker_failures=1000000"
 """A runner that fails in some calls is not left alone in the others."""
+
+PATIENT = (SOME_FAIL, "runner.attempt_timeout=60", "runner.connect_timeout=60")
+"""A bot that is to come may take its time, on a busy machine."""
 
 RESTART = ("calls.on_bot_lost=restart", "calls.max_restarts=1")
 
@@ -74,21 +77,31 @@ class Lines(NamedTuple):
     short: Line  # no call may last longer than 0.3 s
     strict: Line  # a phone has 0.4 s to say its UUID
     restarting: Line  # a lost bot is replaced, once
+    hopeless: Line  # the same, and the search for another one is over after 10 s
 
 
 @asynccontextmanager
 async def lines() -> AsyncIterator[Lines]:
     async with (
-        line("calls.keep_ended=20", PATIENT, runner=PlannedRunner(reactor)) as usual,
+        line("calls.keep_ended=20", *PATIENT, runner=PlannedRunner(reactor)) as usual,
         line(
-            "calls.keep_ended=20", PATIENT, *IMPATIENT, runner=PlannedRunner(reactor)
+            "calls.keep_ended=20", SOME_FAIL, *IMPATIENT, runner=PlannedRunner(reactor)
         ) as impatient,
         line("calls.keep_ended=20", "runner.url=http://127.0.0.1:1") as refused,
         line("calls.keep_ended=20", "calls.max_duration=0.3") as short,
         line("calls.keep_ended=20", "audiosocket.handshake_timeout=0.4") as strict,
-        line("calls.keep_ended=20", PATIENT, *RESTART, runner=PlannedRunner(reactor)) as restarting,
+        line(
+            "calls.keep_ended=20", *PATIENT, *RESTART, runner=PlannedRunner(reactor)
+        ) as restarting,
+        line(
+            "calls.keep_ended=20",
+            SOME_FAIL,
+            "runner.attempt_timeout=10",
+            *RESTART,
+            runner=PlannedRunner(reactor),
+        ) as hopeless,
     ):
-        yield Lines(usual, impatient, refused, short, strict, restarting)
+        yield Lines(usual, impatient, refused, short, strict, restarting, hopeless)
 
 
 async def place(it: Line, plan: Plan = USUAL, **options: Any) -> StrictAsterisk:
@@ -292,7 +305,7 @@ async def the_bot_is_lost_and_another_one_too(lines: Lines) -> None:
 
 @ends("bot-hangup", waits=True)
 async def the_bot_is_lost_and_no_other_comes(lines: Lines) -> None:
-    it = lines.restarting
+    it = lines.hopeless
     phone, bot = await talk(it)
     assert isinstance(it.runner, PlannedRunner)
     it.runner.plans[str(phone.call_id)] = Plan("500")
