@@ -195,7 +195,8 @@ async def test_a_runner_that_does_not_dial_back(sockets: Any) -> None:
         assert record["outcome"] == "runner-failed"
         ws_url = it.runner.asked("/run")[0].body["ws_url"]
         address = ws_url.partition(f"/{phone.call_id}")[0]
-        assert record["reason"] == f"the runner has not dialled back to {address} within 0.6 s"
+        # Within what is left of 0.6 s for this runner.
+        assert record["reason"].startswith(f"the runner has not dialled back to {address} within 0")
         assert phone.hangup_received
 
 
