@@ -1,4 +1,4 @@
-"""The AudioSocket connection of one phone, from the application or the channel of that name."""
+"""The AudioSocket connection of one phone, from AudioSocket() or from Dial(AudioSocket/...)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ packet the kernel needs some buffer to send again.
 """
 
 LEAST_SEND_BUFFER = 8192
-"""Bytes."""
+"""Smallest send buffer, in bytes."""
 
 STALLED = 1.0
 """If the phone has taken no frame for so many seconds, a reset of the connection means a lost phone

@@ -30,7 +30,7 @@ _ROUNDING = 1e-6
 
 
 class CallerTime:
-    """Finds out when silence is due, so that the bot's audio keeps up with the clock.
+    """Finds out when silence is due, so that the bot gets one second of audio each second.
 
     Times are in seconds. The time without a frame is counted in ticks: while this process stands
     still there are no ticks, and frames are not missing but wait to be read.

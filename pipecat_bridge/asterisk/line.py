@@ -75,9 +75,9 @@ def _lost(frame: bytes | None) -> None:
 class Line:
     """One phone. It tells its call what happens (`PhoneListener`); the call uses it as a `Phone`.
 
-    From `open` on, the phone gets one frame at each tick of `pace`, also if it sends nothing. The
-    call that answers calls `join`. From then on the caller's audio goes straight to the bot's sink,
-    and each tick takes bot audio from the playout queue.
+    From `open` on, the phone gets one frame at each tick of `pace`, also while it sends nothing.
+    The call that answers calls `join`. From then on the caller's audio goes straight to the bot's
+    sink, and each tick takes bot audio from the playout queue.
 
     A phone that takes no frame for `stall_timeout` seconds is lost. The timeout is counted in
     ticks: when this process stands still, the phone is not to blame.

@@ -47,7 +47,7 @@ class CallEvent(Struct, frozen=True):
 def told_by_bot(event: rtvi.Event) -> tuple[str, dict[str, Any]]:
     """Kind and data of an event that the bot sent."""
     if isinstance(event, rtvi.Other):
-        # The type is no kind: a bot may choose "terminated", which only the bridge may report.
+        # The type is not the kind: a bot may choose "terminated", which only the bridge may tell.
         return "rtvi", {"type": event.type, "data": event.data}
     return _KINDS[type(event)], msgspec.to_builtins(event)
 

@@ -179,7 +179,7 @@ def _transfer(data: dict[str, Any]) -> Transfer:
     if not _TARGET.fullmatch(target):
         raise CommandError(
             f"a transfer command with the target {_quoted(target)}: "
-            "expected letters A-Z a-z, digits and _ - + * # . in it, but none of _ - . first"
+            "expected letters A-Z a-z, digits and _ - + * # ., and no _ - . at the beginning"
         )
     return Transfer(target)
 
@@ -202,7 +202,7 @@ def _name(name: str) -> str:
         return name
     raise CommandError(
         f"a set command with a variable named {_quoted(name)}: expected up to {MAX_NAME} letters, "
-        "digits and underscores, no digit first"
+        "digits and underscores, and no digit at the beginning"
     )
 
 

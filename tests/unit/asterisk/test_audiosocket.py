@@ -1,4 +1,4 @@
-"""One phone line in memory, between a strict Asterisk and a call that only listens."""
+"""A phone line in memory, between a strict Asterisk and a call that only listens."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def message(kind: int, payload: bytes = b"") -> bytes:
 
 
 class Call:
-    """A call that keeps what its phone hears and says."""
+    """A call that records what its phone sends, and has audio for it."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -81,7 +81,7 @@ class Call:
 
 
 class Exchange:
-    """Makes a call of each UUID, unless it is refused or in a call already."""
+    """Begins a call for each UUID, except for a UUID that is refused or in a call already."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -100,7 +100,7 @@ class Exchange:
 
 
 class RecordingTransport(LinkTransport):
-    """The bridge's end of a link, with every write kept apart."""
+    """The bridge's end of a connection. It records each write separately."""
 
     def __init__(self, clock: IReactorTime, port: int, window: int, segment: int | None) -> None:
         super().__init__(clock, port, window, segment)
@@ -113,7 +113,7 @@ class RecordingTransport(LinkTransport):
 
 
 class Dumb(Protocol):
-    """A peer that says what it is told, and knows nothing."""
+    """A peer that sends what the test gives it, and checks nothing."""
 
     def __init__(self) -> None:
         self.received = b""
@@ -127,7 +127,7 @@ class Dumb(Protocol):
 
 
 class Place:
-    """Lines that share a clock and an exchange, as in the daemon."""
+    """Lines with a common clock and a common exchange, as in the daemon."""
 
     def __init__(self, **options: Any) -> None:
         self.clock = Clock()
@@ -160,7 +160,7 @@ class Place:
 
 
 class StrictLine(Place):
-    """A strict Asterisk on a line; `call` is there once its UUID was read."""
+    """A strict Asterisk on a line. `call` exists once the bridge has read the UUID."""
 
     def __init__(self, options: dict[str, Any] | None = None, **asterisk: Any) -> None:
         super().__init__(**(options or {}))
@@ -184,13 +184,13 @@ def frames(pcm: bytes, size: int) -> Iterator[bytes]:
 
 
 def numbered(size: int = 320) -> Iterator[bytes]:
-    """Frames that tell their number, and have no zero in them."""
+    """Frames that contain their own number, and no byte of 0."""
     for number in count():
         yield struct.pack("<H", number % 60000 + 1).replace(b"\0", b"\1") * (size // 2)
 
 
 class Case(SynchronousTestCase):
-    """Keeps what is logged."""
+    """A test case that records the log."""
 
     def setUp(self) -> None:
         self.events: list[LogEvent] = []
@@ -204,7 +204,7 @@ class Case(SynchronousTestCase):
         return [formatEvent(event) for event in ours]
 
     def check_gone(self, place: Place, peer: Any = None) -> None:
-        """Nothing is left of the line: no tick, no timer, no count."""
+        """Check that the line leaves no tick, no timer and no count."""
         self.assertEqual(place.clock.getDelayedCalls(), [])
         self.assertEqual(place.factory.open.count, 0)
 
@@ -385,7 +385,7 @@ class FormatTests(Case):
 
 
 class HoldTests(Case):
-    """A caller that sends nothing for a while; the bot's count of samples goes on."""
+    """A phone sends nothing for a while. The bot gets silence at the usual rate."""
 
     def check_time(self, line: Line, slack: float = 0.1) -> None:
         elapsed = line.clock.seconds() - line.call.joined_at
@@ -549,7 +549,7 @@ class DtmfTests(Case):
 
 
 class RefusalTests(Case):
-    """What is not a call, or not one of Asterisk's: one line, closed, and nothing else touched."""
+    """A connection that is not a call: one line of log, closed, and no effect on other calls."""
 
     CASES = (
         ("audio first", message(0x10, bytes(320)), "0x10 where the call's UUID"),
@@ -690,7 +690,7 @@ class RefusalTests(Case):
 
 
 class UnknownTests(Case):
-    """Messages that are not AudioSocket's, or come out of turn, do no harm."""
+    """Unknown messages, and messages at the wrong time, are skipped."""
 
     UNKNOWN = (
         message(0x02),
@@ -916,7 +916,7 @@ class NotReadingTests(Case):
 
 
 class StallTests(Case):
-    """A phone that takes nothing for ten seconds is gone; nothing else says so."""
+    """A phone that takes no audio for ten seconds is lost, although its connection stays open."""
 
     def stalled(self, **options: float) -> Line:
         line = StrictLine(options, window=1000, buffer=3000)

@@ -1,4 +1,4 @@
-"""What the bytes under kind 0x10 are taken for, by their length and their pace."""
+"""The format of audio of kind 0x10 is recognised by the length and the pace of the frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MS = 0.001
 
 
 def jittered(spacing: float, count: int) -> list[float]:
-    """When frames come of which one is due every `spacing` seconds: 13 to 27 ms for 20."""
+    """Arrival times of frames that are sent every `spacing` seconds: 13 to 27 ms apart for 20."""
     shifts = islice(cycle(JITTER), count)
     return [number * spacing + shift for number, shift in enumerate(shifts)]
 

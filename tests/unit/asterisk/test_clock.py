@@ -1,4 +1,4 @@
-"""The 20 ms clock: no drift, nothing lost under stalls, no burst, no call in the way of another."""
+"""The 20 ms clock: no drift, short stalls lose no frame, no bursts, calls do not affect others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOSEST = FRAME / 2 - 1e-9
 
 
 class Loop:
-    """A reactor's timers, run as late as told: `lateness()` seconds after each was due."""
+    """Timers of a reactor that run late: `lateness()` seconds after each is due."""
 
     def __init__(self, lateness: Callable[[], float] = lambda: 0.0) -> None:
         self.time = 1000.0
@@ -37,7 +37,7 @@ class Loop:
         return self._clock.callLater(self.time + delay - self._clock.seconds(), call, *args)
 
     def run(self, until: float) -> None:
-        """Turn the loop: in each turn, whatever is due by then."""
+        """Turn the loop. Each turn runs what is due by then."""
         while self._clock.calls and self._clock.calls[0].getTime() <= until:
             due = self._clock.calls[0].getTime()
             self.time = max(self.time, due) + self._lateness()
@@ -50,7 +50,7 @@ class Loop:
 
 
 class Member:
-    """A call that notes when it was ticked, and takes `work()` seconds each time."""
+    """A call that records the times of its ticks, and takes `work()` seconds for each."""
 
     def __init__(self, loop: Loop, work: Callable[[], float] = lambda: 0.0) -> None:
         self._loop = loop

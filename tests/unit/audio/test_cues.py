@@ -20,7 +20,7 @@ MUSIC = tone(300, 8000, 0.1)
 
 
 class MarkedLine(Line):
-    """Notes at which tick each mark is called."""
+    """Records at which tick each mark is called."""
 
     def mark(self) -> list[int]:
         """Set a mark; the list gets the number of frames that the caller has heard by then."""

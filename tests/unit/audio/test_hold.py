@@ -1,4 +1,4 @@
-"""Music for those who wait: what is a WAV file, and how it is looped."""
+"""Hold music: which WAV files are accepted, and how they are looped."""
 
 from __future__ import annotations
 

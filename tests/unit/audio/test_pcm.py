@@ -32,7 +32,7 @@ def riff(*chunks: bytes, size: int | None = None) -> bytes:
 
 
 def written_by_python(rate: int, channels: int) -> bytes:
-    """Return what Pipecat's transports put on the wire: they use this module too."""
+    """Return a WAV file as Pipecat's transports send it: they use the same module of Python."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setframerate(rate)

@@ -111,7 +111,7 @@ def two_tones(low: float, high: float, twist: float, level: float, duration: flo
 
 
 class DetectorTests(SynchronousTestCase):
-    """It must be able to refuse, or what it says of our tones is worth nothing."""
+    """The detector refuses wrong tones. Else its result for our tones would prove nothing."""
 
     def digits(self, pcm: bytes) -> list[str]:
         return [one.digit for one in Detector(8000).hear(pcm)]

@@ -1,4 +1,4 @@
-"""A call between two sides: each is joined, told and let go exactly once."""
+"""A call between phone and bot: each is joined, informed and stopped exactly once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ STEPS = st.lists(st.sampled_from([*ANY_TIME, *WHILE_IT_LASTS]), max_size=12)
 
 
 def ready(call: Call) -> None:
-    """The bot that the call has now is ready, once it has been asked for."""
+    """Let the current bot of the call be ready, if the call has asked for it."""
     bot: Any = call.bot
     if bot.starts:
         call.bot_ready("bot-ready")
@@ -220,7 +220,7 @@ class LimitTests(SynchronousTestCase):
 
 
 class StoppedByListenerTests(SynchronousTestCase):
-    """Who is told of an event may end the call at once."""
+    """A listener that gets an event may end the call at once."""
 
     def test_nothing_goes_on(self) -> None:
         for kind in ("created", "bot-lost"):

@@ -1,4 +1,4 @@
-"""What a bot asks of its call: when it is done, what is kept, what is refused."""
+"""Commands of a bot: when they are carried out, what is stored, what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bot is lost in mid-call: the caller is hung up on, given back, or gets another bot."""
+"""A bot is lost during a call: hang up, continue in the dialplan, or start another bot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a call: each state with each input, as the sides bring it about."""
+"""The life of a call: each state with each input, caused by phone, bot or API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may begin a call, which calls run, and what became of the last ones."""
+"""The registry: which calls are accepted, which calls run, and records of the last ended calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of the configuration, and what is said when one of them is wrong."""
+"""The sources of the configuration, and the errors for wrong values in them."""
 
 from __future__ import annotations
 

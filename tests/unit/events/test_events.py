@@ -1,4 +1,4 @@
-"""Events are told to all, kept within bounds, and logged on one line each."""
+"""Events reach all listeners, are kept within limits, and are logged on one line each."""
 
 from __future__ import annotations
 

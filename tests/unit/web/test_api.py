@@ -1,4 +1,4 @@
-"""The API in memory: every route, every way to ask wrongly, and what is never told."""
+"""The API in memory: every route, wrong requests, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ class ShowTests(ApiCase):
 
 
 class ValueTests(ApiCase):
-    """What CURL() of the dialplan gets: the value, or nothing; it knows no status."""
+    """What CURL() in the dialplan gets: the value, or nothing, since it ignores the status."""
 
     transfer = f"/v1/calls/{UUID}/transfer"
     nothing = (404, b"")

@@ -1,4 +1,4 @@
-"""Pauses of the collector and lateness of the loop, as /metrics tells of them."""
+"""Pauses of the garbage collector and delay of the event loop, in /metrics."""
 
 from __future__ import annotations
 

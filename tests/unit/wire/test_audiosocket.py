@@ -175,7 +175,7 @@ def unwanted() -> st.SearchStrategy[tuple[int, int]]:
 
 
 class SkipTests(SynchronousTestCase):
-    """What is no message of AudioSocket's is passed over by its length."""
+    """Unknown messages are skipped by their length."""
 
     UUID = AudioSocketMessage(0x01, bytes(range(16)))
 
@@ -265,7 +265,7 @@ class FirstMessageTests(SynchronousTestCase):
 
 
 class FaultTests(SynchronousTestCase):
-    """Audio that is too long: the stream can not be trusted any more."""
+    """After audio that is too long, the stream is not used any more."""
 
     TOO_LONG = b"\x10\x1f\x41"
 

@@ -1,4 +1,4 @@
-"""What a bot may ask of the phone, and the sentence it gets when it asks wrongly."""
+"""Commands of a bot, and the errors for wrong commands."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "two-targets": (
         {"type": "transfer", "target": "support&PJSIP/00900"},
         'a transfer command with the target "support&PJSIP/00900": '
-        "expected letters A-Z a-z, digits and _ - + * # . in it, but none of _ - . first",
+        "expected letters A-Z a-z, digits and _ - + * # ., and no _ - . at the beginning",
     ),
     "two-lines": (
         {"type": "transfer", "target": "a\nb"},
@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "function": (
         {"type": "set", "variables": {"SHELL(rm)": "x"}},
         'a set command with a variable named "SHELL(rm)": '
-        "expected up to 80 letters, digits and underscores, no digit first",
+        "expected up to 80 letters, digits and underscores, and no digit at the beginning",
     ),
     "no-name": ({"type": "set", "variables": {"": "x"}}, "a set command with a variable named "),
     "digit": ({"type": "set", "variables": {"1A": "x"}}, "a set command with a variable named "),
@@ -225,7 +225,7 @@ class LimitTests(SynchronousTestCase):
             {"type": "set", "variables": {"N" * 80: "x"}},
             {"type": "set", "variables": {"N" * 81: "x"}},
             f'a set command with a variable named "{"N" * 40}": '
-            "expected up to 80 letters, digits and underscores, no digit first",
+            "expected up to 80 letters, digits and underscores, and no digit at the beginning",
         )
 
     def test_value(self) -> None:

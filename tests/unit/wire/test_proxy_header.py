@@ -1,4 +1,4 @@
-"""The PROXY header: both versions, at every split, and what is none."""
+"""The PROXY header: both versions, at every split, and bytes that are not a header."""
 
 from __future__ import annotations
 
