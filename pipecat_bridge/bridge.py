@@ -1,4 +1,4 @@
-"""The bridge: its parts, how they are joined, and how it ends."""
+"""The bridge: creates its parts, connects them, and stops them in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pipecat_bridge.web.metrics import CallCollector, RunnerCollector, registry
 
 
 class PhoneSide(Protocol):
-    """Where phones come from, as a service: AudioSocket, or another protocol."""
+    """The service that phones connect to, over AudioSocket or another protocol."""
 
     @property
     def open(self) -> Tally:
@@ -42,7 +42,7 @@ class PhoneSide(Protocol):
 
     @property
     def place(self) -> str:
-        """Where phones connect to, for people; "" where there is no port."""
+        """The address that phones connect to, as text for people; "" without a listener."""
         ...
 
     def setServiceParent(self, parent: Any) -> None:
@@ -50,15 +50,15 @@ class PhoneSide(Protocol):
 
 
 MakePhoneSide = Callable[[AnswerCall, FrameClock], PhoneSide]
-"""Makes a phone side, whose calls are made by the first argument, on the bridge's clock."""
+"""Makes a phone side, from the function that begins calls and the bridge's clock."""
 
 
 class Bridge(Daemon):
     """Joins phones and bots.
 
-    `phones`, `bots` and `api` make the three places that are connected to; `bots` is used only in
-    runner modes in which bots dial the bridge. `runner_address` is where the embedded runner is,
-    when another process starts it. `now` is the monotonic clock of all audio, in seconds.
+    `phones`, `bots` and `api` make the three listeners. `bots` is used only in runner modes in
+    which bots dial the bridge. `runner_address` is the address of the embedded runner if another
+    process starts it. `now` is the monotonic clock of all audio, in seconds.
     """
 
     def __init__(
@@ -85,14 +85,14 @@ class Bridge(Daemon):
         self.health.setServiceParent(self)
         self.phones = phones(self.calls.answer, self.clock)
         self.api = api(self._site())
-        # In the order in which they start: phones may come when all else is there.
+        # Services start in this order. Phones come last, when all else runs.
         for service in (self.runner, self.api, self.phones):
             service.setServiceParent(self)
 
     def _site(self) -> Any:
         extra: dict[str, tuple[str, Callable[[], int]]] = {
             "ticks_skipped": (
-                "Frames that were given up after the daemon had stalled",
+                "Frames not sent because the daemon had stalled",
                 lambda: self.clock.skipped,
             ),
             "phones_refused": (
@@ -104,7 +104,7 @@ class Bridge(Daemon):
                 lambda: self.descriptors.exhausted,
             ),
             "bot_sockets_refused": (
-                "WebSockets that were refused",
+                "WebSockets from bots that were refused",
                 lambda: self.runner.door.refused,
             ),
         }
@@ -144,28 +144,30 @@ class Bridge(Daemon):
         )
 
     def _warn_of_far_runners(self) -> None:
-        """A runner on another machine cannot dial back to this one by itself."""
+        """Warn if a runner on another machine cannot dial back without more options."""
         runner, mode = self.options.runner, self.runner.mode
         far = [url for url in runner.urls if not _local(url)]
         if mode.listens and not mode.supervised and not runner.dialback_url and far:
             self._log.warn(
                 "the runner {url} is on another machine and is told to dial {dialback}: set"
-                " [runner] dialback_url to what it can reach, and listen to let it in",
+                " [runner] dialback_url to a URL that it can reach, and listen to the address of"
+                " that URL",
                 url=without_secrets(far[0]),
                 dialback=self.runner.dialback_url(),
             )
 
     def end_calls(self) -> None:
-        """End the calls that run, at once."""
+        """End all running calls at once."""
         self.calls.stop_all()
 
     @inlineCallbacks
     def stopService(self) -> Any:
-        """Drain: no new calls, those that run may end within the deadline, then the rest.
+        """Drain: take no new calls, wait for running calls until the deadline, then end them.
 
-        The ports are closed last: dialplans of the last calls ask the API how they ended, and a
-        phone that connects meanwhile is told to hang up. Asterisk 22.10 closes the socket of a
-        refused connection twice (res_audiosocket.c), and the second close can hit another call's.
+        The ports are closed last: dialplans of the last calls ask the API for the outcome, and a
+        phone that connects meanwhile is told to hang up. If the port were closed, Asterisk 22.10
+        would close the socket of the refused connection twice (res_audiosocket.c), and the second
+        close can hit the socket of another call.
         """
         self.calls.drain()
         timeout = self.options.calls.drain_timeout
@@ -197,7 +199,7 @@ def _local(url: str) -> bool:
 
 
 def prepare_filters(options: Options) -> None:
-    """Design the usual filters now: the first call would wait some milliseconds for each."""
+    """Design the usual filters now. Else the first call would wait some milliseconds for each."""
     bot_rate = options.caller_audio.sample_rate
     for phone_rate in (8000, 16000):
         make_resampler(phone_rate, bot_rate, options.caller_audio.resampler)

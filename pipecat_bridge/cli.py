@@ -23,9 +23,10 @@ before the call. A bot is heard if its sound is above -42 dB, the level of speec
 
 
 class Subcommand(NamedTuple):
-    """A subcommand: what it is called, what it does, its arguments, and its body.
+    """A subcommand: its name, its help, its arguments, and the function that runs it.
 
-    `run` takes the parsed arguments and returns the exit status; it imports what it needs.
+    `run` takes the parsed arguments and returns the exit status. It imports what it needs, so that
+    other subcommands start fast.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Subcommand(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments name; the exit status."""
+    """Run the subcommand that `arguments` name; return the exit status."""
     parser = argparse.ArgumentParser(prog="pipecat-bridge", description=__doc__)
     parser.add_argument("--version", action="version", version=f"pipecat-bridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -158,7 +159,7 @@ def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     good = colon and host and "/" not in host and port.isdigit() and 0 < int(port) < 65536
     if not good:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address, expected HOST:PORT")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address, expected HOST:PORT")
     return host.strip("[]"), int(port)
 
 
@@ -168,7 +169,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time, expected seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration, expected seconds above 0")
     return seconds
 
 

@@ -1,7 +1,7 @@
-"""Errors by blame: what a peer did wrong, and what the bridge itself lacks.
+"""Errors whose cause is known: a fault of a peer, or something that the bridge lacks.
 
-Any other exception is a mistake in this program. It is logged with its traceback, and it ends the
-call in which it came up, and no other.
+Any other exception is a mistake in this program. It is logged with its traceback, and ends only the
+call in which it happens.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Self
 
 
 class BlameError(Exception):
-    """Somebody is known to be at fault. The text is one sentence without secrets."""
+    """An error whose cause is known. The text is one sentence without secrets."""
 
     def prefixed(self, text: str, redact: Callable[[str], str] = str) -> Self:
-        """The same error. Its text is `text`, then its own text, which `redact` has changed."""
+        """A copy of the error with `text` before its own text, which `redact` changes first."""
         return type(self)(f"{text}{redact(str(self))}")
 
 
@@ -23,7 +23,7 @@ class PeerError(BlameError):
 
 
 class FormatError(PeerError, ValueError):
-    """Bytes or values from a peer that cannot be what they should be."""
+    """Bytes or values from a peer that are not valid."""
 
 
 class PeerRefusedError(PeerError):
@@ -31,9 +31,9 @@ class PeerRefusedError(PeerError):
 
 
 class PeerBusyError(PeerError):
-    """The peer is well, but takes nothing now: HTTP 429 and 503, close codes 1012 and 1013.
+    """The peer works, but takes nothing now: HTTP 429 and 503, close codes 1012 and 1013.
 
-    `seconds`: how long it asked to be left alone, None when it did not say.
+    `seconds`: how long the peer asks the bridge to wait; None if it does not say.
     """
 
     def __init__(self, text: str, seconds: float | None = None) -> None:

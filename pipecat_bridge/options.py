@@ -1,4 +1,4 @@
-"""Every option, its type and its default. Data only: `config` reads, `service` hands out."""
+"""Every option, its type and its default. `config` reads and checks them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ResamplerKind = Literal["fir", "soxr"]
 
 
 SILENCE = "none"
-"""`[calls] hold_file` for no sound at all."""
+"""The value of `[calls] hold_file` for silence."""
 
 
 class AudioSocketOptions(Struct, frozen=True):
@@ -65,7 +65,7 @@ class RunnerOptions(Struct, frozen=True):
 
     @property
     def urls(self) -> list[str]:
-        """The runners, one or a pool."""
+        """The URLs of all runners."""
         return [self.url] if isinstance(self.url, str) else self.url
 
 

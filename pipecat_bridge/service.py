@@ -1,4 +1,4 @@
-"""What twistd runs: `makeService` builds the daemon from its options and starts nothing."""
+"""The entry point for twistd: `makeService` builds the daemon and starts nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pipecat_bridge.workers.supervisor import Supervisor
 
 
 class CommandLine(UsageOptions):
-    """Command line of `twistd pipecat-bridge`."""
+    """The command line of `twistd pipecat-bridge`."""
 
     optParameters = [  # noqa: RUF012 - Twisted reads it from the class
         ["config", "c", None, "configuration file (TOML)"],
@@ -54,7 +54,7 @@ class CommandLine(UsageOptions):
         try:
             self["options"] = load_options(self["config"], os.environ, self["set"])
         except ConfigError as error:
-            # Not a UsageError: all the help there is would stand before what is wrong.
+            # Not a UsageError, which would print the whole help before the fault.
             sys.exit(str(error))
         if self["check"]:
             print(f"{self['config'] or 'configuration'}: good")
@@ -67,7 +67,7 @@ Options = CommandLine  # twistd looks for this name
 def make_bridge(
     options: BridgeOptions, reactor: Any, now: Callable[[], float] = time.monotonic
 ) -> Bridge:
-    """A bridge that listens where its options say. `now` is the monotonic clock of all audio."""
+    """A bridge with the listeners of `options`. `now` is the monotonic clock, in seconds."""
 
     def phones(answer: AnswerCall, clock: FrameClock) -> AudioSocketServer:
         listen = partial(Listener, reactor, options.audiosocket.listen)
@@ -79,7 +79,7 @@ def make_bridge(
 
 
 def makeService(usage: CommandLine, reactor: Any = None) -> Daemon:
-    """The daemon, built from its options; called by twistd."""
+    """Build the daemon from its options. twistd calls this function."""
     if reactor is None:
         from twisted.internet import reactor as default_reactor
 
@@ -90,8 +90,8 @@ def makeService(usage: CommandLine, reactor: Any = None) -> Daemon:
     set_up(reactor, options.service.poll_interval)
     several = options.service.workers > 1
     daemon = Supervisor(options, reactor) if several else make_bridge(options, reactor)
-    command: Any = getattr(usage, "parent", None)  # twistd's options, or twist's
-    daemon.in_background = not (command or {}).get("nodaemon", True)  # which twist has not
+    command: Any = getattr(usage, "parent", None)  # the options of twistd or of twist
+    daemon.in_background = not (command or {}).get("nodaemon", True)  # twist has no such option
     if options.service.log_format == "json":
         write_json(daemon, command)
     return daemon

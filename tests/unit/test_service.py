@@ -168,7 +168,7 @@ class BuildTests(SynchronousTestCase):
             with capturedLogs() as captured:
                 it.startService()
             lines = [formatEvent(entry) for entry in captured]
-            told = any("set [runner] dialback_url" in line for line in lines)
+            told = any("set [runner] dialback_url to a URL" in line for line in lines)
             self.assertEqual(told, warned, settings)
             self.assertTrue(any("AudioSocket on 127.0.0.1:9092" in line for line in lines))
 

@@ -68,11 +68,11 @@ class CommandTests(SynchronousTestCase):
 
     def test_bad_arguments(self) -> None:
         for words, message in (
-            ("call 9092", "'9092' is no address, expected HOST:PORT"),
-            ("call host:0", "is no address"),
-            ("call http://127.0.0.1:9092", "is no address"),
-            ("call --duration never", "'never' is no time, expected seconds above 0"),
-            ("call --duration -1", "is no time"),
+            ("call 9092", "'9092' is not an address, expected HOST:PORT"),
+            ("call host:0", "is not an address"),
+            ("call http://127.0.0.1:9092", "is not an address"),
+            ("call --duration never", "'never' is not a duration, expected seconds above 0"),
+            ("call --duration -1", "is not a duration"),
             ("call --rate 8001", "8001"),
             ("call --uuid 12", "invalid UUID value: '12'"),
         ):
