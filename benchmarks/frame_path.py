@@ -35,8 +35,8 @@ from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
 from pipecat_bridge.runner.link.early import Early
 from pipecat_bridge.runner.link.link import BotLink
+from pipecat_bridge.runner.socket.dialback_server import DialbackServer
 from pipecat_bridge.runner.socket.dialler import Dialler
-from pipecat_bridge.runner.socket.door import Door
 from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.tools.load import protobuf, websocket
 from pipecat_bridge.wire.audiosocket import Kind, encode
@@ -128,9 +128,9 @@ class Path:
 
 def _dialled_back(clock: Clock, link: BotLink) -> Any:
     """The bridge's end of a socket that a runner has opened."""
-    door = Door(clock, WebSocketOptions())
-    token = door.expect(link)
-    protocol: Any = door.buildProtocol(None)  # type: ignore[arg-type]
+    server = DialbackServer(clock, WebSocketOptions())
+    token = server.expect(link)
+    protocol: Any = server.buildProtocol(None)  # type: ignore[arg-type]
     protocol.makeConnection(Sink())
     protocol.dataReceived(websocket.request("localhost", f"/{CALL_ID}/ws/{token}"))
     return protocol

@@ -105,7 +105,7 @@ class Bridge(Daemon):
             ),
             "bot_sockets_refused": (
                 "WebSockets from bots that were refused",
-                lambda: self.runner.door.refused,
+                lambda: self.runner.dialback_server.refused,
             ),
         }
         embedded = self.runner.embedded

@@ -25,8 +25,8 @@ from pipecat_bridge.runner.pool.address import FixedAddress, RunnerAddress, with
 from pipecat_bridge.runner.pool.health_check import HealthChecks
 from pipecat_bridge.runner.pool.pool import Pool, Upstream
 from pipecat_bridge.runner.secrets import redaction_of
+from pipecat_bridge.runner.socket.dialback_server import DialbackServer
 from pipecat_bridge.runner.socket.dialler import Dialler
-from pipecat_bridge.runner.socket.door import Door
 from pipecat_bridge.runner.start.bots import Bots
 from pipecat_bridge.runner.start.embedded import EmbeddedRunner
 from pipecat_bridge.runner.start.mode import Means
@@ -57,10 +57,12 @@ class RunnerSide(MultiService):
         runner = options.runner
         self.mode = MODES[runner.mode]
         self._redact = redaction_of(runner)
-        self.door = Door(reactor, options.websocket, runner.require_token, self._redact)
+        self.dialback_server = DialbackServer(
+            reactor, options.websocket, runner.require_token, self._redact
+        )
         self.listener: PortService | None = None
         if self.mode.listens:
-            self.listener = listen(self.door)
+            self.listener = listen(self.dialback_server)
             self.listener.setServiceParent(self)
         self.embedded: EmbeddedRunner | None = None
         self.pool = Pool(self._upstreams(address), reactor, runner, random.Random())
@@ -128,7 +130,9 @@ class RunnerSide(MultiService):
             runner.origin,
             runner.subprotocol,
         )
-        return Means(self._options, self._client(), self.door, dialler, self.dialback_url)
+        return Means(
+            self._options, self._client(), self.dialback_server, dialler, self.dialback_url
+        )
 
     def _upstreams(self, address: RunnerAddress | None) -> list[Upstream]:
         if not self.mode.supervised:

@@ -268,7 +268,7 @@ class History:
             (0, 0, False) for _ in side.pool.upstreams
         ]
         assert side.bots.stopping.count == 0
-        assert side.door._expected == {}
+        assert side.dialback_server._expected == {}
         if self.mode == "dialback":
             assert side.bots.starter._stopping == {}
         left = [str(timer) for timer in it.clock.getDelayedCalls()]

@@ -118,7 +118,7 @@ def test_a_handshake_that_fails_takes_nothing_from_the_call() -> None:
         it.clock.turn(0.5)
         url = urlsplit(it.runner.asked("/run")[-1].body["ws_url"])
         client = Client()
-        join(it.clock, client, it.bridge.runner.door.buildProtocol(None))
+        join(it.clock, client, it.bridge.runner.dialback_server.buildProtocol(None))
         request = (
             f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nUpgrade: websocket\r\n"
             "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

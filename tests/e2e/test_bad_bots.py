@@ -195,7 +195,7 @@ async def test_a_second_bot_for_a_call_that_has_one() -> None:
                 await other.dial(ws_url, way)  # type: ignore[arg-type]
             assert refused.value.status == 409
             assert "connected already" in str(refused.value)
-        assert it.bridge.runner.door.refused == 3
+        assert it.bridge.runner.dialback_server.refused == 3
         phone.start_audio()
         await bot.until(lambda: len(bot.audio) > 5)
         phone.hangup()

@@ -208,7 +208,7 @@ async def test_origins_and_subprotocols_that_do_not_fit() -> None:
             assert (record["outcome"], record["reason"]) == ("runner-failed", reason_here)
             assert phone.hangup_received
             await it.runner.until(lambda it=it: it.runner.open_connections == 0)
-            # A door that said nothing of it had let it in, and was told why it was left.
+            # A server that said nothing of it had let it in, and was told why it was left.
             closes = [(how.clean, how.code) for bot in it.runner.sessions for how in bot.closes]
             assert closes == ([(True, 1002)] if reason == silent else [])
 

@@ -21,7 +21,7 @@ from pipecat_bridge.audio.polyphase import Layout
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.runner.link.caller_stream import CallerStream
 from pipecat_bridge.runner.link.link import BotLink
-from pipecat_bridge.runner.socket.door import DoorProtocol
+from pipecat_bridge.runner.socket.dialback_server import DialbackProtocol
 from pipecat_bridge.runner.start.bots import RunnerBot
 from tests.e2e.endings import ENDINGS, Lines, end_calls, lines, outcomes, talk
 from tests.e2e.harness import reactor, sleep
@@ -35,7 +35,7 @@ of it."""
 NAMED = (
     AudioSocketConnection,
     BotLink,
-    DoorProtocol,
+    DialbackProtocol,
     Call,
     CallerStream,
     RunnerBot,

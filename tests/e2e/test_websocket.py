@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol
 
-from pipecat_bridge.runner.socket.door import DoorProtocol
+from pipecat_bridge.runner.socket.dialback_server import DialbackProtocol
 from tests.doubles.asterisk import HUNG_UP
 from tests.doubles.watch import Watched
 from tests.e2e.harness import Line, line, reactor
@@ -159,7 +159,7 @@ async def test_messages_within_the_limits_pass() -> None:
 
 def test_masks_are_taken_off_by_native_code_where_there_is_any() -> None:
     """In pure Python it would cost more than all the rest of a frame."""
-    assert issubclass(DoorProtocol, protocol.WebSocketProtocol)
+    assert issubclass(DialbackProtocol, protocol.WebSocketProtocol)
     assert protocol.create_xor_masker.__module__.endswith("nvx._xormasker") == HAS_NVX
     masker = protocol.create_xor_masker(b"\1\2\3\4", 640)
     assert masker.process(bytes(640)) == b"\1\2\3\4" * 160

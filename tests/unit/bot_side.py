@@ -1,4 +1,4 @@
-"""The bot's side of one call in memory: link, door and playout are real, the bot is a double."""
+"""The bot's side of one call in memory: link, server and playout are real, the bot is a double."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
 from pipecat_bridge.runner.link.early import Early
 from pipecat_bridge.runner.link.interfaces import Loss
 from pipecat_bridge.runner.link.link import BotLink
-from pipecat_bridge.runner.socket.door import Door
+from pipecat_bridge.runner.socket.dialback_server import DialbackServer
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Command
 from pipecat_bridge.wire.pipecat import PipecatDialect
@@ -103,16 +103,16 @@ class Heard:
 
 
 class BotSide:
-    """A link that waits at the door, and bots that dial it."""
+    """A link that waits at the server, and bots that dial it."""
 
     def __init__(self, ready_timeout: float = 1.0, max_queue: float = 60.0, **options: Any) -> None:
         websocket = {
             name: options.pop(name) for name in list(options) if hasattr(WebSocketOptions(), name)
         }
         self.clock = Clock()
-        self.door = Door(self.clock, WebSocketOptions(**websocket))
+        self.dialback_server = DialbackServer(self.clock, WebSocketOptions(**websocket))
         # Autobahn's timers would run on the global reactor.
-        self.door.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
+        self.dialback_server.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
         self.heard = Heard()
         self.playout = Playout(prebuffer=0.0, max_queue=max_queue)
         self.audio = CallerAudioOptions(**options)
@@ -129,14 +129,14 @@ class BotSide:
             ready_timeout,
             self.clock.seconds,
         )
-        self.token = self.door.expect(self.link)
+        self.token = self.dialback_server.expect(self.link)
         self.transports: list[LinkTransport] = []  # the bridge's ends
 
     def dial(self, bot: BotDouble, direction: Direction = None) -> None:
         """Connect one socket of the bot's."""
         client = bot.socket(f"ws://127.0.0.1:8001/{CALL}/ws/{self.token}", direction)
         client.opened.addErrback(lambda _: None)
-        _, server = join(self.clock, client, self.door.buildProtocol(None))
+        _, server = join(self.clock, client, self.dialback_server.buildProtocol(None))
         self.transports.append(server)
         self.turn(0.005)
 

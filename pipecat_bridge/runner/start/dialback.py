@@ -33,7 +33,7 @@ class DialBack:
 
     def __init__(self, means: Means) -> None:
         self.client = means.client
-        self.door = means.door
+        self.dialback_server = means.dialback_server
         self._dialback_url = means.dialback_url
         self._parameters = means.options.runner.parameters
         self._stopping: dict[tuple[str, str], Tally] = {}
@@ -104,7 +104,7 @@ class DialBackAttempt:
 
     async def ask(self) -> None:
         """Send `/run`, after which the bot dials back. Raises PeerError and BridgeError."""
-        token = self._runner.door.expect(self._link)
+        token = self._runner.dialback_server.expect(self._link)
         body = self._runner.body(self._request, token)
         where = body["ws_url"].removesuffix(f"/{self._request.call_id}/ws/{token}")
         self.unconnected = f"the runner has neither dialled back to {where} nor answered /run"
@@ -141,7 +141,7 @@ class DialBackAttempt:
     def stop(self) -> Deferred[None]:
         """Stop the bot, if it was asked for. Fires when the runner has been told."""
         call_id = self._link.call_id
-        self._runner.door.forget(self._link)
+        self._runner.dialback_server.forget(self._link)
         # Drop the link: a cancelled attempt is in a reference cycle with Twisted's frames, and
         # would keep the link until the garbage collector runs.
         del self._link

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from pipecat_bridge.contracts import BotRequest
 from pipecat_bridge.net.http import HTTPClient
 from pipecat_bridge.options import Options
+from pipecat_bridge.runner.socket.dialback_server import DialbackServer
 from pipecat_bridge.runner.socket.dialler import Dialler
-from pipecat_bridge.runner.socket.door import Door
 from pipecat_bridge.runner.start.start import Starter
 from pipecat_bridge.wire.dialect import Dialect
 
@@ -20,7 +20,7 @@ class Means(NamedTuple):
 
     options: Options
     client: HTTPClient
-    door: Door
+    dialback_server: DialbackServer
     dialler: Dialler
     dialback_url: Callable[[], str]
 

@@ -121,7 +121,7 @@ class ReadyTests(BotSideCase):
     def test_a_socket_that_comes_to_a_call_that_has_ended_is_closed(self) -> None:
         side = self.make()
         side.link.close()
-        bot = side.bot()  # its call ended after the door had let it in
+        bot = side.bot()  # its call ended after the server had let it in
         self.assertEqual([(how.clean, how.code) for how in bot.closes], [(True, 1000)])
         self.assertEqual(side.heard.names, [])
         self.assertEqual(side.clock.getDelayedCalls(), [])

@@ -21,7 +21,7 @@ from pipecat_bridge.runner.pool.address import FixedAddress
 from pipecat_bridge.runner.pool.announced import AnnouncedAddress
 from pipecat_bridge.runner.pool.pool import Pool, Upstream
 from pipecat_bridge.runner.side import http_client, http_pool
-from pipecat_bridge.runner.socket.door import Door
+from pipecat_bridge.runner.socket.dialback_server import DialbackServer
 from pipecat_bridge.runner.start.bots import Bots, RunnerBot
 from pipecat_bridge.runner.start.dialback import DialBack
 from pipecat_bridge.runner.start.mode import Means
@@ -58,11 +58,15 @@ class DialBackCase(ClientCase):
         pool = http_pool(self.reactor, runner)
         agent = Agent(self.reactor, connectTimeout=1e6, pool=pool)
         self.client = http_client(self.reactor, agent, runner)
-        self.door = Door(self.reactor, WebSocketOptions(), runner.require_token)
-        self.door.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
+        self.dialback_server = DialbackServer(
+            self.reactor, WebSocketOptions(), runner.require_token
+        )
+        self.dialback_server.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
         options = Options(runner=runner)
         dialler: Any = None
-        means = Means(options, self.client, self.door, dialler, lambda: "ws://127.0.0.1:8001/")
+        means = Means(
+            options, self.client, self.dialback_server, dialler, lambda: "ws://127.0.0.1:8001/"
+        )
         addresses = address if isinstance(address, list) else [address or FixedAddress(URL + "/")]
         upstreams = [Upstream(f"runner {n}", each) for n, each in enumerate(addresses, 1)]
         self.pool = Pool(upstreams, self.reactor, runner, random.Random(1))
@@ -90,7 +94,7 @@ class DialBackCase(ClientCase):
         client = bot.socket(ws_url, direction)
         self.dial_error: Any = None
         client.opened.addErrback(lambda failure: setattr(self, "dial_error", failure.value))
-        join(self.reactor, client, self.door.buildProtocol(None))
+        join(self.reactor, client, self.dialback_server.buildProtocol(None))
         turn(self.reactor, 0.005)
         return bot
 

@@ -29,10 +29,10 @@ _WAYS: Final[dict[Direction, set[str]]] = {
 }
 
 
-class DoorProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[misc]
+class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ignore[misc]
     """A WebSocket that a runner dialled."""
 
-    factory: Door
+    factory: DialbackServer
     peer_masks = True
     frame = staticmethod(server_frame)
     _place: _Expected | None = None  # the claimed place, until the handshake is done
@@ -85,10 +85,10 @@ def _shown(path: str) -> str:
     return f"/{'/'.join(words)}"[:MAX_SHOWN]
 
 
-class Door(WebSocketServerFactory):
+class DialbackServer(WebSocketServerFactory):
     """Admits bots at `/{call id}/ws[/{token}][?direction=..]`, if the call waits for its bot."""
 
-    protocol = DoorProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
+    protocol = DialbackProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
     noisy = False
     _log = Logger()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipecat_bridge.options import WebSocketOptions
-from pipecat_bridge.runner.socket.door import Door
+from pipecat_bridge.runner.socket.dialback_server import DialbackServer
 from tests.doubles.bot import BotDouble
 from tests.doubles.bot_socket import DialError
 from tests.doubles.link import join
@@ -17,9 +17,9 @@ OTHER = "00000000-0000-4000-8000-000000000000"
 class DoorCase(BotSideCase):
     def require_token(self) -> None:
         side = self.side
-        side.door = Door(side.clock, WebSocketOptions(), require_token=True)
-        side.door.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
-        side.token = side.door.expect(side.link)
+        side.dialback_server = DialbackServer(side.clock, WebSocketOptions(), require_token=True)
+        side.dialback_server.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
+        side.token = side.dialback_server.expect(side.link)
 
     def knock(self, path: str) -> DialError | None:
         """Dial; the refusal, None when it was let in."""
@@ -27,18 +27,18 @@ class DoorCase(BotSideCase):
         client = bot.socket(f"ws://127.0.0.1:8001{path}")
         refusals: list[Any] = []
         client.opened.addErrback(lambda failure: refusals.append(failure.value))
-        join(self.side.clock, client, self.side.door.buildProtocol(None))
+        join(self.side.clock, client, self.side.dialback_server.buildProtocol(None))
         self.side.turn()
         return refusals[0] if refusals else None
 
     def refused(self, path: str, status: int, reason: str) -> None:
-        before = self.side.door.refused
+        before = self.side.dialback_server.refused
         with warnings() as said:
             refusal = self.knock(path)
         assert refusal is not None, f"{path} was let in"
         self.assertEqual(refusal.status, status)
         self.assertIn(reason, str(refusal))
-        self.assertEqual(self.side.door.refused, before + 1)
+        self.assertEqual(self.side.dialback_server.refused, before + 1)
         self.assertEqual(len(said), 1)
         self.assertIn(reason, said[0])
 
@@ -135,9 +135,9 @@ class RefusalTests(DoorCase):
         self.refused(path, 409, "this direction of the call is connected already")
 
     def test_calls_that_have_ended(self) -> None:
-        self.side.door.forget(self.side.link)
+        self.side.dialback_server.forget(self.side.link)
         self.refused(f"/{CALL}/ws/{self.side.token}", 404, "no call with this id waits for a bot")
-        self.side.door.forget(self.side.link)
+        self.side.dialback_server.forget(self.side.link)
 
 
 class AdmissionTests(DoorCase):
@@ -167,7 +167,7 @@ class AdmissionTests(DoorCase):
         self.refused(f"/{CALL}/ws/x?token={self.side.token}&direction=output", 403, "wrong token")
 
     def test_tokens_differ_and_are_long(self) -> None:
-        tokens = {self.side.door.expect(self.side.link) for _ in range(100)}
+        tokens = {self.side.dialback_server.expect(self.side.link) for _ in range(100)}
         self.assertEqual((len(tokens), {len(token) for token in tokens}), (100, {22}))
 
     def test_directions_join_to_one_bot(self) -> None:
@@ -179,7 +179,7 @@ class AdmissionTests(DoorCase):
     def test_two_calls_do_not_meet(self) -> None:
         side, other = self.side, BotSide()
         other.link.call_id = OTHER
-        token = side.door.expect(other.link)
+        token = side.dialback_server.expect(other.link)
         self.admitted(f"/{OTHER}/ws/{token}")
         self.assertEqual((side.link.connected, other.link.connected), (False, True))
 
@@ -201,7 +201,7 @@ class RequestTests(DoorCase):
                 self.data += b"|closed"
 
         client = Client()
-        server = self.side.door.buildProtocol(None)
+        server = self.side.dialback_server.buildProtocol(None)
         join(self.side.clock, client, server)
         self.side.turn()
         return client.data
