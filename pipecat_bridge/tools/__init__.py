@@ -1,1 +1,1 @@
-"""Tools for people: a soft phone, the demonstration, the load generator."""
+"""Command-line tools: a soft phone, the demonstration, and the load generator."""

@@ -161,17 +161,20 @@ SILENCE = encode(0x10, bytes(320))
     [
         (b"", r"the bot was not heard: no audio came back in 0.1 s"),
         (SILENCE, r"the bot was not heard: only silence came back in 0.1 s"),
-        (HANGUP, r"hung up by the peer after 0.0 s, before any sound: the bridge's log and GET "),
+        (
+            HANGUP,
+            r"hung up by the peer after 0.0 s, before any sound: see the bridge's log, or GET ",
+        ),
         (SILENCE + HANGUP, r"hung up by the peer after 0.0 s, before any sound: "),
         (
             None,
             r"(closed by the peer without .*|connection lost) after 0.0 s",
         ),
-        (ERROR, r"it was ended as Asterisk would after 0.0 s: an AudioSocket error"),
-        (SOUND + ERROR, r"it was ended as Asterisk would after 0.0 s: an AudioSocket error"),
+        (ERROR, r"the phone ended it after 0.0 s, as Asterisk would: an AudioSocket error"),
+        (SOUND + ERROR, r"the phone ended it after 0.0 s, as Asterisk would: an AudioSocket error"),
         (
             encode(Kind.UUID, bytes(16)),
-            r"it was ended as Asterisk .*: kind 0x01 from a server",
+            r"the phone ended it .* as Asterisk would: kind 0x01 from a server",
         ),
     ],
 )
@@ -305,7 +308,7 @@ async def _first_answer(daemon: DaemonProcess) -> str:
     """Why the daemon is not ready, when its API answers."""
     while True:
         reason = await daemon.not_ready()
-        if reason != "its API does not answer yet":
+        if reason != "the API does not answer yet":
             return reason
         await deferLater(reactor, 0.05)
 

@@ -1,1 +1,1 @@
-"""Load: many callers, a runner double, and what a bridge between them costs and delays."""
+"""The load generator: many callers and bots, and the cost and delay of a bridge between them."""

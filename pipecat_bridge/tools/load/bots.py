@@ -1,4 +1,4 @@
-"""The bots of a load: WebSockets that send back what they hear, at once."""
+"""The bots of a load. Each one sends back at once what it hears."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ _ABORT: Final = struct.pack("ii", 1, 0)
 
 
 class Times(NamedTuple):
-    """When a chunk arrived, and when it was sent back."""
+    """When a chunk arrived, and when it was sent back, in seconds of the monotonic clock."""
 
     arrived: float
     echoed: float
 
 
 class HeardByBot(NamedTuple):
-    """A mark that a bot has heard, and sent back."""
+    """A mark that a bot heard and sent back. `time`, `echoed`: when, in seconds of the monotonic
+    clock. `sample`: position of the mark in the bot's stream."""
 
     call: int
     number: int
@@ -50,15 +51,15 @@ class HeardByBot(NamedTuple):
 
 
 class LoadBot:
-    """One bot, with a socket for each direction or one for both."""
+    """One bot, with one socket for each direction, or one for both."""
 
     def __init__(self, runner: Runner, number: int, role: Role, url: str) -> None:
         self.number = number
         self.role = role
         self._runner = runner
         self._ear: Ear[Times] | None = None
-        self._plain = b"-"  # the last payload without a mark, and the frame that answers it
-        self._plain_echo = b""
+        self._plain = b"-"  # the last payload without a mark
+        self._plain_echo = b""  # the frame that sends `_plain` back
         self._plain_samples = 0
         self._closed = False
         directions = ("output", "input") if runner.sockets == 2 else ("",)
@@ -67,7 +68,7 @@ class LoadBot:
         self._input = self._sockets[-1]
 
     def received(self, payload: bytes, arrived: float) -> None:
-        """One message from the bridge."""
+        """Take one message from the bridge."""
         if payload == self._plain and self._ear is not None and self._ear.quiet:
             self._ear.pass_over(self._plain_samples)
             self._output.send(self._plain_echo)
@@ -99,10 +100,10 @@ class LoadBot:
             self._plain, self._plain_echo = payload, echo
             self._plain_samples = len(audio.pcm) // 2
 
-    # What goes wrong
+    # Faults, by role
 
     def misbehave(self) -> float | None:
-        """Do what the role says, once; when it is due again."""
+        """Do once what the role says. Returns the time for the next time, or None."""
         if self._closed:
             return None
         now = time.monotonic()
@@ -118,7 +119,7 @@ class LoadBot:
         return now + AGAIN
 
     def close(self, abort: bool = False) -> None:
-        """Close the connections; with `abort` by a reset."""
+        """Close the connections; with a TCP reset if `abort`."""
         if self._closed:
             return
         self._closed = True
@@ -149,7 +150,7 @@ class LoadBotSocket:
         self._flush()
 
     def send(self, frame: bytes) -> None:
-        """Send a whole frame, or as much of it as goes; the rest follows."""
+        """Send as much of a frame as the kernel takes now, and the rest later."""
         if not self._waiting:
             try:
                 sent = self._socket.send(frame)
@@ -166,11 +167,11 @@ class LoadBotSocket:
         self._later()
 
     def pause(self) -> None:
-        """Read no more, until `resume`."""
+        """Stop reading, until `resume`."""
         self._loop.forget(self._socket.fileno())
 
     def resume(self) -> None:
-        """Read on."""
+        """Start reading again."""
         if self._socket.fileno() >= 0:
             self._loop.read(self._socket.fileno(), self._readable)
 
@@ -225,7 +226,7 @@ class LoadBotSocket:
             self._take(opcode, payload, arrived)
 
     def _greet(self, data: bytes) -> bytes:
-        """Take the answer to the handshake; what comes after it."""
+        """Take the answer to the handshake. Returns the bytes after it."""
         self._greeting += data
         head, end, rest = self._greeting.partition(b"\r\n\r\n")
         if not end:

@@ -29,8 +29,12 @@ class BridgeStartError(Exception):
 
 
 class Reading(NamedTuple):
-    """A bridge at one moment: processor seconds since its start, seconds that it
-    waited for the processor because others had it, resident bytes."""
+    """The use of resources of a bridge at one moment.
+
+    `time`: seconds of the monotonic clock. `cpu`: processor seconds since the start. `waited`:
+    seconds that it waited for the processor because other programs used it. `rss`: resident bytes.
+    `descriptors`: open file descriptors. Unknown values are nan.
+    """
 
     time: float
     cpu: float
@@ -40,36 +44,36 @@ class Reading(NamedTuple):
 
 
 class MeasuredBridge(Protocol):
-    """What a run needs of a bridge; `here` when it runs on this machine."""
+    """What a run needs from a bridge. `here`: the bridge runs on this machine."""
 
     host: str
     port: int
     here: bool
 
     def read(self) -> Reading:
-        """How it stands."""
+        """The use of resources now."""
         ...
 
     def metrics(self) -> dict[str, float]:
-        """What it counts itself; nothing where it has no API."""
+        """The bridge's own metrics; empty if it has no API."""
         ...
 
     def stop(self) -> None:
-        """End it, where it was started here."""
+        """End the bridge, if it was started here."""
 
 
 class Remote:
-    """A bridge that runs already; `api` is the base URL of its API, or empty."""
+    """A bridge that runs already. `api`: the base URL of its API, or ""."""
 
     here = False
 
     def __init__(self, host: str, port: int, api: str) -> None:
         self.host, self.port = host, port
         self._api = api.rstrip("/")
-        self._longest: dict[str, float] = {}  # maxima that were told since `metrics` was called
+        self._longest: dict[str, float] = {}  # maxima that were read after the last `metrics`
 
     def read(self) -> Reading:
-        """What its /metrics tell of the process; without an API that is not known."""
+        """The use of resources by /metrics; all nan without an API."""
         metrics = scrape(self._api) if self._api else {}
         for name, value in metrics.items():
             if name.endswith("_max"):
@@ -84,7 +88,7 @@ class Remote:
         )
 
     def metrics(self) -> dict[str, float]:
-        """From /metrics, where a maximum is told once only."""
+        """The metrics. Each scrape resets the maxima, so maxima of earlier reads are included."""
         metrics = scrape(self._api) if self._api else {}
         for name, value in self._longest.items():
             metrics[name] = max(value, metrics.get(name, 0.0))
@@ -92,14 +96,14 @@ class Remote:
         return metrics
 
     def stop(self) -> None:
-        """It is not ours to stop."""
+        """Does nothing: the bridge was not started here."""
 
 
 class Started:
-    """A process, with its children, that listens on `port`; its output goes to the file `log`.
+    """A process, with its children, that listens on `port`. Its output goes to the file `log`.
 
-    It is kept on the processor `cpu`. `api` is the base URL of its API; without one it is ready
-    as soon as the port answers.
+    `cpu`: the only processor that it may use. `api`: the base URL of its API. With `api` "", it
+    counts as ready when the port answers.
     """
 
     host = "127.0.0.1"
@@ -124,11 +128,11 @@ class Started:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started."""
+        """The id of the process that was started."""
         return self._process.pid
 
     def wait(self) -> None:
-        """Return when it is ready; BridgeStartError when it is not within 30 s."""
+        """Wait until the bridge is ready. Raises BridgeStartError after 30 s."""
         give_up = time.monotonic() + READY_SECONDS
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > give_up:
@@ -148,7 +152,7 @@ class Started:
         return True
 
     def read(self) -> Reading:
-        """From /proc, summed over its processes."""
+        """The use of resources by /proc, summed over all its processes."""
         pids = _tree(self._process.pid)
         now = time.monotonic()
         return Reading(
@@ -160,11 +164,11 @@ class Started:
         )
 
     def metrics(self) -> dict[str, float]:
-        """From /metrics."""
+        """The bridge's own metrics; empty if it has no API."""
         return scrape(self.api) if self.api else {}
 
     def stop(self) -> None:
-        """End it."""
+        """End the bridge."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -178,9 +182,9 @@ class Started:
 def daemon(
     runner: str, log: Path, cpu: int | None = None, settings: Sequence[str] = (), start: Any = None
 ) -> Started:
-    """Start `twistd pipecat-bridge` on free ports in front of the runner at the URL `runner`.
+    """Start `twistd pipecat-bridge` on free ports, for the runner at the URL `runner`.
 
-    `settings` are further `section.key=value`; `start` is another program than twistd's.
+    `settings`: further options, as `section.key=value`. `start`: a command in place of twistd's.
     """
     phone, dialback, api = free_ports(3)
     options = [
@@ -201,7 +205,7 @@ def daemon(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nothing listens on now."""
+    """Ports of the loopback interface that are free now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
@@ -210,7 +214,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def scrape(api: str) -> dict[str, float]:
-    """All metrics; those that differ in labels only are added up."""
+    """All metrics by name, summed over their labels. Raises BridgeStartError."""
     try:
         with urlopen(f"{api}/metrics", timeout=10.0) as answer:
             text = answer.read().decode()
@@ -223,7 +227,7 @@ def scrape(api: str) -> dict[str, float]:
 
 
 def _tree(pid: int) -> list[int]:
-    """A process and all that it has started."""
+    """The ids of a process and all its descendants."""
     pids = [pid]
     for parent in pids:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -232,7 +236,7 @@ def _tree(pid: int) -> list[int]:
 
 
 def _cpu(pid: int) -> float:
-    """Processor seconds: to the nanosecond where the kernel says so, else in ticks of 10 ms."""
+    """Processor seconds; in steps of a nanosecond if the kernel has them, else of 10 ms."""
     with suppress(OSError):
         return _schedule(pid, 0)
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
@@ -246,7 +250,7 @@ def _waited(pid: int) -> float:
 
 
 def _schedule(pid: int, field: int) -> float:
-    """Seconds from /proc/PID/task/*/schedstat, of the threads that there are."""
+    """One field of /proc/PID/task/*/schedstat in seconds, summed over the present threads."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[field]) for task in tasks) / 1e9
 

@@ -1,4 +1,5 @@
-"""The phones of a load: Asterisk's side of AudioSocket, a frame each 20 ms of an absolute clock."""
+"""The phones of a load: Asterisk's side of AudioSocket. Each sends a frame every 20 ms of an
+absolute clock."""
 
 from __future__ import annotations
 
@@ -22,13 +23,15 @@ from pipecat_bridge.wire.audiosocket import (
 
 FRAME: Final = 0.02
 REDIAL: Final = 0.1
-"""Seconds from the end of a call to the next of the same phone, where it dials again."""
+"""Seconds from the end of a call to the next call of the same phone, if it dials again."""
 
 
 class Plan(NamedTuple):
-    """What the phones do: `calls` at once, begun at `per_second`; of `roles` one for each call.
+    """What the phones do.
 
-    With `length` every call is hung up after so many seconds, and followed by another.
+    `calls`: calls at the same time. `per_second`: new calls each second. `rate`: samples per
+    second on the line. `length`: seconds after which a call is hung up and another one begins; 0:
+    never. `stalled`, `bursting`, `dying`: number of calls with that role.
     """
 
     host: str
@@ -43,7 +46,8 @@ class Plan(NamedTuple):
 
 
 class HeardByCaller(NamedTuple):
-    """A mark that a phone has heard: of which call, when, and where in its stream."""
+    """A mark that a phone heard. `time`: when, in seconds of the monotonic clock. `sample`: the
+    position of the mark in the phone's stream."""
 
     call: int
     number: int
@@ -52,7 +56,7 @@ class HeardByCaller(NamedTuple):
 
 
 class Callers:
-    """All phones of one process. Its public methods are called by the parent, over a pipe."""
+    """All phones of one process. The parent process calls the public methods, over a pipe."""
 
     def __init__(self, loop: Loop, plan: Plan) -> None:
         self.loop = loop
@@ -87,7 +91,7 @@ class Callers:
             self.loop.at(begin, LoadCaller(self, role).begin)
 
     def status(self) -> dict[str, Any]:
-        """How many calls there are, and how many have heard themselves through the bot."""
+        """Counts; "open": calls, "up": calls whose phone has heard itself through the bot."""
         return {"up": len(self.up), "open": len(self._open), **self.counts}
 
     def record(self) -> None:
@@ -97,7 +101,7 @@ class Callers:
         self.loop.lateness = []
 
     def stop(self) -> dict[str, Any]:
-        """Measure no more; what was measured."""
+        """Stop measuring. Returns the results."""
         self.recording = False
         lateness, self.loop.lateness = self.loop.lateness, None
         return {
@@ -113,7 +117,7 @@ class Callers:
         }
 
     def hang_up(self) -> None:
-        """End all calls, and dial no more."""
+        """End all calls, and do not dial again."""
         self._hanging_up = True
         for caller in list(self._open):
             caller.hang_up()
@@ -121,7 +125,7 @@ class Callers:
     # From a call
 
     def opened(self, caller: LoadCaller) -> int:
-        """A number for a new call."""
+        """Register a new call. Returns its number."""
         self._number += 1
         self.counts["dialled"] += 1
         self._open.add(caller)
@@ -129,7 +133,7 @@ class Callers:
         return self._number
 
     def closed(self, caller: LoadCaller, why: str) -> None:
-        """A call is over."""
+        """Forget a call that is over, and dial again if the plan says so."""
         self._open.discard(caller)
         self.up.discard(caller.number)
         self.counts[f"ended: {why}"] += 1
@@ -153,7 +157,7 @@ class LoadCaller:
         self._last = 0.0
 
     def begin(self) -> None:
-        """Connect, and speak from now on."""
+        """Connect, and start to send audio."""
         callers, plan = self._callers, self._callers.plan
         if callers._hanging_up:
             return
@@ -171,11 +175,11 @@ class LoadCaller:
 
     @property
     def damaged(self) -> int:
-        """Marks that were heard and could not be read."""
+        """Number of marks that were heard but could not be read."""
         return self._ear.damaged
 
     def hang_up(self) -> None:
-        """As Asterisk does it: close."""
+        """Close the connection, as Asterisk does."""
         self._close("hung up")
 
     def _tick(self) -> float | None:
@@ -193,7 +197,7 @@ class LoadCaller:
                 who = encode(Kind.UUID, call_id(self.role, self.number).bytes)
                 self._said_who = self._socket.send(who) > 0
         except BlockingIOError:
-            # While connecting; later Asterisk would end the call.
+            # The socket still connects, or the bridge takes no audio; there Asterisk would hang up.
             callers.counts["unsent"] += self._said_who
         except OSError as error:
             self._close(error.strerror or "broken")
@@ -238,7 +242,7 @@ class LoadCaller:
             elif data[at : at + 3] == HANGUP:
                 self._close("hung up by the bridge")
                 return
-            elif data[at] == Kind.ERROR:  # its bot was lost
+            elif data[at] == Kind.ERROR:  # the bot was lost
                 self._close("ended by the bridge with an error")
                 return
             at = stop

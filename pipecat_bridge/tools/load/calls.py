@@ -1,4 +1,4 @@
-"""What both sides of a load know of a call: its number and its role, which its UUID says."""
+"""What both sides of a load know about a call: its number and its role. Both are in its UUID."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NUMBER: Final = slice(1, 5)
 
 
 class Role(IntEnum):
-    """What a call's bot does, besides sending back what it hears."""
+    """The fault of a call's bot. Every bot sends back what it hears."""
 
     STEADY = 0
     STALLED = 1  # reads nothing for 5 s, again and again
@@ -20,17 +20,17 @@ class Role(IntEnum):
 
 
 def duties(calls: int, stalled: int = 0, bursting: int = 0, dying: int = 0) -> list[Role]:
-    """A role for each call; those out of the ordinary first."""
+    """A role for each call. The roles with a fault come first."""
     roles = [Role.STALLED] * stalled + [Role.BURSTING] * bursting + [Role.DYING] * dying
     return [*roles, *[Role.STEADY] * (calls - len(roles))]
 
 
 def call_id(role: Role, number: int) -> UUID:
-    """An id of its own for a call."""
+    """A unique id for a call, with its role and number inside."""
     return UUID(bytes=bytes((role,)) + number.to_bytes(4, "big") + os.urandom(11))
 
 
 def read_id(text: str) -> tuple[Role, int]:
-    """Role and number of a call from its id; ValueError for an id that no load has made."""
+    """Role and number of a call, from its id. Raises ValueError if the id is not from a load."""
     data = UUID(text).bytes
     return Role(data[0]), int.from_bytes(data[_NUMBER], "big")

@@ -1,4 +1,4 @@
-"""``pipecat-bridge load``: a load of any size on a bridge, and what it costs and delays."""
+"""``pipecat-bridge load``: puts a load on a bridge, and measures cost and delay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Address = Callable[[str], tuple[str, int]]
 
 
 def add_arguments(parser: argparse.ArgumentParser, address: Address) -> None:
-    """The arguments; `address` reads HOST:PORT."""
+    """Add the arguments of this command. `address` parses HOST:PORT."""
     add = parser.add_argument
     for name, kind, least, default, metavar, text in _NUMBERS:
         add(name, type=_number(least, kind), default=default, metavar=metavar, help=text)
@@ -56,7 +56,7 @@ _NUMBERS: tuple[tuple[str, type[float], float, float, str, str], ...] = (
 
 
 def _number(least: float, what: type[float] = float) -> Callable[[str], float]:
-    """A type of argument: numbers from `least` on."""
+    """A parser for an argument: a number that is at least `least`."""
 
     def read(text: str) -> float:
         try:
@@ -64,14 +64,14 @@ def _number(least: float, what: type[float] = float) -> Callable[[str], float]:
         except ValueError:
             number = what(-1)
         if not least <= number < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a number from {least:g} on")
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a number of at least {least:g}")
         return number
 
     return read
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run as the arguments say; the exit status."""
+    """Run the command. Returns the exit status."""
     try:
         result = measure(arguments)
     except (BridgeStartError, LoadProcessError) as error:
@@ -107,7 +107,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def processors() -> tuple[int | None, int | None]:
-    """One for the bridge and one for the load; none where there is no choice."""
+    """One processor for the bridge and one for the load; (None, None) if there are not two."""
     if not hasattr(os, "sched_getaffinity"):
         return None, None
     usable = sorted(os.sched_getaffinity(0))

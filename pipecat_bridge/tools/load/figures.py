@@ -1,4 +1,4 @@
-"""From what callers and bots have noted to the figures of a run."""
+"""Computes the figures of a run from the marks that callers and bots heard."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipecat_bridge.tools.load.calls import Role
 from pipecat_bridge.tools.load.marks import EVERY, LEAD, NUMBERS
 
 LATE: Final = 2 * FRAME
-"""A frame that comes so long after the one before is late."""
+"""Seconds. A frame that comes later than this after the frame before is late."""
 
 _TOLERANCE: Final = 2
-"""Samples by which marks may lie apart other than they were sent: they are found to one sample."""
+"""Samples by which the distance of two marks may differ: each is found to one sample."""
 
 Spread = dict[str, float]
 
 
 class Delay(NamedTuple):
-    """How long a mark took: of which call, when it was sent, seconds."""
+    """The delay of one mark. `sent`: when it was sent. `seconds`: how long it took."""
 
     call: int
     sent: float
@@ -33,7 +33,8 @@ class Delay(NamedTuple):
 
 
 def spread(values: Iterable[float], scale: float = 1000.0) -> Spread:
-    """p50, p95, p99 and max of the values, in milliseconds when they are seconds; empty of none."""
+    """p50, p95, p99 and max of the values times `scale`; {} if there are none. The default scale
+    makes milliseconds of seconds."""
     array = np.fromiter(values, float) * scale
     if not len(array):
         return {}
@@ -43,7 +44,7 @@ def spread(values: Iterable[float], scale: float = 1000.0) -> Spread:
 
 
 def to_bot(sent: Mapping[int, Sequence[float]], heard: Iterable[HeardByBot]) -> list[Delay]:
-    """From the callers' marks to the bots' ears; `sent` are times by call and mark."""
+    """Delays from callers to bots. `sent[call]` has the times at which the call's marks were sent."""
     delays = []
     for call, number, time, *_ in heard:
         begun = _latest(sent[call], number, time)
@@ -53,14 +54,14 @@ def to_bot(sent: Mapping[int, Sequence[float]], heard: Iterable[HeardByBot]) -> 
 
 
 def _latest(times: Sequence[float], number: int, heard: float) -> float | None:
-    """When the last mark of this number before `heard` was sent."""
+    """The time when the last mark with this number was sent before `heard`."""
     last = bisect_right(times, heard) - 1
     last -= (last - number) % NUMBERS
     return times[last] if last >= 0 else None
 
 
 def to_caller(echoed: Iterable[HeardByBot], heard: Iterable[HeardByCaller]) -> list[Delay]:
-    """From the bots' mouths to the callers' ears."""
+    """Delays from bots to callers."""
     sent: defaultdict[tuple[int, int], list[float]] = defaultdict(list)
     for mark in echoed:
         sent[mark.call, mark.number].append(mark.echoed)
@@ -74,14 +75,14 @@ def to_caller(echoed: Iterable[HeardByBot], heard: Iterable[HeardByCaller]) -> l
 
 
 class Gaps(NamedTuple):
-    """Audio that is missing between marks, and that is there twice or was put in: in frames."""
+    """Audio between marks that was lost, and that was repeated or added, in frames."""
 
     lost: float
     repeated: float
 
 
 def gaps(heard: Iterable[HeardByBot] | Iterable[HeardByCaller], rate: int) -> Gaps:
-    """Compare the distance of marks, in samples at `rate`, with what was sent."""
+    """Compare the distances of heard marks, in samples at `rate`, with those that were sent."""
     streams: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for mark in heard:
         streams[mark.call].append((mark.number, mark.sample))
@@ -98,7 +99,7 @@ def gaps(heard: Iterable[HeardByBot] | Iterable[HeardByCaller], rate: int) -> Ga
 
 
 def pace(intervals: Mapping[Role, Sequence[float]]) -> dict[str, Any]:
-    """How far the intervals between frames at the phones are from 20 ms, of ordinary calls."""
+    """How far intervals between frames at the phones are from 20 ms, in calls without faults."""
     values = np.array(intervals.get(Role.STEADY, []))
     return {
         "deviation_ms": spread(np.abs(values - FRAME)),

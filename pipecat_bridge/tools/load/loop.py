@@ -1,4 +1,4 @@
-"""A bare event loop: epoll and deadlines. The generator of a load must not be what is measured."""
+"""A small event loop of epoll and deadlines, so that the load generator itself costs little."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Job = Callable[[], float | None]
 
 
 class Loop:
-    """Calls readers when their sockets are readable, and jobs when they are due."""
+    """Calls readers when sockets are readable, and jobs when they are due."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -29,7 +29,7 @@ class Loop:
         self._order = itertools.count()
         self._running = True
         self.lateness: list[float] | None = None
-        """How late jobs began, in seconds, while this is a list."""
+        """How late each job began, in seconds; None while this is not recorded."""
 
     def read(self, fd: int, reader: Callable[[], None]) -> None:
         """Call `reader` whenever `fd` is readable."""
@@ -37,13 +37,13 @@ class Loop:
         self._epoll.register(fd, select.EPOLLIN)
 
     def forget(self, fd: int) -> None:
-        """Read `fd` no more; to be called before it is closed."""
+        """Stop reading `fd`. Must be called before `fd` is closed."""
         if self._readers.pop(fd, None) is not None:
             with suppress(OSError):
                 self._epoll.unregister(fd)
 
     def at(self, due: float, job: Job) -> None:
-        """Call `job` at `due` of the monotonic clock; what it returns is when it is due again."""
+        """Call `job` at the time `due` of the monotonic clock, and again at the time it returns."""
         heapq.heappush(self._jobs, (due, next(self._order), job))
 
     def stop(self) -> None:
@@ -51,7 +51,7 @@ class Loop:
         self._running = False
 
     def run(self) -> None:
-        """Go on until `stop`."""
+        """Run until `stop` is called."""
         epoll, readers, jobs = self._epoll, self._readers, self._jobs
         now = time.monotonic
         waiting = [epoll.fileno()]
@@ -73,7 +73,7 @@ class Loop:
             if self.lateness is not None:
                 self.lateness.append(now - due)
             again = job()
-            # The job may have added others, but none that is due before itself.
+            # The job may have added other jobs, but none of them is due before this job.
             if again is None:
                 heapq.heappop(jobs)
             else:
@@ -82,15 +82,15 @@ class Loop:
 
 
 def stamp(sock: socket.socket) -> None:
-    """Let the kernel note when data arrives, so that a busy reader does not count as delay."""
+    """Let the kernel record when data arrives, so that a busy reader adds no delay."""
     with suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
 def receive(sock: socket.socket) -> tuple[bytes, float]:
-    """What is there to read, and the monotonic time at which the last of it arrived.
+    """The data to read, and the monotonic time at which the last of it arrived.
 
-    Raises OSError as `recv` does; no bytes when the peer has closed.
+    The data is b"" if the peer has closed. Raises OSError as `recv` does.
     """
     data, notes, _, _ = sock.recvmsg(READ_BYTES, 64)
     now = time.monotonic()

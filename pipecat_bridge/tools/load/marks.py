@@ -1,9 +1,10 @@
-"""Marks in the audio: numbered, and found again to a fraction of a millisecond at any rate.
+"""Numbered marks in the audio, which can be found again within a fraction of a millisecond, at any
+sample rate.
 
-A mark is a row of ten pulses, 1 ms apart: one positive that says where it is, eight whose signs are
-the bits of its number, one for even parity. The pulses are narrower than the telephone band, so a
-resampler keeps their shape; between marks there is a soft tone, which tells audio from the silence
-that a bridge puts in its place.
+A mark is a row of ten pulses, 1 ms apart. The first is positive and shows the position. The signs
+of the next eight are the bits of the number. The last one is for even parity. The pulses are
+narrower than the telephone band, so a resampler keeps their shape. Between the marks is a soft
+tone, so that audio differs from the silence that a bridge inserts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 NUMBERS: Final = 256
-"""Marks are counted modulo this."""
+"""Number of different marks. After the last one the numbers begin again at 0."""
 
 LEAD: Final = 0.003
 """Seconds from the beginning of a marked chunk to its mark."""
@@ -35,7 +36,7 @@ _Samples = npt.NDArray[np.int16]
 
 
 class Speaker:
-    """Audio with a mark in every fifth chunk, made once: PCM16 at `rate`, `seconds` to a chunk."""
+    """Makes audio with a mark in every fifth chunk: PCM16 at `rate`, chunks of `seconds`."""
 
     def __init__(self, rate: int, seconds: float = 0.02) -> None:
         self.rate = rate
@@ -45,7 +46,7 @@ class Speaker:
         self.marked = [self._chunk(number) for number in range(NUMBERS)]
 
     def chunk(self, index: int) -> bytes:
-        """The chunk of this index, from 0; every fifth is marked, the first included."""
+        """The chunk with this index, from 0. Chunks 0, 5, 10 and so on have a mark."""
         return self.plain if index % EVERY else self.marked[index // EVERY % NUMBERS]
 
     def _chunk(self, number: int | None) -> bytes:
@@ -67,8 +68,8 @@ def _signs(number: int) -> list[int]:
 
 
 class HeardMark(NamedTuple, Generic[Tag]):
-    """A mark: its number, how many seconds it lies behind the beginning of the chunk that came
-    with `tag`, and where in the stream, in samples."""
+    """A mark that was found. `offset`: seconds from the beginning of the chunk that came with `tag`
+    to the mark. `sample`: position of the mark in the stream."""
 
     number: int
     offset: float
@@ -77,9 +78,9 @@ class HeardMark(NamedTuple, Generic[Tag]):
 
 
 class Ear(Generic[Tag]):
-    """Finds the marks of one stream, however it is cut.
+    """Finds the marks of one stream, with chunks of any length.
 
-    `damaged` counts what was as loud as a mark and was none.
+    `damaged`: number of loud places that are no valid mark.
     """
 
     def __init__(self, rate: int) -> None:
@@ -87,22 +88,22 @@ class Ear(Generic[Tag]):
         self.damaged = 0
         self._length = round((_PULSES * _SPACING + _HALF_WIDTH) * rate)
         self._pulses = np.rint(np.arange(_PULSES) * _SPACING * rate).astype(int)
-        self._kept: _Samples = np.empty(0, np.int16)  # a mark that has begun
-        self._chunks: deque[tuple[int, Tag]] = deque()  # where each chunk of it begins
+        self._kept: _Samples = np.empty(0, np.int16)  # the beginning of an unfinished mark
+        self._chunks: deque[tuple[int, Tag]] = deque()  # (first sample, tag) of its chunks
         self._end = 0
-        self._plain = b""  # the last chunk that held nothing; most are the same
+        self._plain = b""  # the last chunk without a mark; most chunks are equal to it
 
     @property
     def quiet(self) -> bool:
-        """True when no mark waits for its rest."""
+        """True if no mark is unfinished."""
         return not len(self._kept)
 
     def pass_over(self, samples: int) -> None:
-        """Count samples that are known to hold nothing; only when `quiet`."""
+        """Skip samples that have no mark. Allowed only if `quiet` is True."""
         self._end += samples
 
     def hear(self, pcm: bytes, tag: Tag) -> list[HeardMark[Tag]]:
-        """The marks that are whole with this chunk of PCM16."""
+        """Take a chunk of PCM16. Returns the marks that are complete now."""
         if pcm == self._plain and self.quiet:
             self.pass_over(len(pcm) // 2)
             return []

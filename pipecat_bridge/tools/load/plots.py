@@ -1,4 +1,4 @@
-"""A page of plots of one or more runs; needs matplotlib, which the extra `demo` installs."""
+"""A page of plots of one or more runs. It needs matplotlib, which the extra `demo` installs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def draw(results: Sequence[dict[str, Any]], folder: Path) -> Path:
-    """Write `load.png` into `folder`: delays, cost against the number of calls, a stalled bot."""
+    """Write `load.png` into `folder`: delays, cost by number of calls, and a stalled bot."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -16,7 +16,7 @@ def draw(results: Sequence[dict[str, Any]], folder: Path) -> Path:
 
     folder.mkdir(parents=True, exist_ok=True)
     figure, ((to_bot, to_caller), (cost, stall)) = plt.subplots(2, 2, figsize=(12, 8))
-    # A run for the sake of its stalled bot is drawn once, unless there is no other.
+    # A run with a stalled bot is only in the last plot, unless there are no other runs.
     plain = [result for result in results if "stalled" not in result] or results
     _delays(to_bot, plain, "to_bot_ms", "Delay, caller to bot")
     _delays(to_caller, plain, "to_caller_ms", "Delay, bot to caller")
@@ -34,7 +34,7 @@ def _name(result: dict[str, Any]) -> str:
 
 
 def _delays(axes: Any, results: Sequence[dict[str, Any]], key: str, title: str) -> None:
-    """The share of marks that took longer than x."""
+    """Plot the share of marks that took longer than x."""
     for result in results:
         delays = sorted(result["delays"][key])
         shares = [1 - index / len(delays) for index in range(len(delays))]
@@ -46,7 +46,7 @@ def _delays(axes: Any, results: Sequence[dict[str, Any]], key: str, title: str) 
 
 
 def _cost(axes: Any, results: Sequence[dict[str, Any]]) -> None:
-    """Processor and memory, against the number of calls."""
+    """Plot processor and memory by number of calls."""
     ordered = sorted(results, key=lambda result: int(result["calls"]))
     calls = [result["calls"] for result in ordered]
     axes.plot(calls, [result["cpu_percent"] for result in ordered], "o-", label="CPU")
@@ -61,7 +61,7 @@ def _cost(axes: Any, results: Sequence[dict[str, Any]]) -> None:
 
 
 def _stall(axes: Any, results: Sequence[dict[str, Any]]) -> None:
-    """The delay of a call whose bot stops reading, over time."""
+    """Plot the delay of a call whose bot stops reading, over time."""
     axes.set(title="A bot that stops reading for 5 s", xlabel="s", ylabel="delay, ms")
     for result in results:
         if "stalled" in result:

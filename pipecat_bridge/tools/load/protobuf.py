@@ -1,4 +1,4 @@
-"""Pipecat's frames by hand: the load's own reading of proto/frames.proto, and a light one."""
+"""A small encoder and decoder of Pipecat's frames (proto/frames.proto), only for the load."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ _LENGTH_DELIMITED = 2
 
 
 class AudioFields(NamedTuple):
-    """The audio of a frame and its rate."""
+    """The audio of a frame: PCM16, and samples per second."""
 
     pcm: bytes
     rate: int
 
 
 def audio_frame(pcm: bytes, rate: int) -> bytes:
-    """Frame.audio with mono PCM16."""
+    """A frame with mono PCM16 (Frame.audio)."""
     body = _field(3, pcm) + b"\x20" + _varint(rate) + b"\x28\x01"
     return _field(_AUDIO, body)
 
 
 def message_frame(text: str) -> bytes:
-    """Frame.message."""
+    """A frame with a message (Frame.message)."""
     return _field(_MESSAGE, _field(1, text.encode()))
 
 
 def read(data: bytes) -> AudioFields | str | None:
-    """What a frame carries: audio, the text of a message, or None for anything else."""
+    """The audio of a frame, or the text of its message; None for any other frame."""
     for number, body in _fields(data):
         if number == _AUDIO and isinstance(body, bytes):
             fields = dict(_fields(body))
@@ -56,7 +56,7 @@ def _varint(value: int) -> bytes:
 
 
 def _fields(data: bytes) -> list[tuple[int, bytes | int]]:
-    """Numbers and values: bytes where length-delimited, else whole numbers (wire type 0)."""
+    """The numbers and values of all fields: bytes if length-delimited, int for wire type 0."""
     fields: list[tuple[int, bytes | int]] = []
     at = 0
     while at < len(data):

@@ -1,4 +1,4 @@
-"""A run in words: what was measured, in a table, and whether the generator kept up."""
+"""The report of a run: a table of the figures, and remarks on what makes them doubtful."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 BUSY: Final = 0.7
-"""A side of the generator that is busier than this may be what was measured."""
+"""Share of a processor. If a side of the generator is busier, it may add delay itself."""
 
 WAITED: Final = 5.0
-"""Per cent of the time that a bridge may have waited for its processor."""
+"""Per cent of the time. A run is doubtful if the bridge waited longer for its processor."""
 
 Result = dict[str, Any]
 
@@ -66,7 +66,7 @@ _ROWS: Final[tuple[tuple[str, Callable[[Result], str]], ...]] = (
     ("first frame to the phone, ms", lambda r: _figures(r["answer_ms"])),
     ("CPU per call, % of a core (min .. max)", _cpu),
     (
-        "the same at the core's best speed in the run",
+        "CPU per call at the core's best speed in the run, %",
         lambda r: _known(r["cpu_percent_per_call_best"], ".3f"),
     ),
     ("CPU of the bridge, %", lambda r: _known(r["cpu_percent"], ".1f")),
@@ -87,7 +87,7 @@ _ROWS: Final[tuple[tuple[str, Callable[[Result], str]], ...]] = (
 
 
 def table(results: Sequence[Result]) -> str:
-    """Rows of figures, a column for each run, in Markdown."""
+    """The figures as a table in Markdown, with a column for each run."""
     names = [str(result.get("name") or f"{result['calls']} calls") for result in results]
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for title, cell in _ROWS:
@@ -96,29 +96,31 @@ def table(results: Sequence[Result]) -> str:
 
 
 def remarks(result: Result) -> list[str]:
-    """What makes a run doubtful, one sentence each."""
+    """One sentence for each thing that makes a run doubtful."""
     found = []
     generator = result["generator"]
     for side in ("callers", "bots"):
         busy = generator[f"{side}_busy"]
         if busy > BUSY:
-            found.append(f"the {side} were busy for {busy:.0%} of the time: delays may be theirs")
+            found.append(
+                f"the {side} were busy for {busy:.0%} of the time: they may have added delay"
+            )
     if result["waited_percent"] > WAITED:
         found.append(
             f"the bridge waited for its processor for {result['waited_percent']:.0f} % of the time,"
-            " as others were using it: delays and pace are worse than its own"
+            " because other programs used it: without them delays and pace would be better"
         )
     if result["up"] < result["calls"] and not result["plan"]["length"]:
-        found.append(f"{result['calls'] - result['up']} calls did not come up, or ended")
+        found.append(f"{result['calls'] - result['up']} calls were not set up, or ended early")
     if generator["unsent"]:
-        found.append(f"{generator['unsent']} frames of callers were not taken by the bridge")
+        found.append(f"the bridge did not take {generator['unsent']} frames of callers")
     if not (result["plan"]["dying"] or result["plan"]["length"]):
         found += [f"{count} calls {why}" for why, count in result["ended"].items()]
     return found
 
 
 def for_json(value: Any) -> Any:
-    """The same with null for what is not known, as JSON has no word for it."""
+    """The value with None in place of nan, which JSON does not have."""
     if isinstance(value, dict):
         return {key: for_json(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""One run: calls are set up, measured, hung up; before and after it the bridge is looked at."""
+"""One run of a load: sets up calls, measures them and the bridge, and hangs up."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from pipecat_bridge.tools.load.speed import Elsewhere, Speed
 from pipecat_bridge.tools.load.worker import LoadProcess
 
 SET_UP_SECONDS: Final = 30.0
-"""Longest wait for calls after the last was dialled; those that are not up then have failed."""
+"""Seconds after the last call was dialled in which all calls should be up. Others have failed."""
 
 WARM_UP_CALLS: Final = 3
 PARTS: Final = 5
-"""A run's time is cut into so many parts, whose spread tells how far a figure can be trusted."""
+"""Number of parts of a run. The differences between the parts show how reliable a figure is."""
 
 
 class Course(NamedTuple):
-    """How long things take, in seconds; `bot_rate` is what the bridge sends to bots."""
+    """Times of a run. `duration`: seconds measured. `settle`: seconds before the measurement.
+    `bot_rate`: samples per second that the bridge sends to bots."""
 
     duration: float = 20.0
     settle: float = 3.0
@@ -40,9 +41,9 @@ def run(
     cpus: tuple[int | None, int | None],
     report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Carry `plan` through a bridge; all figures, ready for JSON.
+    """Run `plan` on a bridge. Returns all figures, ready for JSON.
 
-    `cpus` are the processors of the bridge and of the callers, where they are known.
+    `cpus`: the processors of the bridge and of the callers, None if unknown.
     """
     speed = LoadProcess(Speed if bridge.here else Elsewhere, cpu=cpus[0])
     _warm_up(bridge, runner, plan, cpus[1])
@@ -53,7 +54,7 @@ def run(
         _set_up(callers, plan, report)
         report(f"measuring for {course.duration:g} s")
         time.sleep(course.settle)
-        # Not within the time that is measured: an answer of /metrics takes the bridge some ms.
+        # Before the measured time, because an answer of /metrics costs the bridge some ms.
         counted = bridge.metrics()
         for worker in (callers, runner, speed):
             worker.ask("record")
@@ -85,7 +86,8 @@ def run(
 def _warm_up(
     bridge: MeasuredBridge, runner: LoadProcess[Runner], plan: Plan, cpu: int | None
 ) -> None:
-    """A few calls first: what a bridge loads and allocates once belongs to no call."""
+    """Make a few calls first. A bridge loads and allocates some things only once, and they should
+    not count as the cost of a call."""
     few = plan._replace(calls=WARM_UP_CALLS, length=0.0, stalled=0, bursting=0, dying=0)
     callers = LoadProcess(Callers, few, cpu=cpu)
     try:
@@ -102,7 +104,7 @@ def _warm_up(
 def _set_up(callers: LoadProcess[Callers], plan: Plan, report: Callable[[str], None]) -> None:
     report(f"{plan.calls} calls, {plan.per_second:g} a second")
     dialling = plan.calls / plan.per_second
-    if plan.length:  # they are never all there at once
+    if plan.length:  # the calls are never all up at the same time
         time.sleep(dialling)
         return
     steady = plan.calls - plan.dying
@@ -130,7 +132,7 @@ def _observe(bridge: MeasuredBridge, seconds: float) -> list[Reading]:
 def _audio(
     plan: Plan, course: Course, said: dict[str, Any], heard: dict[str, Any]
 ) -> dict[str, Any]:
-    """Delay, pace and completeness, of calls whose bots do nothing wrong."""
+    """Delay, pace and lost audio of the calls whose bots have no fault."""
     roles = said["roles"]
     by_bots = figures.only(Role.STEADY, roles, heard["heard"])
     by_callers = figures.only(Role.STEADY, roles, said["heard"])
@@ -153,7 +155,7 @@ def _audio(
 
 
 def _stalled(roles: dict[int, Role], said: dict[str, Any], heard: dict[str, Any]) -> dict[str, Any]:
-    """The time line of the bot that stalls: (seconds, delay in ms) of its marks, both ways."""
+    """The delays over time of a bot that stalls: (seconds, ms) for each mark, both ways."""
     marks = figures.only(Role.STALLED, roles, heard["heard"])
     if not marks:
         return {}
@@ -200,7 +202,7 @@ def _cost(
 
 
 def _counted(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """What was added to each metric; of a maximum, its last value."""
+    """The increase of each metric; of a maximum its last value."""
     return {
         name: value if name.endswith("_max") else value - before.get(name, 0.0)
         for name, value in after.items()
@@ -209,7 +211,7 @@ def _counted(before: dict[str, float], after: dict[str, float]) -> dict[str, flo
 
 
 def _inside(counted: dict[str, float], seconds: float) -> dict[str, Any]:
-    """Lag of the bridge's loop and pauses of its collector, where its /metrics tell of them."""
+    """Lag of the bridge's loop, and pauses of its garbage collector; None if not in /metrics."""
     name = "pipecat_bridge_gc_pause_seconds"
     pauses = counted.get(f"{name}_count")
     gc = None

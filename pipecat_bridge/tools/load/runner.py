@@ -1,4 +1,4 @@
-"""The runner double of a load: /run, /stop and /health, and a bot for each /run."""
+"""The runner of a load: answers /run, /stop and /health, and makes a bot for each /run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BACKLOG: Final = 1024
 
 
 class Runner:
-    """All bots of one process. Its public methods are called by the parent, over a pipe."""
+    """All bots of one process. The parent process calls the public methods, over a pipe."""
 
     def __init__(self, loop: Loop, host: str, port: int, sockets: int = 2) -> None:
         self.loop = loop
@@ -33,16 +33,16 @@ class Runner:
         loop.read(self._listener.fileno(), self._accept)
 
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which the runner listens."""
         port: int = self._listener.getsockname()[1]
         return port
 
     def status(self) -> dict[str, Any]:
-        """How many bots there are."""
+        """Counts; "bots": bots that run."""
         return {"bots": len(self._bots), **self.counts}
 
     def record(self) -> None:
-        """Count and measure from now on; bots that shall do wrong begin with it."""
+        """Count and measure from now on. Bots with a fault begin with it."""
         self.recording = True
         self.counts.clear()
         self.heard.clear()
@@ -52,7 +52,7 @@ class Runner:
                 self.loop.at(time.monotonic() + AGAIN / 5, bot.misbehave)
 
     def stop(self) -> dict[str, Any]:
-        """Measure no more; what was measured."""
+        """Stop measuring. Returns the results."""
         self.recording = False
         return {
             "counts": dict(self.counts),
@@ -64,13 +64,13 @@ class Runner:
     # From a bot
 
     def ready(self, bot: LoadBot) -> None:
-        """A bot takes audio."""
+        """Count a bot that takes audio."""
         self.counts["ready"] += 1
         if bot.role is Role.DYING:
             self.loop.at(time.monotonic() + DYING, bot.misbehave)
 
     def gone(self, bot: LoadBot) -> None:
-        """A bot's connections are closed."""
+        """Forget a bot whose connections are closed."""
         self._bots.discard(bot)
 
     # HTTP
@@ -82,7 +82,7 @@ class Runner:
             _Connection(self, sock)
 
     def answer(self, method: str, target: str, body: bytes) -> int:
-        """Do what a request says; the status."""
+        """Handle a request. Returns the HTTP status."""
         if target.startswith(("/health", "/stop")):
             return 200
         if method != "POST" or target != "/run":
@@ -95,7 +95,7 @@ class Runner:
 
 
 class _Connection:
-    """One HTTP/1.1 connection, kept open."""
+    """One persistent HTTP/1.1 connection."""
 
     def __init__(self, runner: Runner, sock: socket.socket) -> None:
         self._runner = runner

@@ -1,7 +1,8 @@
-"""How fast the processor of the bridge is while it is measured: others may be using it, too.
+"""Measures how fast the bridge's processor is during a run: other programs may use it as well.
 
-Virtual machines share cores, and a core that is shared runs Python at half its speed and calls all
-of it processor time. A fixed piece of work beside the bridge, at the lowest priority, tells.
+Virtual machines share cores. On a shared core Python may run at half the speed, and the system
+counts all of that as processor time. So a fixed piece of work, at the lowest priority on the same
+processor, shows the speed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _TURNS: Final = 5000
 
 
 class Speed:
-    """Does the same work five times a second. Its public methods are called over a pipe."""
+    """Does the same work five times a second. The parent calls the public methods, over a pipe."""
 
     def __init__(self, loop: Loop) -> None:
         os.nice(19)
@@ -33,27 +34,28 @@ class Speed:
         return self._due
 
     def record(self) -> None:
-        """Begin anew."""
+        """Measure from now on."""
         self._times.clear()
 
     def stop(self) -> dict[str, Any]:
-        """How long the work took as a median since `record`, as a multiple of its best time."""
+        """The median time of the work after `record`. "work_us": in microseconds. "slowdown": as a
+        multiple of the best time."""
         self._best = min([self._best, *self._times])
         median = statistics.median(self._times)
         return {"slowdown": round(median / self._best, 3), "work_us": round(1e6 * median, 1)}
 
 
 class Elsewhere:
-    """In place of `Speed` where the bridge runs on another machine."""
+    """Stands in for `Speed` if the bridge runs on another machine."""
 
     def __init__(self, loop: Loop) -> None:
         pass
 
     def record(self) -> None:
-        """Nothing can be told."""
+        """Does nothing."""
 
     def stop(self) -> dict[str, Any]:
-        """Not known."""
+        """nan for all values, because they are unknown."""
         return {"slowdown": float("nan"), "work_us": float("nan")}
 
 

@@ -1,7 +1,7 @@
-"""The client's side of a WebSocket (RFC 6455), as far as a runner double needs it; no I/O.
+"""The client's side of a WebSocket (RFC 6455), as far as the load needs it, without I/O.
 
-Every frame has the same mask, so a payload that is sent again is masked only once. It is not zero:
-the bridge has its work with it.
+Every frame has the same mask, so that a repeated payload is masked only once. The mask is not zero,
+so the bridge has the usual work to unmask it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _KEY: Final = "cGlwZWNhdC1icmlkZ2UtMQ=="
 
 
 class WebSocketMessage(NamedTuple):
-    """One frame from the server; the bridge never fragments what it sends."""
+    """One frame from the bridge, which never fragments messages."""
 
     opcode: int
     payload: bytes
 
 
 def request(host: str, target: str) -> bytes:
-    """The opening handshake."""
+    """The request of the opening handshake."""
     lines = (
         f"GET {target} HTTP/1.1",
         f"Host: {host}",
@@ -56,7 +56,7 @@ def masked(payload: bytes, opcode: int = BINARY) -> bytes:
 
 
 class FrameDecoder:
-    """Turns what a server sends, after its handshake, into messages."""
+    """Decodes the messages that a server sends after the handshake."""
 
     __slots__ = ("_rest",)
 
@@ -64,7 +64,7 @@ class FrameDecoder:
         self._rest = b""
 
     def feed(self, data: bytes) -> list[WebSocketMessage]:
-        """The messages that are whole now."""
+        """Take data. Returns the messages that are complete now."""
         if self._rest:
             data = self._rest + data
         messages = []

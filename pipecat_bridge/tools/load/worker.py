@@ -1,4 +1,4 @@
-"""A process of its own for one side of a load, steered over a pipe."""
+"""Runs one side of a load in a separate process, and calls it over a pipe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LoadProcess(Generic[Side]):
         theirs.close()
 
     def ask(self, method: str) -> Any:
-        """Call a method of the other process; what it returns, or LoadProcessError."""
+        """Call a method of the other process, and return its result. Raises LoadProcessError."""
         try:
             self._pipe.send(method)
             if not self._pipe.poll(ANSWER_SECONDS):
@@ -69,7 +69,7 @@ def _main(
     if cpu is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {cpu})
     raise_limit()
-    # Nothing here lives in cycles that matter, and a pause of ours would count as the bridge's.
+    # A pause of the collector here would count as delay of the bridge. Little memory is in cycles.
     gc.disable()
     try:
         loop = Loop()
@@ -98,12 +98,12 @@ def _main(
 
 
 class _Busy:
-    """The share of one processor that this process takes."""
+    """Measures the share of one processor that this process uses."""
 
     def __init__(self) -> None:
         self._last = time.monotonic(), time.process_time()
 
     def share(self) -> float:
-        """From the last call until now."""
+        """The share from the last call until now, 0 to 1."""
         (wall, used), self._last = self._last, (time.monotonic(), time.process_time())
         return (self._last[1] - used) / max(self._last[0] - wall, 1e-9)

@@ -1,4 +1,4 @@
-"""``pipecat-bridge call``: one call with a WAV file as the caller, and whether a bot was heard."""
+"""``pipecat-bridge call``: places one call, with a WAV file as the caller, and waits for a bot."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ CONNECT_SECONDS: Final = 5.0
 # How long the caller listens after the last sample of the WAV file.
 LINGER_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 15.0
-"""Of a call without a WAV file: more than a bridge waits for a bot ([runner] connect_timeout)."""
+"""Length of a call without a WAV file. It is more than a bridge waits for a bot ([runner]
+connect_timeout)."""
 
 
 class PlacedCall(NamedTuple):
-    """What to call, with what; `seconds` None: the length of the WAV file and some more."""
+    """The call to place. `wav`: the caller's sound. `out`: the file for the recording. `seconds`:
+    the length of the call; None: until `LINGER_SECONDS` after the WAV file."""
 
     host: str
     port: int
@@ -41,13 +43,13 @@ class PlacedCall(NamedTuple):
 
 
 class CallError(Exception):
-    """No bot was heard, or the call broke; the text says why in one sentence."""
+    """No bot was heard, or the call failed. The text is one sentence that says why."""
 
 
 async def dial(reactor: Any, host: str, port: int, phone: SoftPhone) -> Ending:
-    """Connect `phone`, wait for the end of the call. Raises `CallError` without a connection.
+    """Connect `phone`, and wait for the end of the call. Raises `CallError` without a connection.
 
-    When the reactor is stopped, by Ctrl-C for one, the phone hangs up.
+    If the reactor is stopped, for example by Ctrl-C, the phone hangs up.
     """
     reactor.addSystemEventTrigger("before", "shutdown", phone.hang_up)
     try:
@@ -64,9 +66,9 @@ async def dial(reactor: Any, host: str, port: int, phone: SoftPhone) -> Ending:
 
 
 async def place_call(reactor: Any, options: PlacedCall) -> str:
-    """Place the call and write the recording; one sentence that sums it up.
+    """Place the call and write the recording. Returns one sentence about the call.
 
-    Raises `CallError` when the bot was not heard, before the call for files that cannot be used.
+    Raises `CallError` if the bot was not heard; and before the call if a file cannot be used.
     """
     microphone, seconds = _prepared(options)
     recording = Recording(options.rate)
@@ -83,15 +85,15 @@ async def place_call(reactor: Any, options: PlacedCall) -> str:
 
 
 def run(options: PlacedCall) -> int:
-    """Place the call under the reactor; the exit status."""
+    """Run the reactor and place the call. Returns the exit status."""
     return run_under_reactor(lambda reactor: place_call(reactor, options))
 
 
 def run_under_reactor(task: Callable[[Any], Any]) -> int:
-    """Run a coroutine function and print the sentence that it returns; the exit status.
+    """Run a coroutine function and print the sentence that it returns. Returns the exit status.
 
-    It is 130 when the reactor was stopped before the function had done its work, and else 1 when
-    the function raised a `CallError`, whose sentence goes to standard error in either case.
+    The status is 130 if the reactor was stopped before the function was done. It is 1 if the
+    function raised `CallError`. The sentence of a `CallError` always goes to standard error.
     """
     status = 130
 
@@ -123,9 +125,9 @@ def run_under_reactor(task: Callable[[Any], Any]) -> int:
 
 
 def _prepared(options: PlacedCall) -> tuple[Microphone, float]:
-    """The microphone with the WAV file in it, and how long the call may last.
+    """The microphone with the WAV file, and the length of the call in seconds.
 
-    Raises `CallError` when that file or the one for the recording cannot be used.
+    Raises `CallError` if the WAV file or the file for the recording cannot be used.
     """
     if options.out is not None:
         try:
@@ -146,7 +148,7 @@ def _prepared(options: PlacedCall) -> tuple[Microphone, float]:
 
 
 def _check_writable(path: Path) -> None:
-    """Raise OSError when a file cannot be written; it is left as it was."""
+    """Raise OSError if a file cannot be written. The file is not changed."""
     new = not path.exists()
     with path.open("ab"):
         pass
@@ -179,13 +181,13 @@ def _outcome(options: PlacedCall, recording: Recording, ending: Ending) -> str:
 
 
 def _fault(ending: Ending, quiet: str, heard: bool) -> str:
-    """What was wrong with a call, "" when a bot was heard; `quiet` is what came in place of it."""
+    """The fault of a call; "" if a bot was heard. `quiet`: what came instead of a bot."""
     if ending.how is How.FAULT:
-        return f"it was ended as Asterisk would after {ending.at:.1f} s: {ending.detail}"
+        return f"the phone ended it after {ending.at:.1f} s, as Asterisk would: {ending.detail}"
     if heard:
         lost = f"the connection was lost after {ending.at:.1f} s: {ending.detail}"
         return lost if ending.how is How.LOST else ""
     if ending.how is How.WE_HUNG_UP:
         return f"the bot was not heard: {quiet} came back in {ending.at:.1f} s"
-    where = "the bridge's log and GET /v1/calls/ with its UUID tell why"
+    where = "see the bridge's log, or GET /v1/calls/ with the UUID of the call"
     return f"{ending.how.value} after {ending.at:.1f} s, before any sound: {where}"

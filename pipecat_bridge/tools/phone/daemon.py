@@ -1,4 +1,4 @@
-"""A bridge of one's own: the daemon as a subprocess, on free ports of the loopback interface."""
+"""Runs the daemon as a subprocess, on free ports of the loopback interface."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READY_SECONDS: Final = 90.0
 POLL_SECONDS: Final = 0.25
 REPORT_SECONDS: Final = 2.0
 REQUEST_SECONDS: Final = 5.0
-# After SIGTERM the daemon drains; what is left after this is killed.
+# How long the daemon may take to end after SIGTERM. Then it is killed.
 STOP_SECONDS: Final = 15.0
 TAIL_LINES: Final = 8
 
@@ -33,7 +33,7 @@ _TWISTD: Final = "from twisted.scripts.twistd import run; run()"
 
 
 class DaemonError(Exception):
-    """The daemon did not start, or ended; the text says how, with its last lines of log."""
+    """The daemon did not start, or ended. The text says why, with the last lines of its log."""
 
 
 class Ports(NamedTuple):
@@ -45,7 +45,7 @@ class Ports(NamedTuple):
 
 
 def free_ports() -> Ports:
-    """Three ports of the loopback interface that nothing listens on now."""
+    """Three ports of the loopback interface that are free now."""
     sockets = [socket.socket() for _ in Ports._fields]
     try:
         for one in sockets:
@@ -82,9 +82,9 @@ def command_line(config: Path) -> list[str]:
 
 
 class DaemonProcess:
-    """A process that serves the API on `api_port`; its output goes to the file `log`.
+    """A daemon that runs `command` and serves its API on `api_port`. Its output goes to `log`.
 
-    `command` is what to run. `start`, then `ready`; `stop` at the end in any case.
+    Call `start`, then `ready`, and at the end always `stop`.
     """
 
     def __init__(self, reactor: Any, command: list[str], api_port: int, log: Path) -> None:
@@ -96,16 +96,16 @@ class DaemonProcess:
         self._process = _DaemonProtocol(log)
 
     def start(self) -> None:
-        """Run the process; a second call would run a second one."""
+        """Start the process. Must be called only once."""
         arguments = [part.encode() for part in self._command]
-        # What a shell has set for another daemon is not meant for this one.
+        # Variables in the shell are meant for another daemon.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PIPECAT_BRIDGE_")}
         self._reactor.spawnProcess(self._process, arguments[0], arguments, env=environment)
 
     async def ready(self, report: Callable[[str], None]) -> None:
-        """Return when ``/readyz`` answers 200; `report` is told now and then what it waits for.
+        """Wait until ``/readyz`` answers 200. `report` gets a line of text every few seconds.
 
-        Raises `DaemonError` when the process ends, or is not ready in 90 s.
+        Raises `DaemonError` if the process ends, or is not ready within 90 s.
         """
         start = self._reactor.seconds()
         reported = 0.0
@@ -128,7 +128,7 @@ class DaemonProcess:
             await deferLater(self._reactor, POLL_SECONDS)
 
     async def get(self, path: str) -> Any:
-        """The JSON that the API answers to `path`, or None when it does not answer 200."""
+        """The JSON answer of the API to `path`; None if the status is not 200."""
         try:
             answer = await self._client.get(self._base + path, timeout=REQUEST_SECONDS)
             body = await treq.json_content(answer)
@@ -137,7 +137,7 @@ class DaemonProcess:
         return body if answer.code == 200 else None
 
     async def stop(self) -> None:
-        """End the process: SIGTERM, and SIGKILL when that is not enough."""
+        """End the process by SIGTERM, and by SIGKILL after `STOP_SECONDS`."""
         await self._process.stop(self._reactor)
 
     def stop_now(self) -> Deferred[None]:
@@ -145,12 +145,12 @@ class DaemonProcess:
         return Deferred.fromCoroutine(self.stop())
 
     async def not_ready(self) -> str:
-        """Why the daemon is not ready; empty when it is."""
+        """Why the daemon is not ready; "" if it is ready."""
         try:
             answer = await self._client.get(self._base + "/readyz", timeout=REQUEST_SECONDS)
             text = await treq.text_content(answer)
         except (error.ConnectError, error.TimeoutError, ResponseFailed):
-            return "its API does not answer yet"
+            return "the API does not answer yet"
         return "" if answer.code == 200 else f"not ready yet: {_reasons(text)}"
 
     def _tail(self) -> str:
@@ -166,7 +166,7 @@ def _reasons(text: str) -> str:
 
 
 class _DaemonProtocol(ProcessProtocol):
-    """Writes the output of the process to a file, and knows when it is over."""
+    """Writes the output of the process to a file. `over`: how the process ended, or None."""
 
     def __init__(self, log: Path) -> None:
         self.over: str | None = None

@@ -1,4 +1,4 @@
-"""``pipecat-bridge demo``: a bridge of its own, one spoken call through it."""
+"""``pipecat-bridge demo``: starts a bridge, makes a spoken call through it, and judges it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from pipecat_bridge.tools.phone.speech import trimmed
 from pipecat_bridge.tools.phone.talk import Talk
 from pipecat_bridge.tools.phone.wav import at_rate, write_wav
 
-# How long the bridge may take to close its record of a call that is over.
+# How long the bridge may take to close the record of a call that is over.
 RECORD_SECONDS: Final = 5.0
-# A phone that is later than this ran on a machine with too much to do.
+# If the phone itself is later than this, the machine was too busy for a fair judgement.
 BUSY_SECONDS: Final = 0.03
 
 Say = Callable[[str], None]
@@ -44,8 +44,8 @@ def _print(text: str) -> None:
 
 
 def run(folder: Path, rate: int, script: Path | None = None, tell: Say = _print) -> int:
-    """Carry the call of `script` at `rate` samples per second; leave call.wav, call.png, call.json
-    and the daemon's log in `folder`; 0 when the answers were the right ones."""
+    """Make the call of `script` at `rate` samples per second, and write call.wav, call.png,
+    call.json and the daemon's log to `folder`. Returns 0 if the answers were right."""
     try:
         played = scenario.load(script)
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def run(folder: Path, rate: int, script: Path | None = None, tell: Say = _print)
 
     status = run_under_reactor(carry)
     if status:
-        tell(f"nothing was judged; the log of the bridge is {folder}/daemon.log")
+        tell(f"the call was not judged; the log of the bridge is {folder}/daemon.log")
         return status
     tell("listening to the recording")
     call_id, left = material[0]
@@ -84,7 +84,7 @@ def spoken(played: Scenario, rate: int) -> list[Samples]:
     for line in played.say:
         pcm, own_rate = voice.synthesize(line.text, caller.voice, caller.words_per_minute)
         samples = np.frombuffer(pcm, dtype="<i2").astype(np.float64)
-        # First quieter, then resampled: the filter needs some room above the peaks.
+        # Lower the level before resampling: the filter needs some room above the peaks.
         scaled = samples * (caller.peak * 32767 / max(1.0, float(np.abs(samples).max(initial=0))))
         lines.append(trimmed(at_rate(scaled.astype(np.int16), own_rate, rate), rate))
     return lines
@@ -93,12 +93,12 @@ def spoken(played: Scenario, rate: int) -> list[Samples]:
 async def carry_call(
     reactor: Any, folder: Path, rate: int, played: Scenario, voices: list[Samples], tell: Say
 ) -> tuple[str, Material]:
-    """Start a daemon, place the call, stop the daemon; the call's id and what it left."""
+    """Start a daemon, make the call, stop the daemon. Returns the call's id and its material."""
     ports = free_ports()
     config = folder / "pipecat-bridge.toml"
     config.write_text(configuration(ports))
     daemon = DaemonProcess(reactor, command_line(config), ports.api, folder / "daemon.log")
-    tell("starting the bridge with its own runner")
+    tell("starting the bridge with the embedded runner")
     daemon.start()
     reactor.addSystemEventTrigger("before", "shutdown", daemon.stop_now)
     try:
@@ -132,7 +132,7 @@ async def _talk(
 
 
 async def _record(reactor: Any, daemon: DaemonProcess, call_id: str) -> dict[str, Any]:
-    """The bridge's record of the call, when it is closed; what there is of it after 5 s."""
+    """The bridge's record of the call after its end; after 5 s, the record as it is."""
     deadline = reactor.seconds() + RECORD_SECONDS
     while True:
         record: dict[str, Any] = await daemon.get(f"/v1/calls/{call_id}") or {}
@@ -162,9 +162,9 @@ def _show(report: Report, folder: Path, tell: Say) -> None:
     if not report.good and report.own_lateness > BUSY_SECONDS:
         tell(
             f"\nThe machine was busy: the phone itself was up to "
-            f"{1000 * report.own_lateness:.0f} ms late, which alone can spoil a call."
+            f"{1000 * report.own_lateness:.0f} ms late. This alone can disturb a call."
         )
-    verdict = "The call went as it must." if report.good else "The call did not go as it must."
+    verdict = "The call was good." if report.good else "The call had faults."
     tell(
         f"\n{verdict} Recording, picture and figures are in {folder}/: "
         "call.wav, call.png, call.json."

@@ -1,7 +1,7 @@
-"""Whether the right things were said, from what a recogniser heard.
+"""Judges from what a recogniser heard whether the bot said the right things.
 
-The recogniser chooses among the sentences that the bot might say and decoys that it must not say,
-so that a wrong answer, or noise, comes out as something else than the right one.
+The recogniser chooses among the sentences that the bot may say, and decoys that it must not say.
+So a wrong answer, or noise, is recognised as something else than the right answer.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ import numpy as np
 from pipecat_bridge.tools.phone.microphone import Samples
 
 Recognise = Callable[[bytes, int, str], str]
-"""16-bit samples, their rate, a JSGF grammar -> the words, or nothing."""
+"""From 16-bit samples, samples per second and a JSGF grammar to the words that were heard or ""."""
 
-# Silence around the speech. The recogniser needs some, and now and then takes it for the first
-# word of one more sentence, which it then refuses as unfinished: so it may listen three times.
+# Seconds of silence around the speech. The recogniser needs some silence. But sometimes it takes
+# the silence for the first word of one more sentence, and then rejects the sentence as unfinished.
+# So it tries three lengths.
 _SILENCES: Final = (0.12, 0.06, 0.25)
 
 
 def listen(samples: Samples, rate: int, words: str, recognise: Recognise) -> str:
-    """The words of `words`, a grammar, that were spoken; empty when none of them fits."""
+    """The words of the grammar `words` that were spoken; "" if no sentence fits."""
     for seconds in _SILENCES:
         silence = np.zeros(round(seconds * rate), dtype=np.int16)
         whole = np.concatenate((silence, samples, silence))
@@ -39,7 +40,7 @@ def words_of(text: str) -> list[str]:
 
 
 def grammar(sentences: Iterable[str], cut_short: bool = False) -> str:
-    """A JSGF grammar: any of the sentences, one or more; `cut_short`: or the beginning of one."""
+    """A JSGF grammar for one or more of the sentences. With `cut_short` the last may be unfinished."""
     unique = dict.fromkeys(tuple(words_of(sentence)) for sentence in sentences)
     whole = [" ".join(words) for words in unique if words]
     rules = ["<sentence>+"]
@@ -53,7 +54,7 @@ def grammar(sentences: Iterable[str], cut_short: bool = False) -> str:
 
 
 def missing_words(heard: str, wanted: Iterable[str]) -> list[str]:
-    """Those of `wanted` that were not heard, in their order."""
+    """The words of `wanted` that were not heard in this order."""
     rest = words_of(heard)
     missing = []
     for word in wanted:
@@ -65,6 +66,6 @@ def missing_words(heard: str, wanted: Iterable[str]) -> list[str]:
 
 
 def _beginning(words: list[str]) -> str:
-    """The first word, and as many of the others in a row as there are."""
+    """A rule for the first word, or the first two, or more."""
     first, *rest = words
     return f"{first} [{_beginning(rest)}]" if rest else first

@@ -1,4 +1,4 @@
-"""Figures of a call, from its recording alone."""
+"""Measures a call from its recording alone."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pipecat_bridge.tools.phone.recording import Chunk, Recording, Span, Timelin
 from pipecat_bridge.tools.phone.softphone import FRAME_SECONDS
 from pipecat_bridge.tools.phone.speech import THRESHOLD, spans, window_levels
 
-# Words of one answer lie closer together than this.
+# Pauses between the words of one answer are shorter than this.
 WORD_PAUSE_SECONDS: Final = 0.3
 
 
 class MeasuredPace(NamedTuple):
     """How evenly the bot's messages came.
 
-    The lateness of a message is counted from its place in a row of equal steps. `missing` is in
-    messages of 20 ms that never came, `dry` the seconds in which a phone with a small jitter
-    buffer had nothing to play, `lead` the seconds by which the sender was ahead at most.
+    `messages`: number of messages. `p50`, `p99`, `latest`: lateness in seconds, measured from a
+    pace of equal steps. `missing`: number of 20 ms messages that never came. `dry`: seconds in
+    which a phone with a small jitter buffer had nothing to play. `lead`: the most seconds by which
+    the sender was ahead.
     """
 
     messages: int
@@ -33,10 +34,10 @@ class MeasuredPace(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What the caller said and what was heard from the bot until the caller's next words.
+    """When the caller spoke, and when the bot spoke before the caller's next words.
 
-    `said` is None for the greeting, `heard` None when the bot kept silent; `interrupted` says
-    whether the caller's next words began while the bot still spoke. All in seconds of the call.
+    `said`: None for the greeting. `heard`: None if the bot was silent. `interrupted`: the caller's
+    next words began while the bot still spoke. Times are in seconds of the call.
     """
 
     said: Span | None
@@ -45,7 +46,7 @@ class Turn(NamedTuple):
 
     @property
     def answered_after(self) -> float | None:
-        """Seconds from the last sound of the caller to the first of the answer."""
+        """Seconds from the caller's last sound to the first sound of the answer."""
         if self.said is None or self.heard is None:
             return None
         return self.heard.start - self.said.end
@@ -54,7 +55,7 @@ class Turn(NamedTuple):
 def pace_of(recording: Recording, timeline: Timeline) -> MeasuredPace:
     """How evenly the bot's audio arrived.
 
-    The first message answers the call and follows no clock yet: its lateness does not count.
+    The first message answers the call and has no fixed time, so its lateness does not count.
     """
     lasting, jitter = lateness(recording.chunks)
     if not lasting.size:
@@ -69,13 +70,13 @@ def pace_of(recording: Recording, timeline: Timeline) -> MeasuredPace:
 
 
 def own_lateness(recording: Recording) -> float:
-    """By how many seconds the phone's own frames were late at most; it blurs what it measures."""
+    """The longest lateness of the phone's own frames, in seconds. The measurements are no better."""
     due = np.arange(len(recording.sent_at)) * FRAME_SECONDS
     return float((np.array(recording.sent_at) - due).max(initial=0.0))
 
 
 def turns_of(timeline: Timeline, utterances: list[Utterance]) -> list[Turn]:
-    """The turns of a call: the greeting, and one for every utterance of the caller's."""
+    """The turns of a call: the greeting, and one turn for each utterance of the caller."""
     said = [Span(u.start / timeline.rate, u.end / timeline.rate) for u in utterances]
     sounds = spans(timeline.bot, timeline.rate, pause=WORD_PAUSE_SECONDS, shortest=0.0)
     turns = []
@@ -89,7 +90,7 @@ def turns_of(timeline: Timeline, utterances: list[Utterance]) -> list[Turn]:
 
 
 def heard_after(timeline: Timeline, moment: float) -> float:
-    """For how many seconds after `moment` the speech went on that the bot was in at that time."""
+    """Seconds for which the bot went on to speak after `moment`; 0 if it did not speak then."""
     for one in spans(timeline.bot, timeline.rate, pause=WORD_PAUSE_SECONDS, shortest=0.0):
         if one.start <= moment < one.end:
             return one.end - moment
@@ -97,7 +98,7 @@ def heard_after(timeline: Timeline, moment: float) -> float:
 
 
 def messages_after(chunks: list[Chunk], moment: float) -> int:
-    """How many messages with sound arrived after `moment`, before a pause in them."""
+    """Number of messages with sound that arrived after `moment` and before the next pause."""
     found, last = 0, moment
     for chunk in chunks:
         if chunk.at <= moment:
@@ -110,7 +111,7 @@ def messages_after(chunks: list[Chunk], moment: float) -> int:
 
 
 def silences(timeline: Timeline, longest: float) -> list[Span]:
-    """The stretches of more than `longest` seconds in which nobody spoke."""
+    """The silences of more than `longest` seconds."""
     voices = [
         one
         for track in (timeline.caller, timeline.bot)

@@ -1,4 +1,4 @@
-"""What the caller says, one 20 ms frame after the other."""
+"""The caller's sound, in frames."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Samples = npt.NDArray[np.int16]
 
 
 class Utterance(NamedTuple):
-    """A stretch of speech on the caller's side, in samples from the start of the call."""
+    """Something that the caller says. `start`, `end`: in samples from the start of the call."""
 
     text: str
     start: int
@@ -19,10 +19,10 @@ class Utterance(NamedTuple):
 
 
 class Microphone:
-    """Utterances in the order in which they were given, and the room's noise all the time.
+    """Plays utterances one after the other, and the noise of the room all the time.
 
-    `noise` is the RMS of the room in steps of the 16-bit scale; 0 is digital silence. The noise is
-    the same in every call with the same `seed`.
+    `noise`: RMS of the noise in steps of the 16-bit scale; 0 is digital silence. With the same
+    `seed` the noise is the same in every call.
     """
 
     def __init__(self, noise: float = 0.0, seed: int = 1) -> None:
@@ -34,11 +34,11 @@ class Microphone:
 
     @property
     def speaking(self) -> bool:
-        """Whether anything that was given to `say` has not been read yet."""
+        """Whether a part of an utterance has not been read yet."""
         return bool(self._waiting.size)
 
     def say(self, samples: Samples, text: str = "") -> Utterance:
-        """Speak `samples`, at the rate of the call, after what is still being spoken."""
+        """Speak `samples`, at the rate of the call, after all earlier utterances."""
         start = self.position + self._waiting.size
         utterance = Utterance(text, start, start + samples.size)
         self.utterances.append(utterance)

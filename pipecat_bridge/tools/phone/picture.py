@@ -1,4 +1,4 @@
-"""A picture of a call: both voices on one time line, its turns and what was measured."""
+"""Draws a picture of a call: both voices on one time line, the turns, and the measurements."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _CALLER: Final = "#1d6fb8"
 _BOT: Final = "#c2571a"
 _STOP: Final = "#b3123c"
 _SILENCE: Final = "#eef1f4"
-_COLUMNS: Final = 1600  # steps of the envelope; more than the picture has pixels
+_COLUMNS: Final = 1600  # steps of the envelope, more than the pixels of the picture
 
 
 class Phrase(NamedTuple):
-    """Something said: by whom, when, and the words."""
+    """Something that was said: by the caller or the bot, when, and the words."""
 
     caller: bool
     span: Span
@@ -30,10 +30,10 @@ class Phrase(NamedTuple):
 
 
 class Sketch(NamedTuple):
-    """All that the picture shows.
+    """Everything that the picture shows.
 
-    `waits` are the times from the caller's last sound to the answer's first; `barge_in` begins
-    with the caller's first sound and ends with the bot's last, and `barge_in_text` is about it.
+    `waits`: from the caller's last sound to the first sound of the answer. `barge_in`: from the
+    caller's first sound to the bot's last. `barge_in_text`: a line about the barge-in.
     """
 
     title: str
@@ -114,7 +114,7 @@ def _tracks(axes: Any, sketch: Sketch) -> None:
 
 
 def envelope(samples: Samples) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The lowest and highest sample of each of some 1600 stretches, scaled to 0.85 at the peak."""
+    """The lowest and the highest sample of each of about 1600 steps, scaled to a peak of 0.85."""
     step = max(1, -(-samples.size // _COLUMNS))
     padded = np.concatenate((samples, np.zeros(-samples.size % step, dtype=samples.dtype)))
     table = padded.reshape(-1, step).astype(np.float64)
@@ -123,7 +123,7 @@ def envelope(samples: Samples) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.
 
 
 def _numbers(axes: Any, phrases: list[Phrase]) -> None:
-    """A numbered bar over each phrase, outside of its track."""
+    """Draw a numbered bar beside each phrase."""
     for number, phrase in enumerate(phrases, 1):
         colour = _CALLER if phrase.caller else _BOT
         at = 1.98 if phrase.caller else -1.98
@@ -141,7 +141,7 @@ def _numbers(axes: Any, phrases: list[Phrase]) -> None:
 
 
 def _wait(axes: Any, wait: Span) -> None:
-    """A bracket between the caller's last sound and the answer's first."""
+    """Draw a bracket from the caller's last sound to the first sound of the answer."""
     axes.plot(
         [wait.start, wait.start, wait.end, wait.end],
         [0.22, 0.08, 0.08, -0.12],
@@ -179,7 +179,7 @@ def _centred(axes: Any, span: Span, level: float, text: str, colour: str) -> Non
 
 
 def _words(axes: Any, phrases: list[Phrase]) -> None:
-    """What was said, in two columns, numbered as on the tracks."""
+    """Write what was said, in two columns, with the numbers of the bars."""
     axes.axis("off")
     axes.set_xlim(0, 2)
     rows = max(1, (len(phrases) + 1) // 2)

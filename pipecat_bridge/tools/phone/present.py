@@ -1,4 +1,4 @@
-"""A report for people: as text, as JSON, as a picture."""
+"""Presents a report as text, as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pipecat_bridge.tools.phone.picture import Phrase, Sketch
 from pipecat_bridge.tools.phone.recording import Span
 from pipecat_bridge.tools.phone.report import BargeIn, Report
 
-_UNKNOWN = "not told by the bridge"
+_UNKNOWN = "not in the bridge's record"
 
 
 def transcript(report: Report) -> list[str]:
-    """Who said what, when, with the time to the first answer."""
+    """Who said what and when, with the time to each answer."""
     lines = []
     for number, turn in enumerate(report.turns):
         if turn.said is not None:
@@ -23,7 +23,7 @@ def transcript(report: Report) -> list[str]:
         cut = " [interrupted]" if turn.interrupted else ""
         heard = report.heard[number] or "(nothing understood)"
         lines.append(f"{start}  bot     {heard}{cut}{after}")
-        lines += _beside("by its own account", report.told[number])
+        lines += _beside("the bot's own text", report.told[number])
     return lines
 
 
@@ -32,7 +32,7 @@ def _beside(what: str, text: str) -> list[str]:
 
 
 def figures(report: Report) -> list[str]:
-    """The measurements, one a line."""
+    """The measurements, one on each line."""
     waits = _waits(report)
     answered = (
         f"{min(waits):.2f} to {max(waits):.2f} s, mean {sum(waits) / len(waits):.2f} s"
@@ -46,7 +46,7 @@ def figures(report: Report) -> list[str]:
         f"delay bot to caller     {_delay(stats.get('bot_delay_ms'))}",
         f"heard when interrupted  {_interruption(report)}",
         f"frames                  {pace.messages} received, {pace.missing} missing, "
-        f"dry for {1000 * pace.dry:.0f} ms, {1000 * pace.lead:.0f} ms ahead at most",
+        f"nothing to play for {1000 * pace.dry:.0f} ms, {1000 * pace.lead:.0f} ms ahead at most",
         f"late by                 {_ms(pace.p50)} p50, {_ms(pace.p99)} p99, "
         f"{_ms(pace.latest)} at most (the phone's own frames: {_ms(report.own_lateness)})",
         f"underruns               {_underruns(stats)}",
@@ -55,12 +55,12 @@ def figures(report: Report) -> list[str]:
 
 
 def judgement(report: Report) -> list[str]:
-    """Every check with its result, one a line."""
+    """Every check with its result, one on each line."""
     return [f"{'ok   ' if one.good else 'WRONG'}  {one.name}: {one.found}" for one in report.checks]
 
 
 def as_json(report: Report, call_id: str) -> dict[str, Any]:
-    """All figures, for programs; times in seconds of the call unless the name says otherwise."""
+    """All figures, for programs. Times are in seconds of the call, unless the name has a unit."""
     barge_in = report.barge_in
     return {
         "id": call_id,
@@ -89,7 +89,7 @@ def as_json(report: Report, call_id: str) -> dict[str, Any]:
 
 
 def sketch(report: Report, title: str) -> Sketch:
-    """What the picture of the call shows."""
+    """The content of the picture of the call."""
     phrases, waits = [], []
     for turn, said, heard in zip(report.turns, report.said, report.heard, strict=True):
         if turn.said is not None:

@@ -1,7 +1,7 @@
-"""Both directions of a call on one time line.
+"""Puts both directions of a call on one time line.
 
-Time is what the wire says: a sample of the caller's stands where its message was due to be sent, a
-sample of the bot's where a phone with a small jitter buffer would play it.
+A sample of the caller is at the time when its message was due to be sent. A sample of the bot is at
+the time when a phone with a small jitter buffer would play it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy.typing as npt
 from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.tools.phone.microphone import Samples
 
-# A message that comes this much after its turn was late; more, and one before it is missing.
+# A delay that lasts and is longer than this is a gap: a message before it is missing.
 JITTER_SECONDS: Final = 0.01
-# For how many messages a delay must last to count as a gap and not as jitter: a message that is
-# missing delays all that follow, a stall only those that were due in it.
+# For how many messages a delay must last to count as a gap and not as jitter. A missing message
+# delays all messages after it. A stall delays only the messages that were due in it.
 LASTING_MESSAGES: Final = 5
 
 
 class Chunk(NamedTuple):
-    """One audio message: when it arrived (seconds), its rate, 16-bit little-endian samples."""
+    """One audio message. `at`: when it arrived, in seconds. `pcm`: 16-bit little-endian samples."""
 
     at: float
     rate: int
@@ -30,27 +30,27 @@ class Chunk(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """How long it plays."""
+        """The length in seconds."""
         return len(self.pcm) / (2 * self.rate)
 
 
 class Span(NamedTuple):
-    """A stretch of time, in seconds from the start of the call."""
+    """A period of the call, in seconds from its start."""
 
     start: float
     end: float
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """The length in seconds."""
         return self.end - self.start
 
 
 class Timeline(NamedTuple):
-    """The call as heard: two tracks of equal length, the holes in the bot's, its greatest lead.
+    """The call as it was heard, in two tracks of equal length.
 
-    `gaps` are stretches in which the bot's side had nothing to play, `lead` the seconds by which
-    its audio was at most ahead of real time.
+    `gaps`: periods in which the phone had nothing to play from the bot. `lead`: the most seconds by
+    which the bot's audio was ahead of real time.
     """
 
     rate: int
@@ -61,12 +61,12 @@ class Timeline(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """How long the call lasted."""
+        """The length of the call in seconds."""
         return self.caller.size / self.rate
 
 
 class Recording:
-    """What was sent and what arrived, as it was, with its times."""
+    """Keeps what was sent and what arrived, with the times."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
@@ -75,16 +75,16 @@ class Recording:
         self._caller = bytearray()
 
     def sent(self, at: float, pcm: bytes) -> None:
-        """Note a frame of the caller's that was sent at `at`."""
+        """Keep a frame of the caller that was sent at the time `at`, in seconds."""
         self.sent_at.append(at)
         self._caller += pcm
 
     def received(self, chunk: Chunk) -> None:
-        """Note an audio message of the bot's."""
+        """Keep an audio message of the bot."""
         self.chunks.append(chunk)
 
     def timeline(self) -> Timeline:
-        """Lay both directions on one time line at the rate of the call."""
+        """Both directions on one time line, at the rate of the call."""
         caller = np.frombuffer(bytes(self._caller), dtype="<i2").astype(np.int16)
         bot, gaps, lead = _play(self.chunks, self.rate)
         length = max(caller.size, bot.size)
@@ -92,10 +92,10 @@ class Recording:
 
 
 def lateness(chunks: list[Chunk]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """By how much each chunk comes after the audio before it would have ended.
+    """How late each chunk came, compared with the end of the audio before it.
 
-    Two arrays of seconds, one value a chunk: the lateness that lasts (a start that was late, and
-    every chunk missing since), and the jitter on top of it, which is never negative.
+    Two arrays in seconds, with one value for each chunk. The first is the lateness that lasts: from
+    a late start, and from missing chunks. The second is the jitter above it, never negative.
     """
     if not chunks:
         return np.zeros(0), np.zeros(0)
@@ -109,7 +109,7 @@ def lateness(chunks: list[Chunk]) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 
 
 def _play(chunks: list[Chunk], rate: int) -> tuple[Samples, list[Span], float]:
-    """The bot's track: chunks end to end, with silence where a phone would have run dry."""
+    """The bot's track, its gaps and its lead. Gaps are filled with silence."""
     lasting, _ = lateness(chunks)
     resamplers = {one: make_resampler(one, rate) for one in {c.rate for c in chunks} - {rate}}
     pieces: list[Samples] = []

@@ -1,4 +1,4 @@
-"""What a demonstration call was like: the figures, the judgement, and both as text."""
+"""The report of a demonstration call: measurements and judgement."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from pipecat_bridge.tools.phone.recording import Recording, Span, Timeline
 from pipecat_bridge.tools.phone.scenario import Scenario
 from pipecat_bridge.tools.phone.softphone import Ending, How
 
-# A silence in which nobody speaks is marked when it is longer than this.
+# A silence that is longer than this is marked.
 SILENCE_SECONDS: Final = 2.0
-# Of the caller's first sound to the bot's last: the bot's voice detection needs some of it.
+# Longest time from the caller's first sound to the bot's last sound. The bot's voice detection
+# needs a part of it.
 BARGE_IN_SECONDS: Final = 1.5
 
 
 class Check(NamedTuple):
-    """One thing that must be so, whether it was, and what was found."""
+    """One check of the call: its name, whether it is good, and what was found."""
 
     name: str
     good: bool
@@ -36,10 +37,11 @@ class Check(NamedTuple):
 
 
 class BargeIn(NamedTuple):
-    """The interruption: the caller's first sound, the signal, the bot's last sound, all in seconds
-    of the call, and the messages with sound that arrived after the signal.
+    """The interruption of the bot, in seconds of the call.
 
-    `signalled` and `messages_after` are None when the bridge does not tell the signal's time.
+    `began`: the caller's first sound. `signalled`: the bot's signal to the bridge. `stopped`: the
+    bot's last sound. `messages_after`: number of messages with sound that arrived after the signal.
+    `signalled` and `messages_after` are None if the time of the signal is unknown.
     """
 
     began: float
@@ -49,20 +51,21 @@ class BargeIn(NamedTuple):
 
     @property
     def after_speech(self) -> float:
-        """For how long the bot was still heard after the caller had begun."""
+        """Seconds for which the bot was still heard after the caller began."""
         return max(0.0, self.stopped - self.began)
 
     @property
     def after_signal(self) -> float | None:
-        """For how long the bot was still heard after the bridge had got the signal."""
+        """Seconds for which the bot was still heard after the bridge got the signal."""
         return None if self.signalled is None else max(0.0, self.stopped - self.signalled)
 
 
 class Report(NamedTuple):
-    """All that is known of a call.
+    """Everything that is known about a call.
 
-    By turns: `said` by the caller, `heard` from the bot as recognised in the recording, `told` by
-    the bot of what it said, `understood` by the bot of what the caller said.
+    These lists have one text for each turn. `said`: what the caller said. `heard`: what was
+    recognised of the bot in the recording. `told`: the bot's own text of what it said.
+    `understood`: what the bot understood of the caller.
     """
 
     timeline: Timeline
@@ -81,13 +84,13 @@ class Report(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether everything was as it must be."""
+        """Whether all checks are good."""
         return all(check.good for check in self.checks)
 
 
 class Material(NamedTuple):
-    """What a call left: `started` is the epoch time of its first sample, `record` the bridge's
-    own record of it (empty when there is none)."""
+    """What remains of a call. `problem`: why the caller gave up, or "". `started`: the epoch time
+    of the first sample. `record`: the bridge's record, or {}."""
 
     recording: Recording
     utterances: list[Utterance]
@@ -128,7 +131,7 @@ def report_on(material: Material, scenario: Scenario, recognise: Recognise) -> R
 
 
 def recognised(timeline: Timeline, turn: Turn, scenario: Scenario, recognise: Recognise) -> str:
-    """What the recogniser makes of the bot's part of a turn; empty for silence."""
+    """What the recogniser understands of the bot's part of a turn; "" for silence."""
     if turn.heard is None:
         return ""
     words = grammar(scenario.sentences, cut_short=turn.interrupted)
@@ -137,7 +140,7 @@ def recognised(timeline: Timeline, turn: Turn, scenario: Scenario, recognise: Re
 
 
 def _spoken(scenario: Scenario, turns: list[Turn], heard: list[str]) -> list[Check]:
-    """A check for the greeting and for every answer."""
+    """One check for the greeting, and one for every answer."""
     names = ["the greeting", *(f"the answer to {one.text!r}" for one in scenario.say)]
     checks = []
     for number, (name, answer) in enumerate(zip(names, scenario.expected, strict=True)):
@@ -188,7 +191,7 @@ def _barge_in(timeline: Timeline, turns: list[Turn], material: Material) -> Barg
 
 
 def _told(turns: list[Turn], material: Material, kind: str) -> list[str]:
-    """What the bot itself says it said, or understood, by turns."""
+    """The bot's own texts of an event kind, one for each turn."""
     told: list[list[str]] = [[] for _ in turns]
     for event in _events(material, kind):
         if not event["data"].get("final", True):

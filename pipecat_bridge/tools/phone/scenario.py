@@ -1,4 +1,4 @@
-"""What is said in a demonstration call, and what must be answered; read from a TOML file."""
+"""The scenario of a demonstration call, from a TOML file: what is said, and the right answers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Texts = Annotated[list[str], Meta(min_length=1)]
 
 
 class Caller(Struct, forbid_unknown_fields=True, frozen=True):
-    """The caller's voice: an espeak-ng voice, its speed, its peak (1 is full scale), the noise
-    of the room (RMS in steps of the 16-bit scale)."""
+    """The caller's voice. `voice`: a voice of espeak-ng. `peak`: highest level, 1 is full scale.
+    `noise`: noise of the room, RMS in steps of the 16-bit scale."""
 
     voice: str
     words_per_minute: Annotated[int, Meta(ge=80, le=450)]
@@ -28,8 +28,8 @@ class Caller(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Timing(Struct, forbid_unknown_fields=True, frozen=True):
-    """In seconds: how long the caller waits for an answer and for the greeting, what silence ends
-    the bot's turn, the longest call."""
+    """Times in seconds. `patience`: the caller's wait for an answer. `first_patience`: the wait for
+    the greeting. `pause`: the silence that ends the bot's turn. `longest_call`: upper limit."""
 
     patience: AboveZero
     first_patience: AboveZero
@@ -38,8 +38,8 @@ class Timing(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class ExpectedAnswer(Struct, forbid_unknown_fields=True, frozen=True):
-    """Something that the bot may say: the sentences, and the words that must be heard in it, in
-    this order; `opening` are those that must be heard when it was cut short."""
+    """Something that the bot may say. `words`: the words that must be heard, in this order.
+    `opening`: the words that must be heard if the bot was interrupted."""
 
     sentences: Texts
     words: Texts
@@ -47,7 +47,8 @@ class ExpectedAnswer(Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Said(Struct, forbid_unknown_fields=True, frozen=True):
-    """A line of the caller's, and the name of the answer to it."""
+    """A line of the caller. `expect`: the name of the right answer. `interrupt_after`: seconds of
+    the bot's speech after which the caller interrupts; None: never."""
 
     text: str
     expect: str
@@ -77,17 +78,17 @@ class Scenario(Struct, forbid_unknown_fields=True, frozen=True):
 
     @property
     def sentences(self) -> list[str]:
-        """All that the recogniser may choose from."""
+        """All sentences from which the recogniser chooses."""
         known = [text for answer in self.answers.values() for text in answer.sentences]
         return [*known, *self.decoys]
 
 
 class ScenarioError(Exception):
-    """The file is no scenario; the text says where and what is expected, in one sentence."""
+    """The file is not a scenario. The text is one sentence: where, and what is expected."""
 
 
 def load(path: Path | None = None) -> Scenario:
-    """The scenario in a file, or the packaged one."""
+    """The scenario in a file; by default that of this package. Raises ScenarioError."""
     source = path or files("pipecat_bridge.tools.phone") / "demo-call.toml"
     try:
         scenario = msgspec.convert(tomllib.loads(source.read_text("utf-8")), Scenario)

@@ -1,4 +1,4 @@
-"""Whose turn it is: a scripted caller who reacts to what is heard. No I/O, no clock."""
+"""A caller with a script, who reacts to the bot's speech. No I/O, no clock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NamedTuple
 class ScriptLine(NamedTuple):
     """One thing that the caller says.
 
-    With `interrupt_after` the caller begins when the bot has been heard for that many seconds,
-    otherwise when the bot has finished.
+    `interrupt_after`: the caller begins after so many seconds of the bot's speech. None: the caller
+    begins when the bot has finished.
     """
 
     text: str
@@ -18,7 +18,8 @@ class ScriptLine(NamedTuple):
 
 
 class HeardLine(NamedTuple):
-    """The bot as heard: whether it speaks, and when that speech began and last sounded."""
+    """The bot as the caller hears it. `speaking`: the bot speaks. `began`: when the speech began.
+    `last`: when it was last heard."""
 
     speaking: bool
     began: float
@@ -26,7 +27,7 @@ class HeardLine(NamedTuple):
 
 
 class CueKind(Enum):
-    """What a step of the conversation brings about."""
+    """The kinds of cues."""
 
     SAY = "say"
     BOT_SPEAKS = "bot speaks"
@@ -35,7 +36,7 @@ class CueKind(Enum):
 
 
 class Cue(NamedTuple):
-    """Something to do or to report: `line` of a SAY, `text` of a GIVE_UP."""
+    """Something to do or to report. `line` belongs to SAY, `text` to GIVE_UP."""
 
     kind: CueKind
     line: int = -1
@@ -52,8 +53,8 @@ class _Stage(Enum):
 class Conversation:
     """Listens to the greeting, says every line in its turn, and waits for the bot to hang up.
 
-    `patience` is for how many seconds the caller waits for an answer, `first_patience` for the
-    greeting. Times are seconds from the start of the call.
+    `patience`: seconds that the caller waits for an answer. `first_patience`: seconds that the
+    caller waits for the greeting. Times are in seconds from the start of the call.
     """
 
     def __init__(self, lines: list[ScriptLine], patience: float, first_patience: float) -> None:
@@ -66,7 +67,7 @@ class Conversation:
         self._over = False
 
     def step(self, now: float, bot: HeardLine, caller_speaking: bool) -> list[Cue]:
-        """What happens at `now`; to be called every few milliseconds, until GIVE_UP."""
+        """The cues at the time `now`. Must be called every few milliseconds, until GIVE_UP."""
         if self._over:
             return []
         if self._stage is _Stage.TALKING:

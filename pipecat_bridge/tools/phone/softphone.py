@@ -1,7 +1,7 @@
-"""A phone on AudioSocket: the side that Asterisk plays.
+"""A soft phone on AudioSocket, which takes the place of Asterisk.
 
-It behaves as ``app_audiosocket`` does: the UUID first, one message of 20 ms every 20 ms, a plain
-close as the caller's hangup, the end of the call at any message that Asterisk does not take.
+It behaves like ``app_audiosocket``. It sends the UUID first, then a message of 20 ms every 20 ms.
+To hang up it closes the connection. It ends the call at any message that Asterisk does not accept.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class How(Enum):
 
 
 class Ending(NamedTuple):
-    """How a call ended, when (seconds from its start), and what there is to say about it."""
+    """How a call ended. `at`: seconds from its start. `detail`: more about the cause, or ""."""
 
     how: How
     at: float
@@ -56,12 +56,12 @@ def _ignore(_: object) -> None:
 
 
 class SoftPhone(Protocol):
-    """One call. `finished` fires with its `Ending` when the connection is gone.
+    """One call. `finished` fires with its `Ending` when the connection is closed.
 
-    `seconds` is a monotonic clock, `clock` only wakes the phone up. Frame n goes out n times 20 ms
-    after the first, which goes out at once; after a stall all that are due go out together, so that
-    the n-th sample always belongs to the same moment. `on_tick` is called after every frame with
-    the seconds from the start of the call, `on_audio` for every audio message received.
+    `seconds`: a monotonic clock. `clock`: sets the timers. The first frame is sent at once, and
+    frame n is sent n times 20 ms later. After a stall all frames that are due are sent together, so
+    the n-th sample always belongs to the same time. `on_tick` is called after every frame with the
+    seconds from the start of the call, and `on_audio` with every audio message that is received.
     """
 
     transport: ITCPTransport
@@ -98,7 +98,7 @@ class SoftPhone(Protocol):
         return self._seconds() - self._start
 
     def connectionMade(self) -> None:
-        """Say who calls, and begin to talk."""
+        """Send the UUID, and start to send audio."""
         self._start = self._seconds()
         if self._ending is not None:
             self.transport.loseConnection()
@@ -108,18 +108,18 @@ class SoftPhone(Protocol):
         self._tick()
 
     def hang_up(self) -> None:
-        """End the call as a caller does, by a plain close."""
+        """Hang up: close the connection, as Asterisk does when the caller hangs up."""
         self._end(How.WE_HUNG_UP)
 
     def press(self, digit: str) -> None:
-        """Send a DTMF key; ValueError when there is no such key."""
+        """Send a DTMF key. Raises ValueError if there is no such key."""
         if digit not in DTMF_DIGITS:
             raise ValueError(f"DTMF key {digit!r} does not exist, expected one of 0-9 A-D * #")
         if self._ending is None:
             self.transport.write(encode(Kind.DTMF, digit.encode("ascii")))
 
     def dataReceived(self, data: bytes) -> None:
-        """Take what the peer sent, message by message."""
+        """Take data from the peer."""
         fault = ""
         try:
             messages = self._decoder.feed(data)
@@ -136,7 +136,7 @@ class SoftPhone(Protocol):
             self._end(How.FAULT, fault)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Stop, and say how the call ended."""
+        """Stop, and fire `finished`."""
         if self._ending is None:
             done = reason.check(ConnectionDone)
             how, detail = (How.PEER_CLOSED, "") if done else (How.LOST, reason.getErrorMessage())

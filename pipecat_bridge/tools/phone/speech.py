@@ -1,4 +1,4 @@
-"""Where somebody speaks: by the energy of windows of 10 ms."""
+"""Finds speech in audio, by the level of windows of 10 ms."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ WINDOW_SECONDS: Final = 0.01
 # RMS in steps of the 16-bit scale, -42 dB under a full-scale square wave: above a quiet room's
 # noise (about -60 dB), below the softest vowels of a voice at normal level.
 THRESHOLD: Final = 260.0
-# A sound shorter than this is a click and no speech.
+# A shorter sound is a click, not speech.
 SHORTEST_SECONDS: Final = 0.05
-# A silence shorter than this is a pause between two sentences and no end of speech.
+# A shorter silence is a pause between two sentences, not the end of speech.
 PAUSE_SECONDS: Final = 0.7
 
 
 def window_levels(samples: Samples, rate: int) -> npt.NDArray[np.float64]:
-    """The RMS of every whole window of 10 ms."""
+    """The RMS of every complete window of 10 ms."""
     width = round(rate * WINDOW_SECONDS)
     whole = samples[: samples.size // width * width].reshape(-1, width).astype(np.float64)
     levels: npt.NDArray[np.float64] = np.sqrt((whole * whole).mean(axis=1))
@@ -35,7 +35,7 @@ def spans(
     shortest: float = SHORTEST_SECONDS,
     threshold: float = THRESHOLD,
 ) -> list[Span]:
-    """The stretches of speech; those that are less than `pause` seconds apart are one."""
+    """The periods of speech. Two periods with less than `pause` seconds between them are one."""
     loud = np.flatnonzero(window_levels(samples, rate) > threshold)
     if not loud.size:
         return []
@@ -48,7 +48,7 @@ def spans(
 
 
 def trimmed(samples: Samples, rate: int, threshold: float = THRESHOLD) -> Samples:
-    """`samples` without the silence before and after the speech in them."""
+    """`samples` without the silence before and after the speech."""
     found = spans(samples, rate, threshold=threshold)
     if not found:
         return samples[:0]
@@ -56,11 +56,11 @@ def trimmed(samples: Samples, rate: int, threshold: float = THRESHOLD) -> Sample
 
 
 class SpeechDetector:
-    """Whether somebody speaks, told chunk by chunk.
+    """Detects speech in a stream of chunks.
 
-    Speech has begun when 50 ms of sound lie in 200 ms, and has ended after `pause` seconds without
-    sound. `speaking` says which it is, `began` and `ended` when it last changed, in the seconds
-    that `feed` is given: the moments of the sound itself, not of the decision.
+    Speech begins with 50 ms of sound within 200 ms, and ends after `pause` seconds without sound.
+    `speaking`: there is speech now. `began`, `ended`: when the sound of the last speech began and
+    ended, in the seconds that `feed` gets. They are not the times of the decision.
     """
 
     def __init__(self, pause: float = PAUSE_SECONDS, threshold: float = THRESHOLD) -> None:
@@ -73,7 +73,7 @@ class SpeechDetector:
         self._rest: Samples = np.empty(0, dtype=np.int16)
 
     def feed(self, at: float, samples: Samples, rate: int) -> None:
-        """Take a chunk of sound that arrived at `at`."""
+        """Take a chunk that arrived at the time `at`, in seconds."""
         at -= self._rest.size / rate
         samples = np.concatenate((self._rest, samples))
         width = round(rate * WINDOW_SECONDS)

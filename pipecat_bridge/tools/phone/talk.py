@@ -1,4 +1,4 @@
-"""A phone in the hands of a scripted caller: listens, speaks in turn, tells what happens."""
+"""A soft phone with a scripted caller, who listens, speaks in turn, and reports each step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from pipecat_bridge.tools.phone.speech import SpeechDetector
 
 
 class Talk:
-    """One call by a scenario.
+    """One call that follows a scenario.
 
-    `voices` are the caller's lines as samples at `rate`; `report` is told a line of text for every
-    turn. After the call `problem` says why the caller gave up, and is empty when it did not.
+    `voices`: the caller's lines as samples at `rate`. `report`: gets a line of text for every turn.
+    `problem`: why the caller gave up; "" if the caller did not.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""WAV files in and out: 16-bit samples in memory."""
+"""Reads and writes WAV files, as 16-bit samples in memory."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipecat_bridge.tools.phone.microphone import Samples
 
 
 class WavError(ValueError):
-    """The file is no WAV file that can be used; the text says why in one sentence."""
+    """The file is not a WAV file that can be used. The text is one sentence that says why."""
 
 
 def read_wav(path: Path) -> tuple[Samples, int]:
-    """The samples of a PCM WAV file, its channels mixed into one, and their rate.
+    """The samples of a PCM WAV file, with all channels mixed into one, and the sample rate.
 
-    Raises `WavError` when the file is missing, is no WAV file, or is not PCM of 8 to 32 bits.
+    Raises `WavError` if the file is missing, is not a WAV file, or is not PCM of 8 to 32 bits.
     """
     try:
         with wave.open(str(path), "rb") as file:
@@ -35,7 +35,7 @@ def read_wav(path: Path) -> tuple[Samples, int]:
 
 
 def write_wav(path: Path, channels: list[Samples], rate: int) -> None:
-    """Write tracks of equal length as a WAV file of 16 bits."""
+    """Write channels of equal length as a WAV file of 16 bits."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(len(channels))
         file.setsampwidth(2)
@@ -44,7 +44,8 @@ def write_wav(path: Path, channels: list[Samples], rate: int) -> None:
 
 
 def at_rate(samples: Samples, rate: int, wanted: int) -> Samples:
-    """`samples` at another rate, and 10 ms of silence: the resampler's delay cuts off no sound."""
+    """`samples` at the rate `wanted`. 10 ms of silence are added, so that the resampler's delay
+    does not cut off the end."""
     if rate == wanted:
         return samples
     pcm = samples.astype("<i2").tobytes() + bytes(2 * (rate // 100))
@@ -53,7 +54,7 @@ def at_rate(samples: Samples, rate: int, wanted: int) -> Samples:
 
 
 def _decoded(data: bytes, width: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Samples of `width` bytes on the 16-bit scale."""
+    """Decode samples of `width` bytes to the 16-bit scale."""
     raw = np.frombuffer(data, dtype=np.uint8).reshape(-1, width)
     if width == 1:
         return (raw[:, 0].astype(np.float64) - 128.0) * 256.0

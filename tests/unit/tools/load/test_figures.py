@@ -125,8 +125,8 @@ class ReportTests(SynchronousTestCase):
         busy = {**result()["generator"], "bots_busy": 0.9, "unsent": 3}
         for changes, word in (
             ({"generator": busy}, "90%"),
-            ({"generator": busy}, "3 frames"),
-            ({"up": 1}, "1 calls did not"),
+            ({"generator": busy}, "did not take 3 frames"),
+            ({"up": 1}, "1 calls were not set up"),
             ({"waited_percent": 30.0}, "30 %"),
             ({"ended": {"ended: broken": 2}}, "2 calls ended: broken"),
         ):

@@ -197,7 +197,7 @@ class TalkTests(SynchronousTestCase):
         self.assertEqual(report.told, ["Welcome!", "Open from nine.", "", ""])
         self.assertEqual(report.understood, ["", "hours", "", ""])
         text = "\n".join(present.transcript(report))
-        self.assertIn("by its own account: Open from nine.", text)
+        self.assertIn("the bot's own text: Open from nine.", text)
         self.assertIn("the bot understood: hours", text)
 
     def test_wrong_and_missing_answers(self) -> None:
@@ -255,7 +255,7 @@ class PresentTests(SynchronousTestCase):
         self.assertEqual([one["bot_recognised"] for one in data["turns"]], report.heard)
         text = "\n".join(present.figures(report))
         self.assertIn("0 missing", text)
-        self.assertIn("delay caller to bot     not told by the bridge", text)
+        self.assertIn("delay caller to bot     not in the bridge's record", text)
         self.assertIn("underruns               2, ", text)
 
     def test_transcript_and_sketch_name_every_phrase(self) -> None:
