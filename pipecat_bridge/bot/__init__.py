@@ -1,1 +1,1 @@
-"""The runner that comes with the bridge: a Pipecat pipeline for each call, in its own process."""
+"""Code for authors of Pipecat bots."""

@@ -1,13 +1,13 @@
-"""The telephone line of a call, for whoever writes a Pipecat bot.
+"""The telephone line of a call, for authors of Pipecat bots.
 
     line = PhoneLine()
     pipeline = Pipeline([transport.input(), line, ..., transport.output()])
 
-gives the bot keys as `InputDTMFFrame`, typed metadata of the call, and a way to hang up, to
-transfer, to set the dialplan's variables and to press keys; see docs/bots.md.
+The bot then gets keys as `InputDTMFFrame`, and the metadata of the call. It can hang up, transfer
+the call, set variables of the dialplan, and press keys; see docs/bots.md.
 
-Needs Pipecat 1.3 or later and nothing else: not the rest of this package, not Twisted. Where only
-this is wanted, copy the file.
+This file needs only Pipecat 1.3 or later, not the rest of this package, and not Twisted. You can
+copy it into your bot.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pydantic import ValidationError
 
 DIGITS = frozenset("0123456789*#ABCDabcd,wW")
-"""What can be played: the keys of a telephone, and pauses of half a second (, w) and of one (W)."""
+"""Characters for `play_dtmf`: the keys of a telephone, and pauses of 0.5 s (, w) and 1 s (W)."""
 
 _METADATA = "call-metadata"
 _CALLER = ("caller", "from_number", "from")
 _CALLED = ("called", "dialled", "to_number", "to")
-"""What whoever prepares a call may have named who calls whom."""
+"""Names in the metadata that may have the telephone numbers of caller and called party."""
 
 
 @dataclass(frozen=True)
 class CallMetadata:
-    """What is known of a call when its bot comes.
+    """The metadata of a call, as the bridge knew it when the bot connected.
 
-    `caller` and `called` are the telephone numbers, empty when nobody has told the bridge. They
-    stand in `metadata` as well, with all else that was told beforehand. `parameters` are those for
-    the runner. `resumption` is 0, or n for the n-th bot that takes the place of a lost one: it
-    should go on rather than greet.
+    `caller`, `called`: the telephone numbers; "" if the bridge does not know them. `metadata`:
+    everything that the bridge was told about the call, with the numbers. `parameters`: the
+    parameters for the runner. `resumption`: 0 for the first bot of a call, n for the n-th bot that
+    replaces a lost one. Such a bot should go on with the conversation and not greet again.
     """
 
     id: str
@@ -58,51 +58,51 @@ class CallMetadata:
 
 
 class PhoneLine(FrameProcessor):
-    """Stands right after `transport.input()`, hears what the bridge tells, and tells it what to do.
+    """Takes messages of the bridge, and sends commands to it. Put it after `transport.input()`.
 
-    The metadata arrive with the first message of the bridge, just after RTVI `client-ready`; the
-    event handler `on_call(line, call)` is called then. In dial-back mode they do not: they are in
-    the body of `/run`.
+    The metadata come with the first message of the bridge, just after RTVI `client-ready`. Then the
+    event handler `on_call(line, call)` is called. In dial-back mode this event does not come: the
+    metadata are in the body of `/run`.
 
-    `hangup`, `transfer` and `play_dtmf` take effect when all that the bot has said before them has
-    been played, and an interruption does not undo them.
+    `hangup`, `transfer` and `play_dtmf` take effect after all earlier speech of the bot has been
+    played. An interruption does not cancel them.
     """
 
     def __init__(self, *, rtvi_messages: bool = True, **options: Any) -> None:
-        """`rtvi_messages=False` sends commands as bare JSON, as Twilio's serializer needs it."""
+        """`rtvi_messages=False` sends commands as plain JSON, for Twilio's serializer."""
         super().__init__(**options)
         self.call: CallMetadata | None = None
-        """The call, as soon as it is known."""
+        """The metadata of the call; None before they have come."""
         self._known = asyncio.Event()
         self._rtvi_messages = rtvi_messages
         self._register_event_handler("on_call")
 
     async def wait_for_call(self) -> CallMetadata:
-        """The call, once it is known; never, for a client that is not the bridge."""
+        """Wait for the metadata of the call. Without the bridge as client it never returns."""
         await self._known.wait()
         assert self.call is not None
         return self.call
 
     async def hangup(self, reason: str = "") -> None:
-        """End the call after what has been said; `reason` stands in the call's record."""
+        """End the call after all earlier speech. `reason` goes into the call's record."""
         await self._in_turn({"type": "hangup", "reason": reason})
 
     async def transfer(self, target: str) -> None:
-        """End the bot's part after what has been said; the dialplan goes on at `target`."""
+        """End the bot's part after all earlier speech. The dialplan goes on at `target`."""
         if not target:
             raise ValueError("transfer without a target; expected a name that the dialplan knows")
         await self._in_turn({"type": "transfer", "target": target})
 
     async def set_variables(self, **variables: str | float) -> None:
-        """Keep variables with the call, at once; the dialplan reads them after the bot's part.
+        """Set variables of the call at once. The dialplan can read them after the bot's part.
 
-        True and False become 1 and 0, as the dialplan has it.
+        True and False become 1 and 0, as usual in the dialplan.
         """
         command = {"type": "set", "variables": variables}
         await self.push_frame(OutputTransportMessageUrgentFrame(message=self._message(command)))
 
     async def play_dtmf(self, digits: str) -> None:
-        """Play the tones of keys after what has been said; `DIGITS` are what there is."""
+        """Play the tones of keys after all earlier speech. `DIGITS` has the allowed characters."""
         if not digits or not set(digits) <= DIGITS:
             raise ValueError(f'digits "{digits}"; expected 0-9, *, #, A-D, and , w W for pauses')
         await self._in_turn({"type": "play_dtmf", "digits": digits})
@@ -123,19 +123,19 @@ class PhoneLine(FrameProcessor):
             await self._meet(data.get("d"))
 
     def _pipecat_takes_dtmf(self, data: Mapping[str, Any]) -> bool:
-        """Whether this Pipecat makes frames of these keys itself, which it does in its RTVI."""
+        """Whether the RTVI processor of this Pipecat makes frames of these keys itself."""
         try:
             return bool(self.pipeline_worker.rtvi) and _rtvi_takes_dtmf(data)
         except Exception:  # noqa: BLE001  # what Pipecat raises when RTVI is not enabled
             return False
 
     async def _press(self, buttons: object) -> None:
-        """Do as later releases of Pipecat do by themselves."""
+        """Push a frame for each key, as later releases of Pipecat do."""
         for button in buttons if isinstance(buttons, list) else ():
             try:
                 key = KeypadEntry(button)
             except ValueError:  # A to D, which Pipecat does not have
-                logger.warning(f"{self}: the key {button!r} is none of Pipecat's")
+                logger.warning(f"{self}: Pipecat does not know the key {button!r}")
             else:
                 await self.push_frame(InputDTMFFrame(button=key))
 
@@ -157,7 +157,7 @@ class PhoneLine(FrameProcessor):
 
 
 def _rtvi_takes_dtmf(data: Mapping[str, Any]) -> bool:
-    """Whether this Pipecat's RTVI understands: 1.5 takes `button`, 1.6 and later `buttons`."""
+    """Whether the RTVI of this Pipecat takes these keys: 1.5 takes `button`, 1.6 `buttons`."""
     model = getattr(rtvi, "DTMFInputData", None)
     if model is None:
         return False
@@ -190,15 +190,15 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _frame_in_turn(message: dict[str, Any]) -> OutputTransportMessageFrame:
-    """A message that waits behind the audio before it, and outlives an interruption."""
+    """A message frame that is sent after all earlier audio, and that no interruption drops."""
     frame = _KeptMessageFrame(message=message)
     frame.interruptible = False
     return frame
 
 
-if hasattr(Frame, "interruptible"):  # 1.11 on: a frame says it
+if hasattr(Frame, "interruptible"):  # Pipecat 1.11 and later: an attribute of the frame
     _KeptMessageFrame = OutputTransportMessageFrame
-else:  # before: its class does
+else:  # before 1.11: a base class
     from pipecat.frames.frames import UninterruptibleFrame
 
     @dataclass

@@ -1,1 +1,1 @@
-"""The runner that comes along, in a process of its own; imports nothing of the daemon."""
+"""The embedded runner. It runs in a separate process and imports no part of the daemon."""

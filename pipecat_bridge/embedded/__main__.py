@@ -1,4 +1,4 @@
-"""Run the runner: `python -m pipecat_bridge.embedded --host 127.0.0.1 --port 0`."""
+"""Run the embedded runner: `python -m pipecat_bridge.embedded --host 127.0.0.1 --port 0`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 _STANDARD_INPUT = 0
 _LEVELS = ("trace", "debug", "info", "warning", "error")
-# Pipecat reminds of a measurement for cloud recognisers whenever the VAD is set otherwise.
+# Pipecat warns of a setting for cloud recognisers if the VAD has another setting.
 _QUIETER: dict[str | None, str] = {
     "pipecat.turns.user_stop.speech_timeout_user_turn_stop_strategy": "ERROR"
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT, or for a parent until that is gone; the exit status."""
+    """Serve until SIGTERM or SIGINT, or until the parent process has ended with
+    `--exit-with-parent`. Returns the exit status."""
     options = _options(arguments)
     if options.exit_with_parent:
         _ignore_signals()
@@ -92,8 +93,8 @@ async def _listen(options: argparse.Namespace, calls: BotCalls, ended: asyncio.E
 
 
 def _ignore_signals() -> None:
-    """Those of a terminal or a service manager go to the parent as well, which may still have calls
-    that need this runner."""
+    """Ignore the signals of terminals and service managers. The parent gets them as well, and may
+    still have calls that need this runner."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
@@ -105,7 +106,7 @@ def _end_on_signals(end: Callable[[], None]) -> None:
 
 
 def _end_with_parent(end: Callable[[], None]) -> None:
-    """Watch standard input, a pipe from the parent: it ends however the parent ends."""
+    """Call `end` when standard input ends: it is a pipe from the parent, and ends with it."""
     loop = asyncio.get_running_loop()
 
     def readable() -> None:
@@ -115,13 +116,14 @@ def _end_with_parent(end: Callable[[], None]) -> None:
 
     try:
         loop.add_reader(_STANDARD_INPUT, readable)
-    except PermissionError:  # a file or /dev/null, at whose end there is nothing to wait for
+    except PermissionError:  # standard input is a file or /dev/null, which cannot be watched
         logger.error("--exit-with-parent needs a pipe as standard input")
         end()
 
 
 def _log_to_stderr(level: str) -> None:
-    """One line an event, with the call's id; of Pipecat's own lines warnings and worse."""
+    """Log each event as one line with the call's id. Of Pipecat's own events log only warnings and
+    errors."""
     logger.remove()
     logger.configure(extra={"call": "-"}, patcher=_one_line)
     pipecat = level if level in ("TRACE", "DEBUG") else "WARNING"

@@ -1,4 +1,4 @@
-"""The runner's HTTP side: `/run`, `/stop`, `/health` and `/status`."""
+"""The HTTP API of the embedded runner: `/run`, `/stop`, `/health` and `/status`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _BODY_LIMIT = 1 << 20
 
 
 class App:
-    """Answers in JSON; errors are `{"error": sentence}`."""
+    """Answers requests in JSON. An error is `{"error": sentence}`."""
 
     def __init__(self, calls: BotCalls, sockets: int = 1) -> None:
-        """`sockets` is how many a call dials when its body does not say: 1 or 2."""
+        """`sockets`: how many WebSockets a call dials, 1 or 2, if the body of `/run` has none."""
         self._calls = calls
         self._sockets = sockets
 
@@ -48,11 +48,11 @@ class App:
         return web.json_response({"status": "ok", "id": call_id})
 
     async def health(self, request: web.Request) -> web.Response:
-        """Say that the runner lives, and how many calls it has."""
+        """Answer that the runner works, and how many calls it has."""
         return web.json_response({"status": "ok", "calls": len(self._calls)})
 
     async def status(self, request: web.Request) -> web.Response:
-        """The same, with the version of Pipecat."""
+        """Answer how many calls the runner has, and the version of Pipecat."""
         return web.json_response(
             {"status": "ok", "calls": len(self._calls), "pipecat": version("pipecat-ai")}
         )

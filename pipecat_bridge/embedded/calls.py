@@ -1,4 +1,4 @@
-"""The calls of this runner, from `/run` until their pipelines have ended."""
+"""The calls of the embedded runner, from `/run` until their pipelines have ended."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipecat.workers.runner import WorkerRunner
 from .pipeline import CallPipeline, build
 from .spec import CallSpec, RefusedError
 
-_GREET_ANYWAY_AFTER = 1.0  # a bridge that knows no RTVI never says that it is ready
+_GREET_ANYWAY_AFTER = 1.0  # seconds; a bridge without RTVI never says that it is ready
 _STOP_DEADLINE = 5.0
 
 
 class BotCall:
-    """One running pipeline; it is over when its task is."""
+    """One running pipeline. The call is over when `task` is done."""
 
     def __init__(
         self, spec: CallSpec, pipeline: CallPipeline, ended: Callable[[str], None]
@@ -31,7 +31,7 @@ class BotCall:
         self.task = asyncio.create_task(self._run(), name=f"call {spec.id}")
 
     async def stop(self, reason: str) -> None:
-        """Cancel the pipeline and wait for its end, some seconds at most."""
+        """Cancel the pipeline and wait for its end, at most `_STOP_DEADLINE` seconds."""
         await self._cancel(reason)
         await asyncio.wait([self.task], timeout=_STOP_DEADLINE)
 
@@ -43,13 +43,13 @@ class BotCall:
                 runner = WorkerRunner(handle_sigint=False)
                 await runner.add_workers(self._pipeline.worker)
                 await runner.run()
-            except Exception:  # noqa: BLE001  # one call's fault must not end the others
-                self._reason = "its pipeline has failed"
+            except Exception:  # noqa: BLE001  # a fault of one call must not end the others
+                self._reason = "the pipeline has failed"
                 logger.exception("the pipeline has failed")
             finally:
                 greeting.cancel()
                 self._ended(self._id)
-                logger.info(f"ended: {self._reason or 'the bot has ended it'}")
+                logger.info(f"ended: {self._reason or 'the bot has ended the call'}")
 
     def _listen(self) -> None:
         worker, transport = self._pipeline.worker, self._pipeline.transport
@@ -58,7 +58,7 @@ class BotCall:
             await self._greet()
 
         async def disconnected(*_: object) -> None:
-            await self._cancel("the bridge has closed it")
+            await self._cancel("the bridge has closed the call")
 
         async def dial_failed(_: object, reason: str) -> None:
             logger.error(reason)
@@ -66,7 +66,7 @@ class BotCall:
 
         async def failed(_: object, error: ErrorFrame) -> None:
             if not getattr(error.processor, "is_usable", True):
-                await self._cancel(f"{error.processor} can do no more: {error.error}")
+                await self._cancel(f"{error.processor} has failed for good: {error.error}")
 
         worker.rtvi.add_event_handler("on_client_ready", ready)
         worker.add_event_handler("on_pipeline_error", failed)
@@ -88,7 +88,7 @@ class BotCall:
 
 
 class BotCalls:
-    """The running calls by their id."""
+    """The running calls, by id."""
 
     def __init__(self) -> None:
         self._calls: dict[str, BotCall] = {}
@@ -97,13 +97,13 @@ class BotCalls:
         return len(self._calls)
 
     def start(self, spec: CallSpec) -> None:
-        """Start a call; it dials from a task of its own. Raises RefusedError."""
+        """Start a call. A new task dials the bridge. Raises RefusedError."""
         if spec.id in self._calls:
             raise RefusedError(409, f'the call "{spec.id}" is already running; stop it first')
         self._calls[spec.id] = BotCall(spec, build(spec), self._forget)
 
     async def stop(self, call_id: str) -> bool:
-        """End a call at once; False when there is none with this id."""
+        """End a call at once. False if there is no call with this id."""
         if (call := self._calls.get(call_id)) is None:
             return False
         await call.stop("stopped over HTTP")

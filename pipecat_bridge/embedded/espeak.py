@@ -1,6 +1,6 @@
-"""Speech from text with espeak-ng, through the library inside the espeakng-loader package.
+"""Text to speech with espeak-ng, from the library in the package espeakng-loader.
 
-Nothing here knows Pipecat: the demo uses the same voice for its caller.
+This module does not use Pipecat: the demonstration uses the same voice for its caller.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class SpeechError(Exception):
 
 
 class Espeak:
-    """The one espeak-ng of this process.
+    """The espeak-ng library of this process.
 
-    The library keeps its state in globals, so every use goes through one lock; instances are
-    cheap and share the loaded library. Calls leave the interpreter free while they synthesise.
+    The library keeps its state in globals, so one lock guards every use. Instances are cheap and
+    share the loaded library. Other threads can run Python code while a call synthesises.
     """
 
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -42,15 +42,15 @@ class Espeak:
 
     @property
     def rate(self) -> int:
-        """Samples per second of what `synthesize` returns: 22050 for every voice it ships."""
+        """Samples per second that `synthesize` returns: 22050 for every voice in the package."""
         return self._rate
 
     def synthesize(self, text: str, voice: str = "en", rate_wpm: int = 160) -> tuple[bytes, int]:
         """Return mono 16-bit little-endian samples that speak `text`, and their rate in Hz.
 
-        `voice` is an espeak-ng voice or language ("en", "en-us", "de", "en+f3"); `rate_wpm` is
-        words per minute, 80 to 450. Raises SpeechError for a voice that does not exist and
-        ValueError for a rate outside the limits.
+        `voice`: an espeak-ng voice or language ("en", "en-us", "de", "en+f3"). `rate_wpm`: words
+        per minute, 80 to 450. Raises SpeechError if the voice does not exist, and ValueError if
+        `rate_wpm` is outside the limits.
         """
         if not _MIN_WPM <= rate_wpm <= _MAX_WPM:
             raise ValueError(f"rate_wpm is {rate_wpm}; expected {_MIN_WPM} to {_MAX_WPM}")
@@ -60,13 +60,13 @@ class Espeak:
             return self._speak(library, text), self._rate
 
     def check_voice(self, voice: str) -> None:
-        """Raise SpeechError when espeak-ng has no such voice."""
+        """Raise SpeechError if espeak-ng has no such voice."""
         with self._lock:
             self._with_voice(voice)
 
     @classmethod
     def _with_voice(cls, voice: str) -> ctypes.CDLL:
-        """The library, set to a voice; to be called with the lock held."""
+        """Set the library to a voice, and return the library. The caller must hold the lock."""
         if cls._library is None:
             raise SpeechError("espeak-ng is not loaded")
         if cls._library.espeak_SetVoiceByName(voice.encode()) != _OK:
@@ -108,10 +108,10 @@ class Espeak:
 
 
 def _keep(samples: int | None, count: int, _events: int | None) -> int:
-    """Keep what espeak-ng hands over; 0 tells it to go on."""
+    """Keep the samples that espeak-ng hands over. Returns 0: espeak-ng should go on."""
     if samples and count > 0:
         Espeak._chunks.append(ctypes.string_at(samples, count * 2))
     return 0
 
 
-_keep_callback = _SynthCallback(_keep)  # must live as long as the library
+_keep_callback = _SynthCallback(_keep)  # must not be freed before the library

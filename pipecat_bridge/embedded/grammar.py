@@ -1,8 +1,8 @@
-"""What a JSGF grammar can say: its words, and whether a sentence is one of its sentences.
+"""Reads a JSGF grammar: finds its words, and checks whether a sentence belongs to it.
 
-Covers the part of JSGF that small telephone grammars use: rules, alternatives, groups, optional
-parts, weights, repetition and comments. Rules must not refer to themselves, and imports are not
-followed.
+This covers the part of JSGF that small telephone grammars use: rules, alternatives, groups,
+optional parts, weights, repetition and comments. Rules must not refer to themselves, and imports
+are not followed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _PUNCTUATION = {"(": "(?:", ")": ")", "[": "(?:", "]": ")?", "|": "|", "*": "*",
 
 
 class GrammarError(ValueError):
-    """A grammar that cannot be read; the message says what is wrong with it."""
+    """A grammar cannot be read. The text says why."""
 
 
 class Grammar:
-    """A grammar read from its text; raises GrammarError when there is no public rule."""
+    """A grammar, read from its text. Raises GrammarError if it cannot be read."""
 
     def __init__(self, text: str) -> None:
         self._rules = {
@@ -37,19 +37,19 @@ class Grammar:
         self._sentence = re.compile("|".join(alternatives))
 
     def accepts(self, sentence: str) -> bool:
-        """Whether `sentence`, words separated by blanks, is a complete sentence of it."""
+        """Whether `sentence`, words separated by blanks, is a complete sentence of the grammar."""
         return (
             self._sentence.fullmatch("".join(f"{word} " for word in sentence.split())) is not None
         )
 
     def _pattern(self, name: str, inside: tuple[str, ...]) -> str:
-        """A regular expression for one rule, in which every word is followed by a blank."""
+        """A regular expression for one rule. It expects a blank after every word."""
         if name in inside:
             raise GrammarError(f"the rule <{name}> refers to itself, which is not supported here")
         if name in ("NULL", "VOID"):
             return ""
         if name not in self._rules:
-            raise GrammarError(f"the rule <{name}> is used and not defined")
+            raise GrammarError(f"the rule <{name}> is used but not defined")
         tokens = _TOKEN.findall(self._rules[name])
         return "".join(self._part(token, (*inside, name)) for token in tokens)
 
@@ -66,7 +66,7 @@ class Grammar:
 
 @lru_cache(maxsize=16)
 def read_grammar(text: str) -> Grammar:
-    """The grammar in `text`, kept for the next time."""
+    """The grammar in `text`. It is kept for the next call."""
     return Grammar(text)
 
 

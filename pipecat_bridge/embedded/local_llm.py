@@ -1,4 +1,4 @@
-"""The receptionist in the place of a language model."""
+"""A Pipecat processor with the receptionist's answers, in place of a language model."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .receptionist import KEY, Receptionist, SpokenAnswer
 
 
 class LocalLLM(FrameProcessor):
-    """Answers a context with the frames that a language model would send, a sentence a frame.
+    """Answers a context with the frames that a language model would send, one for each sentence.
 
-    Not one of Pipecat's LLMServices: their base class loads the openai package, 22 MB and a
-    second of time, for what is not used here.
+    It is not a subclass of Pipecat's LLMService, because that loads the openai package (22 MB, 1 s)
+    for features that are not used here.
     """
 
     def __init__(self, receptionist: Receptionist, hang_up: Callable[[], Awaitable[None]]) -> None:
-        """`hang_up` is called when the last answer of the call is on its way to be spoken."""
+        """`hang_up` is called after the last answer of the call was sent to the voice."""
         super().__init__()
         self._receptionist = receptionist
         self._hang_up = hang_up
@@ -67,7 +67,7 @@ class LocalLLM(FrameProcessor):
 
 
 class KeyPresses(FrameProcessor):
-    """Makes a pressed key a turn of its own, which interrupts like a spoken one."""
+    """Turns a pressed key into a turn of the caller, which interrupts the bot like speech."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
@@ -83,7 +83,7 @@ class KeyPresses(FrameProcessor):
 
 
 def _plain(content: Any) -> str:
-    """A message's text, be it a string or a list of parts."""
+    """The text of a message, whose content is a string or a list of parts."""
     if isinstance(content, str):
         return content
     return " ".join(part["text"] for part in content or () if isinstance(part.get("text"), str))

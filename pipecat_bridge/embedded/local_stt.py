@@ -1,4 +1,4 @@
-"""Speech recognition with no key and no network, as a Pipecat service."""
+"""A Pipecat service for speech recognition without key and network."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SLOWEST_ANSWER = 1.0  # seconds from the end of a segment to its transcript, on
 
 
 class LocalSTTService(SegmentedSTTService):
-    """pocketsphinx on what the VAD cut out, against the receptionist's grammar.
+    """Recognises speech with pocketsphinx and the receptionist's grammar. The VAD cuts the speech.
 
-    Speech outside the grammar gives the transcript UNCLEAR rather than none, for a turn without
-    a transcript would leave the caller waiting.
+    Speech outside the grammar gives the transcript UNCLEAR. Without a transcript the bot would not
+    answer, and the caller would wait.
     """
 
     def __init__(self) -> None:
@@ -37,13 +37,13 @@ class LocalSTTService(SegmentedSTTService):
 
     async def run_stt(self, audio: bytes) -> AsyncGenerator[Frame, None]:
         pcm16 = _without_header(audio)
-        # In a thread: recognising two seconds of speech takes 150 ms of one core.
+        # In a thread, because recognition of two seconds of speech takes 150 ms of one core.
         text = await asyncio.to_thread(self._recogniser.transcribe, pcm16, self.sample_rate)
         yield TranscriptionFrame(text or UNCLEAR, self._user_id, time_now_iso8601())
 
 
 def _without_header(audio: bytes) -> bytes:
-    """The samples of a WAV file in memory, which is how Pipecat hands over a segment."""
+    """The samples of a segment. Pipecat hands a segment over as a WAV file in memory."""
     if audio[:4] != b"RIFF":
         return audio
     with wave.open(io.BytesIO(audio)) as segment:

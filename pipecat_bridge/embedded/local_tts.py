@@ -1,4 +1,4 @@
-"""Speech synthesis with no key and no network, as a Pipecat service."""
+"""A Pipecat service for text to speech without key and network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK_SECONDS = 0.2
 
 
 class LocalTTSService(TTSService):
-    """espeak-ng, one sentence at a time, in a thread: 20 ms of one core for 4 s of speech."""
+    """Speaks one sentence at a time with espeak-ng, in a thread: 4 s of speech take 20 ms."""
 
     def __init__(self, voice: str = DEFAULT_VOICE) -> None:
         self._espeak = Espeak()

@@ -1,4 +1,4 @@
-"""One call's pipeline: what is in it, and how it begins and ends."""
+"""Builds the pipeline of a call."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from .transport import CallOutput, CallTransport, EchoOutput
 from .vad import voice_activity
 
 INPUT_RATE = 16000
-_CANCEL_TIMEOUT = 3.0  # for a processor that does not let go; Pipecat's own 20 s is for servers
+_CANCEL_TIMEOUT = 3.0  # seconds for a processor that does not end; Pipecat's default is 20 s
 
 
 @dataclass(frozen=True)
 class CallPipeline:
-    """A worker ready to run, and the transport that it talks through."""
+    """A worker that is ready to run, and its transport. `greets`: the bot speaks first."""
 
     worker: PipelineWorker
     transport: CallTransport
     greets: bool
 
     async def greet(self) -> None:
-        """Let the bot speak first."""
+        """Let the bot speak its greeting, if it has one."""
         if self.greets:
             await self.worker.queue_frame(LLMRunFrame())
 
 
 class Echo(FrameProcessor):
-    """Turns what was heard into what is said."""
+    """Sends back all audio that comes in."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
@@ -56,7 +56,7 @@ class Echo(FrameProcessor):
 
 
 def build(spec: CallSpec) -> CallPipeline:
-    """The pipeline for a call; raises RefusedError for a service that cannot be had."""
+    """The pipeline for a call. Raises RefusedError if a service is not available."""
     rate = INPUT_RATE if spec.is_echo else services.output_rate(spec)
     transport = _transport(spec, rate)
 
@@ -100,19 +100,19 @@ def _transport(spec: CallSpec, rate: int) -> CallTransport:
         audio_in_sample_rate=INPUT_RATE,
         audio_out_enabled=True,
         audio_out_sample_rate=rate,
-        audio_out_end_silence_secs=0,  # the bridge plays out what it has before it hangs up
+        audio_out_end_silence_secs=0,  # the bridge plays all audio before it hangs up
         add_wav_header=False,
     )
     return CallTransport(spec.urls, params, EchoOutput if spec.is_echo else CallOutput)
 
 
 def _pauses(spec: CallSpec) -> tuple[float, float]:
-    """Seconds of silence that end a piece of speech, and seconds more that end the turn."""
+    """Seconds of silence that end a segment of speech, and further seconds that end the turn."""
     return (0.4, 0.05) if spec.stt_type == "local" else (0.2, 0.4)
 
 
 def _aggregators(spec: CallSpec) -> LLMContextAggregatorPair:
-    """Turns by voice activity alone: without these strategies Pipecat loads its turn model."""
+    """Aggregators that find turns by voice activity only: Pipecat then loads no turn model."""
     strategies = UserTurnStrategies(
         start=[VADUserTurnStartStrategy()],
         stop=[SpeechTimeoutUserTurnStopStrategy(user_speech_timeout=_pauses(spec)[1])],

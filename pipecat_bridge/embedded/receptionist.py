@@ -1,7 +1,7 @@
-"""What the local bot says: a front desk that knows its opening hours and its address.
+"""The local bot's answers. It is a front desk that knows the opening hours and the address.
 
-Plain rules on words, so that a call works with no key and no network. Nothing here knows
-Pipecat; the text that comes in is a transcript, typed text, or a key on the telephone.
+It has plain rules for words, so that a call works without key and network. This module does not use
+Pipecat. Its input is a transcript, typed text, or a pressed key.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-UNCLEAR = "(unclear)"  # the transcript of speech that was heard and not understood
-KEY = "(key {})"  # what stands in a transcript's place for a key on the telephone
+UNCLEAR = "(unclear)"  # transcript of speech that was not understood
+KEY = "(key {})"  # text for a pressed key, in place of a transcript
 _KEYS = {
     KEY.format(key): topic for key, topic in (("1", "hours"), ("2", "address"), ("9", "goodbye"))
 }
@@ -36,7 +36,7 @@ _SORRY = "Sorry, I did not understand that. Could you please repeat it?"
 _HELLO = "Hello! You can ask me about our opening hours or our address."
 _WELCOME = "You are welcome. Is there anything else I can help you with?"
 
-# Tried in this order: "thank you, goodbye" is a goodbye, "thank you, where are you" a question.
+# The order matters: "thank you, goodbye" is a goodbye, "thank you, where are you" is a question.
 _TOPICS = (
     ("goodbye", r"\b(good ?bye|bye|that('s| is) all|hang up)\b"),
     ("again", r"\b(again|repeat|pardon|say that)\b"),
@@ -50,14 +50,14 @@ _TOPICS = (
 
 @dataclass(frozen=True)
 class SpokenAnswer:
-    """One thing to say, and whether the call ends when it has been said."""
+    """A text to say. `ends_call`: the call ends after it."""
 
     text: str
     ends_call: bool = False
 
 
 class Receptionist:
-    """One call's front desk; it remembers only what it said last."""
+    """The front desk in one call. It remembers only its last answer."""
 
     def __init__(
         self, company: str = "Harbour Dental Care", caller_name: str | None = None
@@ -67,13 +67,13 @@ class Receptionist:
         self._last = self._greeting
 
     def greet(self) -> SpokenAnswer:
-        """What to say before the caller has said anything."""
+        """The greeting, before the caller has spoken."""
         return self._say(self._greeting)
 
     def answer(self, heard: str) -> SpokenAnswer:
-        """What to say to a transcript; UNCLEAR and what no rule covers ask to repeat.
+        """The answer to a transcript. For UNCLEAR, and if no rule fits, ask the caller to repeat.
 
-        The keys 1, 2 and 9 ask for the opening hours and the address, and say goodbye.
+        Key 1 asks for the opening hours, key 2 for the address, and key 9 says goodbye.
         """
         if heard in _KEYS:
             return self._about(_KEYS[heard])

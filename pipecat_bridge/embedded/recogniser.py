@@ -1,10 +1,10 @@
-"""Text from speech with pocketsphinx, its built-in English model and a small JSGF grammar.
+"""Speech recognition with pocketsphinx, its built-in English model and a small JSGF grammar.
 
-Nothing here knows Pipecat: the demo judges its recording with the same recogniser.
+This module does not use Pipecat: the demonstration judges its recording with the same recogniser.
 
-A grammar alone finds one of its sentences in any noise. Two things keep that out: a result must
-be a whole sentence of the grammar, and its words must fit the sound nearly as well as the best
-that the acoustic model could have done with no grammar at all.
+With a grammar, the decoder finds one of its sentences in any noise. Two checks prevent that. A
+result must be a complete sentence of the grammar. And its words must fit the sound nearly as well
+as the best result of the acoustic model without a grammar.
 """
 
 from __future__ import annotations
@@ -25,45 +25,47 @@ import soxr
 from .grammar import Grammar, GrammarError, read_grammar
 
 MODEL_RATE = 16000
-# Natural logarithm of the likelihood of a frame against the best senone of that frame, on average
-# over a sentence, and over its worst word. With these bounds 91 % of the right results of six
-# voices are kept, and 3 % of 150 sentences outside the grammar pass for one inside.
+# Natural logarithm of the likelihood of a frame, compared with the best senone of that frame. The
+# first limit is for the average over a sentence, the second for the average over its worst word.
+# With these limits 91 % of the right results of six voices are kept. Of 150 sentences outside the
+# grammar 3 % are accepted by mistake.
 MIN_FIT = -5.0
 MIN_WORST_FIT = -6.5
-_SPEECH_LEVEL = 3000.0  # rms of the louder frames after levelling
-_NOISE_LEVEL = 120.0  # 28 dB below: see _prepare
+_SPEECH_LEVEL = 3000.0  # RMS of the louder frames after levelling
+_NOISE_LEVEL = 120.0  # RMS, 28 dB below the speech level: see _prepare
 _MAX_GAIN = 10.0
 _FRAME = MODEL_RATE // 50
 _NEVER_LESS = 1e-300  # an acoustic score may underflow to 0
-_SHORTEST = MODEL_RATE // 10  # no word is shorter, and the decoder fails on nothing at all
-_SILENCE = 0.03  # of the louder frames' level
-_MARGIN = 15  # frames of silence kept on either side
+_SHORTEST = MODEL_RATE // 10  # samples; no word is shorter, and the decoder fails on empty audio
+_SILENCE = 0.03  # share of the louder frames' level; frames below it are silence
+_MARGIN = 15  # frames of silence that are kept before and after the speech
 _Samples = np.ndarray[Any, np.dtype[np.float64]]
 _SETTINGS = {"beam": 1e-60, "wbeam": 1e-40, "pbeam": 1e-60, "cmn": "batch", "loglevel": "FATAL"}
 
 
 def transcribe(pcm16: bytes, rate: int, grammar: str | Path) -> str:
-    """Return the sentence of `grammar` that was spoken, lower case, or "" when there is none.
+    """Return the sentence of `grammar` that was spoken, in lower case; "" if there is none.
 
-    `pcm16` is mono 16-bit little-endian at `rate` Hz; `grammar` is JSGF text, or the path of a
-    file with it. Takes about a twentieth of the length of the audio. Safe to call from several
-    threads: each grammar has one decoder, used by one thread at a time.
+    `pcm16`: mono 16-bit little-endian at `rate` Hz. `grammar`: JSGF text, or the path of a file
+    with it. The call takes about a twentieth of the length of the audio. Several threads may call
+    this: each grammar has one decoder, and one thread uses it at a time.
 
-    Raises GrammarError for a grammar that cannot be read, with the word that is not in the
-    pronouncing dictionary where that is the reason.
+    Raises GrammarError if the grammar cannot be read, or has a word that is not in the
+    pronouncing dictionary.
     """
     return recogniser_for(_text_of(grammar)).transcribe(pcm16, rate)
 
 
 @lru_cache(maxsize=8)
 def recogniser_for(grammar_text: str) -> Recogniser:
-    """The recogniser for a grammar, loaded once in a process (0.2 s, 12 MB)."""
+    """The recogniser for a grammar. It is loaded once in a process (0.2 s, 12 MB)."""
     return Recogniser(read_grammar(grammar_text))
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """A guess at what was said, and how well it fits the sound: 0 is perfect, -8 is another."""
+    """A guess at what was said. `fit`: how well it fits the sound; 0 is perfect, at -8 something
+    else was said. `worst_fit`: the fit of its worst word."""
 
     sentence: str
     fit: float
@@ -79,13 +81,13 @@ class Recogniser:
         self._decoder = _load_decoder(grammar)
 
     def transcribe(self, pcm16: bytes, rate: int) -> str:
-        """Return what was said, or ""; see the function `transcribe`."""
+        """Return the sentence that was said, or ""; see the function `transcribe`."""
         heard = self.hear(pcm16, rate)
         certain = heard.fit >= MIN_FIT and heard.worst_fit >= MIN_WORST_FIT
         return heard.sentence if certain and self._grammar.accepts(heard.sentence) else ""
 
     def hear(self, pcm16: bytes, rate: int) -> Recognised:
-        """Return the decoder's best guess, be it half a sentence or the wrong one."""
+        """Return the decoder's best guess. It may be wrong, or only a part of a sentence."""
         audio = _prepare(pcm16, rate)
         if len(audio) < 2 * _SHORTEST:
             return Recognised("", -math.inf, -math.inf)
@@ -97,7 +99,7 @@ class Recogniser:
 
 
 def _heard(segments: Iterable[Any]) -> Recognised:
-    """What a decoder's segments say; fillers such as <sil> are no words."""
+    """The words in a decoder's segments, without fillers such as <sil>."""
     words = [part for part in segments if part.word[0] not in "<[("]
     if not words:
         return Recognised("", -math.inf, -math.inf)
@@ -117,10 +119,9 @@ def _text_of(grammar: str | Path) -> str:
 def _prepare(pcm16: bytes, rate: int) -> bytes:
     """Cut off the silence around the speech, level it, and fill the band above 4 kHz.
 
-    The model was trained on wideband speech with some room in it. Telephone audio has nothing at
-    all above 4 kHz, and synthetic callers have digital silence between their words; both are far
-    from anything it knows. A little white noise brings them close: 51 % of test sentences right
-    without it, 92 % with it.
+    The model was trained on wideband speech with some noise of rooms. Telephone audio has no sound
+    above 4 kHz, and synthetic callers have digital silence between words. The model knows neither.
+    A little white noise helps: without it 51 % of the test sentences were right, with it 92 %.
     """
     samples = np.frombuffer(pcm16[: len(pcm16) & ~1], dtype="<i2").astype(np.float64)
     if rate != MODEL_RATE:
@@ -131,7 +132,7 @@ def _prepare(pcm16: bytes, rate: int) -> bytes:
 
 
 def _levelled(samples: _Samples) -> _Samples:
-    """The part with speech in it, its louder frames at the speech level."""
+    """The part with speech, amplified so that its louder frames are at the speech level."""
     frames = samples[: len(samples) // _FRAME * _FRAME].reshape(-1, _FRAME)
     if not len(frames):
         return samples
@@ -159,7 +160,8 @@ def _load_decoder(grammar: Grammar) -> Any:
 
 
 def _pronunciations(grammar: Grammar, dictionary: Path) -> str:
-    """The dictionary's lines for the grammar's words: loads in a tenth of the time and memory."""
+    """The dictionary's lines for the words of the grammar. Loading only these takes a tenth of the
+    time and memory."""
     lines = []
     found = set()
     with dictionary.open() as entries:

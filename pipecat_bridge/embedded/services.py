@@ -1,7 +1,7 @@
-"""Which service a call's `stt_type`, `llm_type` and `tts_type` name, and what it needs.
+"""Makes the services that `stt_type`, `llm_type` and `tts_type` of a call name.
 
-`local` needs nothing. The others are Pipecat's own, imported when they are first asked for; what
-they lack, a key or a package, is said in the answer to `/run`.
+`local` needs no key and no package. The others are services of Pipecat, imported when a call first
+needs them. If a key or a package is missing, the answer to `/run` says so.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pipecat.processors.frame_processor import FrameProcessor
 from .espeak import Espeak, SpeechError
 from .spec import CallSpec, RefusedError
 
-LOCAL_RATE = 22050  # what espeak-ng gives
+LOCAL_RATE = 22050  # espeak-ng's rate
 CLOUD_RATE = 24000  # Pipecat's default
 _ENGLISH = ("", "en", "en-us", "en-gb")
 
 
 def load_local() -> None:
-    """Load what the local services share, so that the first call starts as fast as the others."""
+    """Load the models of the local services, so that the first call starts as fast as others."""
     from .local_stt import LocalSTTService
     from .local_tts import LocalTTSService
     from .recogniser import MODEL_RATE
@@ -34,7 +34,7 @@ def load_local() -> None:
 
 
 def speech_to_text(spec: CallSpec) -> FrameProcessor:
-    """The recogniser of a call; raises RefusedError."""
+    """The recogniser of a call. Raises RefusedError."""
     if spec.stt_type == "local":
         if spec.stt_language.lower() not in _ENGLISH:
             raise RefusedError(
@@ -51,7 +51,8 @@ def speech_to_text(spec: CallSpec) -> FrameProcessor:
 
 
 def language_model(spec: CallSpec, hang_up: Callable[[], Awaitable[None]]) -> FrameProcessor:
-    """What answers in a call; `hang_up` is for a bot that ends the call. Raises RefusedError."""
+    """The language model of a call. The local bot calls `hang_up` to end the call. Raises
+    RefusedError."""
     if spec.llm_type == "local":
         from .receptionist import Receptionist
 
@@ -68,7 +69,7 @@ def language_model(spec: CallSpec, hang_up: Callable[[], Awaitable[None]]) -> Fr
 
 
 def text_to_speech(spec: CallSpec) -> FrameProcessor:
-    """The voice of a call; raises RefusedError."""
+    """The voice of a call. Raises RefusedError."""
     if spec.tts_type == "local":
         return _class("local_tts", "LocalTTSService", package=__package__)(_local_voice(spec))
     voice = {"voice": spec.tts_voice_id, "language": spec.tts_language}
@@ -88,7 +89,8 @@ def text_to_speech(spec: CallSpec) -> FrameProcessor:
 
 
 def output_rate(spec: CallSpec) -> int:
-    """Samples per second of what the bot sends: what its voice gives, so nothing is resampled."""
+    """Samples per second that the bot sends. It is the rate of the voice, so the runner does not
+    resample."""
     return LOCAL_RATE if spec.tts_type == "local" else CLOUD_RATE
 
 
@@ -112,7 +114,8 @@ def _key(variable: str, name: str, value: str) -> str:
 def _class(
     module: str, name: str, *, package: str | None = None, extra: str = "bot"
 ) -> Callable[..., FrameProcessor]:
-    """A service's class, imported now; a package that is missing is named by its extra."""
+    """Import the class of a service. Raises RefusedError with the extra to install if a package is
+    missing."""
     try:
         found = importlib.import_module(f".{module}" if package else module, package)
     except ImportError as error:
@@ -125,7 +128,7 @@ def _class(
 
 
 def _settings(service: Any, **values: str) -> dict[str, Any]:
-    """The `settings` argument of a Pipecat service, with what was given only."""
+    """The `settings` argument of a Pipecat service, without empty values."""
     given = {name: value for name, value in values.items() if value}
     return {"settings": service.Settings(**given)} if given else {}
 

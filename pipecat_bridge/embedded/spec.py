@@ -1,4 +1,4 @@
-"""What `POST /run` asks for, checked before anything is started."""
+"""Reads and checks the body of `POST /run`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _TEXTS = (
 
 
 class RefusedError(Exception):
-    """A call that cannot be started: an HTTP status and a sentence that says what to do."""
+    """A call cannot be started. `status`: the HTTP status. The text is a sentence that says what to
+    do."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -29,7 +30,8 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class CallSpec:
-    """One call to start. Unknown keys of the body are ignored, absent ones have these values."""
+    """One call to start. The values here are for keys that are missing in the body. Unknown keys
+    are ignored."""
 
     id: str
     ws_url: str
@@ -52,14 +54,14 @@ class CallSpec:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """Where to dial: one URL for both ways, or one for the input and one for the output."""
+        """The URLs to dial: one for both directions, or one for input and one for output."""
         if self.sockets == 1:
             return (self.ws_url,)
         return tuple(with_query(self.ws_url, "direction", way) for way in ("input", "output"))
 
 
 def read_spec(body: object, sockets: int = 1) -> CallSpec:
-    """Return the call that the decoded JSON `body` asks for; raises RefusedError (400)."""
+    """The call that the decoded JSON `body` asks for. Raises RefusedError (400)."""
     if not isinstance(body, dict):
         raise RefusedError(400, f"the body is {_kind(body)}; expected an object with id and ws_url")
     texts = {name: value for name in _TEXTS if (value := _text(body, name))}
@@ -74,7 +76,7 @@ def read_spec(body: object, sockets: int = 1) -> CallSpec:
 
 
 def with_query(url: str, name: str, value: str) -> str:
-    """Return `url` with one more query parameter, or with its value replaced."""
+    """`url` with the query parameter `name`. An old value is replaced."""
     parts = urlsplit(url)
     query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != name]
     return urlunsplit(parts._replace(query=urlencode([*query, (name, value)])))

@@ -1,8 +1,9 @@
-"""Pipecat's WebSocket client transport, as a dial-back runner needs it.
+"""Pipecat's WebSocket client transport, with additions for a dial-back runner.
 
-Pipecat's own does most of it. What is added here: one socket for both ways or one each way, no
-frame before the pipeline has started (the original loses its session over it), a word when
-dialling fails, and an interruption that the bridge hears about, with nothing stale after it.
+- One socket for both directions, or one for each direction.
+- No frame is taken before the pipeline has started: the original loses its session then.
+- An event tells that dialling failed.
+- The bridge is told about an interruption, and gets no old audio after it.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ _BOT_INTERRUPTED = {"label": "rtvi-ai", "type": "bot-interrupted"}
 
 
 class DialError(Exception):
-    """The bridge could not be reached at the address that it gave."""
+    """The bridge could not be reached at its URL."""
 
 
 class CallSession(WebsocketClientSession):
-    """The call's connection: one socket, or an input and an output socket as if they were one.
+    """The connection of a call: one socket, or an input and an output socket.
 
-    Input and output transport both connect it and both disconnect it. The first dials, the last
-    closes, so that the goodbye still goes out after the input has stopped.
+    Input and output transport both connect the session, and both disconnect it. The first one
+    dials, and the last one closes the sockets. So the bot's last words are still sent after the
+    input has stopped.
     """
 
     def __init__(
@@ -66,7 +68,7 @@ class CallSession(WebsocketClientSession):
         self._readers: list[asyncio.Task[None]] = []
 
     async def connect(self) -> None:
-        """Dial, unless the other transport has done it; a failure is told, and ends the call."""
+        """Dial, unless the other transport has dialled. A failure is reported and ends the call."""
         async with self._dialling:
             self._owners += 1
             if self._owners > 1:
@@ -76,7 +78,7 @@ class CallSession(WebsocketClientSession):
             except DialError as error:
                 await self._failed(str(error))
                 return
-            self._websocket = self._sockets[-1]  # where the original sends
+            self._websocket = self._sockets[-1]  # the original class sends on it
             self._readers = [
                 self.task_manager.create_task(self._read(socket), f"{self}::read")
                 for socket in self._sockets
@@ -84,7 +86,7 @@ class CallSession(WebsocketClientSession):
             await self._callbacks.on_connected(self._websocket)
 
     async def disconnect(self) -> None:
-        """Let go of the sockets; the last one to do so closes them."""
+        """Release the sockets. The last transport that does so closes them."""
         self._owners = max(self._owners - 1, 0)
         if self._owners or not self._sockets:
             return
@@ -99,7 +101,7 @@ class CallSession(WebsocketClientSession):
             async for message in socket:
                 await self._callbacks.on_message(socket, message)
         except WebSocketException:
-            pass  # how it ended is no matter: on_disconnected says that it has
+            pass  # the reason does not matter: on_disconnected reports the end
         await self._callbacks.on_disconnected(socket)
 
 
@@ -107,8 +109,8 @@ async def _dial(url: str) -> ClientConnection:
     try:
         return await connect(
             url,
-            compression=None,  # audio does not compress, and a deflate window is 300 kB a call
-            proxy=None,  # the bridge is near; a proxy of the environment is for the services
+            compression=None,  # compression gains nothing for audio, and costs 300 kB for each call
+            proxy=None,  # a proxy in the environment is for cloud services, not for the bridge
             open_timeout=_OPEN_TIMEOUT,
             close_timeout=_CLOSE_TIMEOUT,
         )
@@ -117,7 +119,7 @@ async def _dial(url: str) -> ClientConnection:
 
 
 class CallInput(WebsocketClientInputTransport):
-    """Takes frames from the bridge, none before the StartFrame has gone through."""
+    """Takes frames from the bridge, after the StartFrame has passed."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -133,12 +135,12 @@ class CallInput(WebsocketClientInputTransport):
 
 
 class CallOutput(WebsocketClientOutputTransport):
-    """Sends frames to the bridge, and on an interruption first of all says so.
+    """Sends frames to the bridge, and tells the bridge at once about an interruption.
 
-    The signal is sent here, when the queue has been emptied, and not where the interruption
-    began: then what is on the socket before it is stale and what comes after it is new. A chunk
-    that the audio task had already taken from the queue is older than the signal, which shows
-    in its frame id (ids only grow), and is dropped.
+    The signal is sent here, after the queue has been emptied, and not where the interruption
+    began. So all audio before the signal is old, and all audio after it is new. The audio task may
+    have taken a chunk from the queue before. Such a chunk has a lower frame id than the signal,
+    because ids only grow, and is dropped.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -159,7 +161,7 @@ class CallOutput(WebsocketClientOutputTransport):
     async def send_message(
         self, frame: OutputTransportMessageFrame | OutputTransportMessageUrgentFrame
     ) -> None:
-        # Pipecat's own notice passes through other queues than the audio; ours has been sent.
+        # Drop Pipecat's own message: it passes other queues than the audio, and ours was sent.
         if frame.message.get("type") != _BOT_INTERRUPTED["type"]:
             await super().send_message(frame)
 
@@ -170,7 +172,7 @@ class CallOutput(WebsocketClientOutputTransport):
 
 
 class EchoOutput(CallOutput):
-    """Sends audio at once as it comes: no pacing, no re-cutting, the same samples."""
+    """Sends each audio frame at once and unchanged, without pacing."""
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         if isinstance(frame, OutputAudioRawFrame):
@@ -180,7 +182,7 @@ class EchoOutput(CallOutput):
 
 
 class CallTransport(WebsocketClientTransport):
-    """Both ends of a call; events: on_connected, on_disconnected, on_dial_failed(reason)."""
+    """Input and output of a call. Events: on_connected, on_disconnected, on_dial_failed(reason)."""
 
     def __init__(
         self, urls: Sequence[str], params: WebsocketClientParams, output: type[CallOutput]

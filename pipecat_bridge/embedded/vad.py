@@ -1,4 +1,4 @@
-"""Voice activity detection whose model is loaded once for all calls."""
+"""Voice activity detection, with one loaded model for all calls."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipecat.audio.vad.vad_analyzer import VADParams
 
 
 def voice_activity(rate: int, stop_seconds: float) -> SileroVADAnalyzer:
-    """A Silero analyzer for one call; speech has ended after `stop_seconds` without any.
+    """A Silero analyzer for one call. Speech ends after `stop_seconds` of silence.
 
-    Pipecat loads the model for every analyzer: 10 MB, and 50 ms in which no other call is
-    served. A copy has all the state of an analyzer of its own, and shares with the others only
-    the session, which keeps none between runs and may run in several threads at a time.
+    Pipecat loads the model for every analyzer: that costs 10 MB, and 50 ms in which the process
+    serves no other call. So each call gets a copy with its own state. The copies share only the
+    session, which keeps no state between runs and may run in several threads at once.
     """
     loaded = _loaded(rate)
     session, executor = loaded._model.session, loaded._executor

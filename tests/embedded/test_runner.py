@@ -142,7 +142,7 @@ async def _goodbye(sockets: int) -> None:
         await call.until_closed(sockets)
         await runner.until_idle()
     assert transcribe(call.audio(greeted), 22050, GOODBYE) == "thank you for calling goodbye"
-    assert runner.log[-1] == "INFO    call=c1 ended: the bot has ended it"
+    assert runner.log[-1] == "INFO    call=c1 ended: the bot has ended the call"
 
 
 def test_sigterm_closes_the_calls_and_exits_with_zero() -> None:

@@ -73,7 +73,7 @@ def test_a_grammar_accepts_its_sentences_and_no_parts_of_them() -> None:
     ("text", "complaint"),
     [
         ("grammar g; <a> = b;", "no public rule"),
-        ("public <a> = <b>;", "<b> is used and not defined"),
+        ("public <a> = <b>;", "<b> is used but not defined"),
         ("public <a> = x <a>;", "refers to itself"),
     ],
 )

@@ -44,7 +44,7 @@ def spread(values: Iterable[float], scale: float = 1000.0) -> Spread:
 
 
 def to_bot(sent: Mapping[int, Sequence[float]], heard: Iterable[HeardByBot]) -> list[Delay]:
-    """Delays from callers to bots. `sent[call]` has the times at which the call's marks were sent."""
+    """Delays from callers to bots. `sent[call]`: the times when marks of the call were sent."""
     delays = []
     for call, number, time, *_ in heard:
         begun = _latest(sent[call], number, time)

@@ -40,7 +40,7 @@ def words_of(text: str) -> list[str]:
 
 
 def grammar(sentences: Iterable[str], cut_short: bool = False) -> str:
-    """A JSGF grammar for one or more of the sentences. With `cut_short` the last may be unfinished."""
+    """A JSGF grammar for one or more of the sentences. `cut_short`: the last is unfinished."""
     unique = dict.fromkeys(tuple(words_of(sentence)) for sentence in sentences)
     whole = [" ".join(words) for words in unique if words]
     rules = ["<sentence>+"]

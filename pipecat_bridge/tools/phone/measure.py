@@ -70,7 +70,7 @@ def pace_of(recording: Recording, timeline: Timeline) -> MeasuredPace:
 
 
 def own_lateness(recording: Recording) -> float:
-    """The longest lateness of the phone's own frames, in seconds. The measurements are no better."""
+    """The longest lateness of the phone's own frames, in seconds."""
     due = np.arange(len(recording.sent_at)) * FRAME_SECONDS
     return float((np.array(recording.sent_at) - due).max(initial=0.0))
 
