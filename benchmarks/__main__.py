@@ -1,11 +1,11 @@
-"""The benchmarks: `python -m benchmarks`, minutes; with `--short` seconds, to see that they work.
+"""The benchmarks: `python -m benchmarks`. They take minutes; with `--short` seconds, as a test.
 
-Writes results.json, report.md and load.png. Steps: `path`, a frame in memory; `ratios`, several
-bridges at the same time; `ladder`, more and more calls on one core; `sides`, the bridges one after
-the other, in rounds; `capacity`, how many calls each carries; `collector`, short calls with and
-without a tuned garbage collector; `stall`, a bot that stops reading; `faults`, what bots that do
-wrong do to the other calls; `profile`, where the processor time goes; `workers`, what a second
-process is good for; `churn`, only when asked for, short calls without end.
+The results are in results.json, report.md and load.png. Steps: `path`, one frame in memory;
+`ratios`, several bridges at the same time; `ladder`, more and more calls on one core; `sides`, the
+bridges one after the other, in rounds; `capacity`, how many calls each bridge carries; `collector`,
+short calls with and without a tuned garbage collector; `stall`, a bot that stops reading; `faults`,
+the effect of faulty bots on other calls; `profile`, where the processor time goes; `workers`, the
+gain of a second process; `churn`, many short calls, only if it is named.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Result = dict[str, Any]
 
 
 class Sizes(NamedTuple):
-    """How much of everything."""
+    """Numbers of calls, and durations in seconds, of all steps."""
 
     ladder: tuple[int, ...] = (1, 20, 50, 100, 150, 200, 250, 300)
     seconds: float = 15.0
@@ -70,7 +70,8 @@ COMPARED = ("today", "before", "plain", "asyncio", "asyncio-qq")
 
 
 class Bench:
-    """Runs steps; `folder` is for what bridges log. `other` is a commit to compare with."""
+    """Has a method for each step. `folder` is for the logs of the bridges, `other` is a commit to
+    compare with."""
 
     def __init__(self, sizes: Sizes, folder: Path, other: str | None = None) -> None:
         self.sizes = sizes
@@ -80,7 +81,7 @@ class Bench:
         self._cpus = processors()
 
     def ladder(self) -> list[Result]:
-        """More and more calls."""
+        """Run more and more calls."""
         return [
             {**self._run(name, calls, self._name(name, f"{calls} calls")), "bridge": name}
             for calls in self.sizes.ladder
@@ -91,7 +92,7 @@ class Bench:
         return name if bridge == "today" else f"{name}, {bridge}"
 
     def sides(self) -> list[Result]:
-        """Each bridge by itself, in rounds."""
+        """Run each bridge alone, in rounds."""
         return [
             {**self._run(name, self.sizes.sides, f"{name}, round {n}"), "bridge": name, "round": n}
             for n in range(1, self.sizes.rounds + 1)
@@ -99,14 +100,14 @@ class Bench:
         ]
 
     def ratios(self) -> list[Result]:
-        """All bridges at the same time."""
+        """Run all bridges at the same time."""
         seconds = max(2, int(self.sizes.seconds))
         return sides.compare(
             self._compared, self.sizes.ratios, seconds, self._folder, self._cpus, tell
         )
 
     def capacity(self) -> list[Result]:
-        """More and more calls on each bridge, until it is too much."""
+        """Run more and more calls on each bridge, until a limit is broken."""
 
         def climb(name: str) -> Result:
             def run(calls: int) -> Result:
@@ -117,14 +118,14 @@ class Bench:
         return [climb(name) for name in COMPARED]
 
     def collector(self) -> list[Result]:
-        """Calls of a second each, which leave most behind for a collector."""
+        """Run calls of one second each. They leave the most work for a garbage collector."""
         return [
             self._run(name, self.sizes.collector, f"{name}, short calls", length=1.0)
             for name in ("today", "before")
         ]
 
     def stall(self) -> list[Result]:
-        """One of some bots stops reading for 5 s; long enough to see how it comes back."""
+        """Run calls in which one bot stops reading for 5 s. The run also shows the time after."""
         seconds = max(self.sizes.seconds, 14.0)
         return [
             self._run(name, self.sizes.stall, f"{name}, one stalled", seconds, stalled=1)
@@ -132,7 +133,7 @@ class Bench:
         ]
 
     def faults(self) -> list[Result]:
-        """The same calls without and with three bots that do wrong."""
+        """Run the same calls without and with three faulty bots."""
         calls = self.sizes.faults
         wrong = {"stalled": 1, "bursting": 1, "dying": 1}
         return [
@@ -141,23 +142,23 @@ class Bench:
         ]
 
     def path(self) -> Result:
-        """A frame in memory."""
+        """Measure one frame in memory."""
         return against.path(self._ours) if len(self._ours) > 1 else frame_path.measure()
 
     def profile(self) -> list[Result]:
-        """Where the processor time goes, with and without all that was done about it."""
+        """Measure where the processor time goes, with and without all optimisations."""
         sizes, seconds = self.sizes, max(2, int(self.sizes.seconds))
         return profile.measure(
             ("today", "plain"), sizes.profile, seconds, self._folder, self._cpus, tell
         )
 
     def workers(self) -> Result:
-        """One worker, and two."""
+        """Compare one worker with two."""
         course = Course(self.sizes.seconds, self.sizes.settle)
         return workers.measure(self.sizes.workers, self.sizes.climb, course, self._folder, tell)
 
     def churn(self) -> Result:
-        """Short calls, one after the other."""
+        """Run many short calls, one after the other."""
         return churn.measure(self.sizes.churn, self._folder, self._cpus, tell)
 
     def _run(
@@ -198,7 +199,7 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "workers": workers.table,
     "churn": churn.table,
 }
-"""Name of a step, which is a method of Bench, and what makes its table."""
+"""Steps by name, with the function that makes the table. Each name is a method of Bench."""
 
 
 def _compared_with(other: str) -> dict[str, Callable[[Any], str]]:

@@ -1,11 +1,12 @@
 """How connections spread over two processes: `python -m benchmarks.accepting`.
 
-Three ways that the kernel has for one port, with calls that stay: `reuseport`, a listening socket
-for each process (SO_REUSEPORT); `shared`, one that both wait for, with epoll as Twisted uses it;
-`exclusive`, the same with EPOLLEXCLUSIVE. The fourth, that of `[service] workers`, is to accept in
-the supervisor and give each call to the process that has the fewest: there is nothing to measure.
+The kernel has three ways to share one port, and calls stay with their process. `reuseport`: each
+process has a listening socket (SO_REUSEPORT). `shared`: both processes wait for one socket, with
+epoll as Twisted uses it. `exclusive`: both processes wait for one socket with EPOLLEXCLUSIVE. The
+fourth way, that of `[service] workers`, spreads evenly and is not measured: the supervisor accepts,
+and gives each call to the process with the fewest calls.
 
-A process wakes for 40 us per call every 20 ms, or idles. Futile wakeups found no connection.
+A process is idle, or works for 40 us per call every 20 ms. A futile wakeup found no connection.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ GAP = 0.01
 
 FRAME = 0.02
 BUSY = 40e-6
-"""Processor seconds that a call takes of each 20 ms when the processes carry calls."""
+"""Processor seconds for each call, every 20 ms, if the processes are busy."""
 
 
 class Counts(NamedTuple):
-    """Of one process: calls, wakeups for the port, those of them that found no call."""
+    """Counts of one process: calls, wakeups for the port, and wakeups that found no call."""
 
     calls: int
     wakeups: int
@@ -37,7 +38,7 @@ class Counts(NamedTuple):
 
 
 def serve(pipe: Connection, port: int, shared: socket.socket | None, how: str, busy: float) -> None:
-    """One process: accept until the pipe says something; answer with what was counted."""
+    """Run one process: accept until a message comes on the pipe, and answer with the counts."""
     listening = shared or bound(port)
     listening.listen(1024)
     listening.setblocking(False)
@@ -67,7 +68,7 @@ def serve(pipe: Connection, port: int, shared: socket.socket | None, how: str, b
 
 
 def bound(port: int) -> socket.socket:
-    """A socket on a port of the loopback interface that others may share."""
+    """A socket on a port of the loopback interface. Other sockets may share the port."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     sock.bind(("127.0.0.1", port))
@@ -75,7 +76,7 @@ def bound(port: int) -> socket.socket:
 
 
 def accept(listening: socket.socket, calls: list[socket.socket]) -> None:
-    """Accept all that wait."""
+    """Accept all connections that wait."""
     while True:
         try:
             calls.append(listening.accept()[0])
@@ -84,8 +85,8 @@ def accept(listening: socket.socket, calls: list[socket.socket]) -> None:
 
 
 def spread(how: str, count: int, busy: float) -> list[Counts]:
-    """Place `count` calls; what each process got."""
-    first = bound(0)  # with SO_REUSEPORT it only reserves the port: what it listens to is lost
+    """Place `count` calls. Returns the counts of each process."""
+    first = bound(0)  # with SO_REUSEPORT it only reserves the port, and must not listen
     port = first.getsockname()[1]
     shared = None if how == "reuseport" else first
     sides = []

@@ -1,9 +1,10 @@
-"""The bridge that people write by hand: asyncio streams, websockets, a soxr stream each way.
+"""A bridge as people write it by hand, for comparison: asyncio streams, websockets, and a soxr
+stream for each direction.
 
-It is here to be measured against, so it is as good as such a script is without more work: absolute
-deadlines, TCP_NODELAY, no copy that is easy to avoid. It has one WebSocket for a call, no limit on
-what waits for a bot. soxr holds audio back and gives it in blocks of 100 ms and more, so that there
-are five times fewer messages; at quality QQ it does not, and aliases.
+It is as good as such a script is without much work: absolute deadlines, TCP_NODELAY, and no copies
+that are easy to avoid. It has one WebSocket for each call, and no limit for the audio that waits
+for a bot. soxr delays audio and returns blocks of 100 ms and more, so there are five times fewer
+messages. At quality QQ soxr does not delay, but the sound has aliases.
 
     python -m benchmarks.asyncio_bridge PHONE_PORT BOT_PORT RUNNER_URL QUALITY
 """
@@ -32,7 +33,7 @@ PREBUFFER = 2 * FRAME_BYTES
 
 
 class Call:
-    """One call, between its phone and its bot."""
+    """One call, with its phone and its bot."""
 
     def __init__(self, quality: str) -> None:
         self.bot: Any = None
@@ -41,7 +42,7 @@ class Call:
         self._to_phone = soxr.ResampleStream(BOT_RATE, PHONE_RATE, 1, "int16", quality)
 
     async def from_phone(self, pcm: bytes) -> None:
-        """Caller audio, on to the bot."""
+        """Send caller audio to the bot."""
         samples = self._to_bot.resample_chunk(np.frombuffer(pcm, np.int16))
         if self.bot is not None and len(samples):
             frame = Frame()
@@ -51,14 +52,14 @@ class Call:
             await self.bot.send(frame.SerializeToString())
 
     def from_bot(self, data: bytes) -> None:
-        """A frame of the bot's, to be played."""
+        """Take a frame of the bot, for the caller."""
         frame = Frame.FromString(data)
         if frame.WhichOneof("frame") == "audio":
             samples = np.frombuffer(frame.audio.audio, np.int16)
             self.heard += self._to_phone.resample_chunk(samples).tobytes()
 
     async def play(self, writer: asyncio.StreamWriter) -> None:
-        """A frame each 20 ms, silence when there is none."""
+        """Send a frame every 20 ms: bot audio, or silence if there is none."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         playing = False
@@ -74,7 +75,7 @@ class Call:
 
 
 class Bridge:
-    """All calls."""
+    """Connects phones and bots of all calls."""
 
     def __init__(self, bot_port: int, runner: str, quality: str) -> None:
         self._bot_port = bot_port
@@ -83,7 +84,7 @@ class Bridge:
         self._calls: dict[str, Call] = {}
 
     async def phone(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One AudioSocket connection."""
+        """Serve one AudioSocket connection."""
         call = Call(self._quality)
         playing = asyncio.create_task(call.play(writer))
         call_id = ""
@@ -117,7 +118,7 @@ class Bridge:
         writer.close()
 
     async def bot(self, socket: Any) -> None:
-        """One WebSocket."""
+        """Serve one WebSocket of a bot."""
         call = self._calls.get(socket.request.path.split("/")[1])
         if call is None:
             return

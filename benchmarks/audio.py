@@ -1,8 +1,8 @@
-"""What resampling costs: `python -m benchmarks.audio`.
+"""The cost of resampling: `python -m benchmarks.audio`.
 
-Each row is one path and one length of chunk. Times are processor time, the best of several
-repeats, since other work on the machine can only add to them. Memory is the peak of one call,
-its result included.
+Each row is for two rates and one length of chunk. Times are processor time, the best of several
+repeats, because other work on the machine can only make them longer. Memory is the peak of one
+call, with its result.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Process = Callable[[bytes], bytes]
 
 
 class Unpooled:
-    """The same filter and arithmetic as FirResampler, with new arrays for every step of a chunk.
+    """The filter and arithmetic of FirResampler, but with new arrays for every step of a chunk.
 
-    Takes chunks that are a whole number of blocks.
+    A chunk must be a whole number of blocks.
     """
 
     def __init__(self, rate_in: int, rate_out: int) -> None:
@@ -56,8 +56,8 @@ class Unpooled:
 
 
 class Several:
-    """The arithmetic of FirResampler for the chunks of `streams` calls, all of `count` samples, in
-    one product: what could be gained if calls waited for each other."""
+    """The arithmetic of FirResampler for the chunks of `streams` calls in one product. Each chunk
+    has `count` samples. It shows what could be gained if calls waited for each other."""
 
     def __init__(self, up: int, down: int, count: int, streams: int) -> None:
         shared = Polyphase(up, down)
@@ -119,7 +119,7 @@ def unpooled(rate_in: int, rate_out: int, count: int) -> Process | None:
 
 
 def microseconds(process: Process, pcm: bytes) -> float:
-    """Return the processor time of one call, at its best."""
+    """Return the best processor time of one call."""
     count, call = 500, partial(process, pcm)
     call()
     return min(timeit.repeat(call, timer=time.process_time, number=count, repeat=40)) / count * 1e6

@@ -1,7 +1,8 @@
-"""The daemon as if the plan of six fixes had not been carried out: row 10 of the comparison.
+"""The daemon without the six fixes of the performance plan: row 10 of the comparison.
 
-What options can say, `SETTINGS` says; the rest is replaced here: a resampler that begins anew with
-every chunk, and a pool that keeps no connection. The collector is left as Python starts it.
+`SETTINGS` has the options that turn fixes off. This module replaces the rest: by a resampler that
+starts again with every chunk, and by a pool that keeps no connection. The garbage collector has
+Python's defaults.
 
     python -m benchmarks.before -n pipecat-bridge --set ...
 """
@@ -31,7 +32,7 @@ SETTINGS = (
 
 
 class PerChunk:
-    """soxr's one-shot conversion of each chunk, with nothing kept between them."""
+    """Converts each chunk with soxr's one-shot function, without any state between chunks."""
 
     delay = 0.0
 
@@ -44,16 +45,16 @@ class PerChunk:
         return bytes(samples.tobytes())
 
     def reset(self) -> None:
-        """There is nothing to forget."""
+        """Does nothing: there is no state."""
 
 
 def without_pool(reactor: Any, *_: Any, **__: Any) -> HTTPConnectionPool:
-    """A new connection for every request."""
+    """A pool with a new connection for every request."""
     return HTTPConnectionPool(reactor, persistent=False)
 
 
 def undo() -> None:
-    """Take the fixes back that no option turns off; to be called before the daemon is imported."""
+    """Undo the fixes that no option turns off. Must be called before the daemon is imported."""
     kinds: dict[str, Any] = resample._KINDS
     kinds["fir"] = PerChunk
     client.connection_pool = without_pool

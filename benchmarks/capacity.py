@@ -1,4 +1,4 @@
-"""How many calls a bridge carries: more and more of them, until something breaks."""
+"""How many calls a bridge carries: runs more and more calls, until a limit is broken."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 BEARABLE: Final = {"to_bot_ms": 150.0, "to_caller_ms": 150.0, "pace": 2.0}
-"""Milliseconds at p99 that callers put up with: the delay one way that ITU-T G.114 has no objection
-to, and the goal for the pace."""
+"""Limits at p99, in milliseconds: the delay in one direction that ITU-T G.114 accepts, and the goal
+for the pace."""
 
 Result = dict[str, Any]
 
 
 class Capacity(NamedTuple):
-    """The largest number of calls that was carried, what each cost, and what broke beyond."""
+    """The largest number of calls that a bridge carried. `broke`: which limits more calls broke."""
 
     name: str
     calls: int
@@ -24,7 +24,7 @@ class Capacity(NamedTuple):
 def climb(
     name: str, ladder: Sequence[int], run: Callable[[int], Result], limits: Mapping[str, float]
 ) -> Capacity:
-    """Run one load of the ladder after the other, up to the first that breaks a limit."""
+    """Run the loads of the ladder one after the other, until one breaks a limit."""
     found = Capacity(name, 0, float("nan"), "nothing")
     for calls in ladder:
         result = run(calls)
@@ -36,7 +36,7 @@ def climb(
 
 
 def broken(result: Result, limits: Mapping[str, float]) -> list[str]:
-    """What a load has not kept; every call must be up as well, without a frame lost."""
+    """The limits that a load broke. Also, every call must be up, and no frame may be lost."""
     p99 = {
         "to_bot_ms": result["to_bot_ms"].get("p99", 0.0),
         "to_caller_ms": result["to_caller_ms"].get("p99", 0.0),
@@ -52,7 +52,7 @@ def broken(result: Result, limits: Mapping[str, float]) -> list[str]:
 
 
 def table(rows: Sequence[Result]) -> str:
-    """Markdown: the bridges, and how many times as many calls the first one carries."""
+    """A table in Markdown: the bridges, and how many times more calls the first one carries."""
     found = [Capacity(**row) for row in rows]
     lines = [
         "| alone on one core | calls carried | the first carries, times | CPU per call, %"

@@ -1,4 +1,4 @@
-"""Short calls one after the other, and what they leave behind in the daemon."""
+"""Many short calls one after the other: shows whether the daemon keeps memory or descriptors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipecat_bridge.tools.load.worker import LoadProcess
 
 AT_ONCE = 50
 LENGTH = 0.5
-"""Seconds that a call lasts, its set-up included."""
+"""Seconds that a call lasts, with its set-up."""
 
 SAMPLES = 40
 
@@ -22,7 +22,7 @@ SAMPLES = 40
 def measure(
     calls: int, folder: Path, cpus: tuple[int | None, int | None], report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Place `calls` calls; memory, blocks of it and descriptors of the daemon over time."""
+    """Place `calls` calls. Returns memory, blocks and descriptors of the daemon over time."""
     report(f"{calls} calls of {LENGTH:g} s, {AT_ONCE} at once")
     runner = LoadProcess(Runner, "127.0.0.1", 0, 2, cpu=cpus[1])
     try:
@@ -70,7 +70,7 @@ def _row(done: int, bridge: Any) -> dict[str, float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Some of the rows in Markdown."""
+    """A table in Markdown, with about ten of the rows."""
     rows = result["rows"]
     some = rows[:: max(1, len(rows) // 10)]
     if some[-1] is not rows[-1]:

@@ -1,7 +1,7 @@
-"""The way of one frame through the daemon, in memory: `python -m benchmarks.frame_path`.
+"""The path of one frame through the daemon, in memory: `python -m benchmarks.frame_path`.
 
-Everything that a frame passes is the daemon's own, Autobahn included; the two sockets are objects
-that keep what was written last. So the figures are without system calls and Twisted's reactor.
+A frame passes the daemon's real code, with Autobahn. The two sockets are objects that only keep the
+last data. So the figures do not include system calls and Twisted's reactor.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _BOT_READY = protobuf.message_frame(
 
 
 class Sink(StringTransport):
-    """A transport that keeps only the last that was written to it."""
+    """A transport that keeps only the last data that was written."""
 
     disconnected = False
 
@@ -66,16 +66,17 @@ class Sink(StringTransport):
 
 
 class Nobody:
-    """Listens to a bot, and answers a phone, without a word."""
+    """A listener for bot and phone that does nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_: None
 
 
 class Path:
-    """One call that is up: `to_bot` and `to_caller` carry a frame each.
+    """One call with a ready bot. `to_bot` and `to_caller` each carry one frame.
 
-    The bot has dialled back, or (`dialled`) was dialled, and then the bridge masks what it sends.
+    `dialled`: the bridge has dialled the bot, and masks its messages. Otherwise the bot has dialled
+    back.
     """
 
     def __init__(self, dialect: Dialect, dialled: bool, bot_frame: bytes) -> None:
@@ -107,7 +108,7 @@ class Path:
             lambda *_: Nobody(),
             FrameClock(clock, clock.seconds),
             clock,
-            LineOptions(hold_after=1e9),  # no silence in place of a caller who says nothing
+            LineOptions(hold_after=1e9),  # no silence for a missing caller
             clock.seconds,
         )
         self._phone.makeConnection(Sink())
@@ -115,19 +116,19 @@ class Path:
         self._phone.line.join(link.to_bot.send, self.playout)
 
     def to_bot(self) -> None:
-        """A frame of the caller's, to the bot's socket."""
+        """Carry a frame of the caller to the bot's socket."""
         self._clock.rightNow += 0.02
         self._phone.dataReceived(CALLER_FRAME)
 
     def to_caller(self) -> None:
-        """A frame of the bot's, to the phone's socket."""
+        """Carry a frame of the bot to the phone's socket."""
         self._clock.rightNow += 0.02
         self._socket.dataReceived(self._frame)
         self._phone.line.tick()
 
 
 def _dialled_back(clock: Clock, link: BotLink) -> Any:
-    """The bridge's end of a socket that a runner has opened."""
+    """The bridge's end of a WebSocket that a runner has opened."""
     server = DialbackServer(clock, WebSocketOptions())
     token = server.expect(link)
     protocol: Any = server.buildProtocol(None)  # type: ignore[arg-type]
@@ -137,7 +138,7 @@ def _dialled_back(clock: Clock, link: BotLink) -> Any:
 
 
 def _dialled(clock: Clock, link: BotLink) -> Any:
-    """The bridge's end of a socket that it has opened."""
+    """The bridge's end of a WebSocket that the bridge has opened."""
     dialler = Dialler(clock, WebSocketOptions(), lambda *_: Here())
     dialling = Deferred.fromCoroutine(dialler.dial(Target("ws://localhost:80/ws", {}), link))
     protocol = Here.protocol
@@ -161,19 +162,19 @@ class Here:
     protocol: Any = None
 
     def connect(self, factory: Any) -> Deferred[Any]:
-        """Connected at once."""
+        """Connect at once."""
         protocol = Here.protocol = factory.buildProtocol(None)
         protocol.makeConnection(Sink())
         return succeed(protocol)
 
 
 def pipecat() -> Dialect:
-    """As spoken by protobuf bots."""
+    """The dialect of bots that speak protobuf."""
     return PipecatDialect(16000, "0")
 
 
 def twilio() -> Dialect:
-    """As spoken by Twilio's."""
+    """The dialect of bots for Twilio."""
     codec = (partial(g711.encode, "ulaw"), partial(g711.decode, "ulaw"))
     return TwilioDialect(CALL_ID, {}, {}, 0, encode=codec[0], decode=codec[1])
 
@@ -186,12 +187,12 @@ PATHS: dict[str, Callable[[], Path]] = {
 
 
 def microseconds(frame: Callable[[], None]) -> float:
-    """Of one frame, at its best: other work on the machine can only add to it."""
+    """The best time of one frame. Other work on the machine can only make it longer."""
     return min(timeit.repeat(frame, number=500, repeat=30)) / 500 * 1e6
 
 
 def peak_bytes(frame: Callable[[], None]) -> int:
-    """What is allocated at once while a frame passes, as a median."""
+    """The median of the peak memory of one frame, in bytes."""
     tracemalloc.start()
     peaks = []
     for _ in range(200):
@@ -204,7 +205,7 @@ def peak_bytes(frame: Callable[[], None]) -> int:
 
 
 def kept_blocks(frame: Callable[[], None], count: int = 5000) -> float:
-    """Blocks of memory that a frame leaves behind, on the average."""
+    """The average number of memory blocks that are not freed after a frame."""
     gc.collect()
     before = sys.getallocatedblocks()
     for _ in range(count):
@@ -214,7 +215,7 @@ def kept_blocks(frame: Callable[[], None], count: int = 5000) -> float:
 
 
 def measure() -> dict[str, dict[str, float]]:
-    """Microseconds, bytes at the peak and blocks kept, of a frame each way in each mode."""
+    """Microseconds, peak bytes and kept blocks, for a frame in each direction and mode."""
     figures = {}
     for mode, make in PATHS.items():
         path = make()
@@ -230,7 +231,7 @@ def measure() -> dict[str, dict[str, float]]:
 
 
 def table(figures: dict[str, dict[str, float]]) -> str:
-    """The figures in Markdown."""
+    """The figures as a table in Markdown."""
     lines = ["| one frame | us | bytes at the peak | blocks kept |", "|---|---|---|---|"]
     for name, row in figures.items():
         cells = " | ".join(f"{value:g}" for value in row.values())
@@ -239,7 +240,7 @@ def table(figures: dict[str, dict[str, float]]) -> str:
 
 
 def masking() -> str:
-    """What masking a message costs, by our own code and by Autobahn's native masker."""
+    """A table in Markdown: the cost of masking, with the bridge's code and with Autobahn's."""
     lines = ["| masking, us | ours | Autobahn's |", "|---|---|---|"]
     for size in (160, 320, 672, 1312, 4000, 65536):
         payload, key = os.urandom(size), os.urandom(4)

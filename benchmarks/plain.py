@@ -1,7 +1,9 @@
-"""The daemon as one would first write it with Twisted and Autobahn: what all of it is worth.
+"""The daemon as a first version with Twisted and Autobahn would be. It shows the gain of all
+optimisations.
 
-Every message passes Autobahn, every write Twisted's queue and a turn of the loop, every event
-Twisted's own polling; and the plan of six fixes has not been carried out (`benchmarks.before`).
+Every message passes Autobahn. Every write passes Twisted's queue, and waits for the next turn of
+the loop. Twisted's own polling finds every event. The six fixes of the performance plan are undone
+as well (`benchmarks.before`).
 
     python -m benchmarks.plain -n pipecat-bridge --set ...
 """
@@ -20,7 +22,7 @@ from pipecat_bridge.wire.websocket import BINARY
 
 
 class QueuedTransport(transport.EagerTransport):
-    """Writes as Twisted does."""
+    """Writes through Twisted's queue."""
 
     def __init__(self, wrapped: ITransport, *rest: Any) -> None:
         known = transport.plain_socket
@@ -32,7 +34,7 @@ class QueuedTransport(transport.EagerTransport):
 
 
 def undo() -> None:
-    """Take the shortcuts out, and the fixes; before the daemon is wired."""
+    """Undo the shortcuts and the fixes. Must be called before the daemon is built."""
     before.undo()
     from pipecat_bridge import service
     from pipecat_bridge.asterisk import audiosocket as connection

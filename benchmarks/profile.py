@@ -1,9 +1,9 @@
 """Where the processor time of a bridge goes.
 
-py-spy looks at the bridge's stack some hundred times a second and stops it for that, so the bridge
-must have time to spare. A look counts for what the innermost frame is of, told by its file, and for
-lines that enter the kernel by what the line says. What the process took beyond the time in which it
-was seen at work, it took to go to sleep, be woken and poll, and be stopped.
+py-spy takes `RATE` samples of the bridge's stack each second, and stops the bridge for each. So the
+bridge must have time to spare. A sample counts for the file of the innermost frame; if its line
+makes a system call, for that call. The rest of the processor time is for sleeping, waking, polling
+and being stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipecat_bridge.tools.load.worker import LoadProcess
 RATE: Final = 250
 SETTLE: Final = 5.0
 FRAMES: Final = 50
-"""A second of a call, each way."""
+"""Frames of a call in one second, in each direction."""
 
 WAITING: Final = "to sleep, be woken and poll"
 SEND: Final = "system call send"
@@ -47,11 +47,12 @@ _FILES: Final = (
 )
 _FRAME: Final = re.compile(r"^(?P<name>.*) \((?P<file>.*):(?P<line>\d+)\)$")
 _TWISTED_SENDS: Final = "untilConcludes"
-"""The function in which Twisted's TCP transports call send."""
+"""The function in which the TCP transports of Twisted call send."""
 
 
 class Profile(NamedTuple):
-    """What a bridge was seen at: seconds of each kind, of `seconds` in which it took `cpu`."""
+    """Processor time of a bridge. `cpu`: processor seconds in a run of `seconds`. `kinds`: the same
+    by kind of work."""
 
     bridge: str
     calls: int
@@ -68,7 +69,7 @@ def measure(
     cpus: tuple[int | None, int | None],
     tell: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """A profile of each bridge under `calls`; empty where py-spy may not look at processes."""
+    """A profile of each bridge with `calls` calls; none if py-spy may not read other processes."""
     profiles = []
     for bridge in bridges:
         tell(f"{bridge}: {seconds} s with {calls} calls")
@@ -103,7 +104,7 @@ def _profile(
 
 
 def _watch(started: Started, seconds: int, file: Path) -> tuple[list[str], float]:
-    """Stacks with how often each was seen, and the processor time of as many seconds."""
+    """The stacks with their counts, and the processor seconds of the bridge."""
     spy = Path(sys.executable).with_name("py-spy")
     words = ["--rate", str(RATE), "--duration", str(seconds), "--full-filenames"]
     before = started.read()
@@ -118,7 +119,7 @@ def _watch(started: Started, seconds: int, file: Path) -> tuple[list[str], float
 
 
 def _kinds(stacks: list[str], cpu: float) -> dict[str, float]:
-    """Seconds of each kind; of the main thread, as others only wait."""
+    """Processor seconds of each kind. Only the main thread counts, because others only wait."""
     seen: Counter[str] = Counter()
     for stack in stacks:
         frames, _, count = stack.rpartition(" ")
@@ -144,7 +145,8 @@ def _kind(frame: str) -> str:
 
 
 def table(profiles: Sequence[dict[str, Any]]) -> str:
-    """Markdown: microseconds for a frame there and one back, and shares of the processor time."""
+    """A table in Markdown: microseconds for one frame in each direction, and shares of the
+    processor time."""
     made = [Profile(**profile) for profile in profiles]
     titles = [f"{one.bridge}, us | %" for one in made]
     lines = ["| a frame there and one back | " + " | ".join(titles) + " |"]

@@ -1,7 +1,8 @@
-"""Bridges one after the other, several times over: each has the core to itself, as in service.
+"""Compares bridges that run one after the other, in several rounds. Each has the core alone, as in
+real use.
 
-A machine that others use changes its speed within minutes, so a round goes through all bridges and
-a ratio is that of two runs of the same round.
+A machine that others use changes its speed within minutes. So each round has a run of every bridge,
+and a ratio compares two runs of the same round.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ Result = dict[str, Any]
 
 
 def table(results: Sequence[Result]) -> str:
-    """Markdown: a row for each bridge, the medians of its rounds, ratios to the first bridge.
+    """A table in Markdown: for each bridge the medians of its rounds, and ratios to the first
+    bridge.
 
-    A result has `bridge` and `round` besides the figures of its run.
+    A result has `bridge` and `round`, and the figures of its run.
     """
     rounds = [list(of_round) for _, of_round in groupby(results, lambda result: result["round"])]
     first = rounds[0][0]["bridge"]

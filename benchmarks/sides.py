@@ -1,8 +1,9 @@
-"""What several bridges cost, at the same time on the same processor: ratios that hold anywhere.
+"""Compares the cost of bridges that run at the same time on the same processor. The ratios are the
+same on other machines.
 
-A core that is shared with other machines changes its speed from second to second; bridges that
-run beside each other are slowed down alike. The core must have time to spare: when it has none,
-the kernel gives each bridge the same, and every ratio is 1.
+A core that is shared with other machines changes its speed every second. Bridges that run at the
+same time become slower together. The core must have time to spare: otherwise the kernel gives each
+bridge the same time, and every ratio is 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ SETTLE = 3.0
 
 
 class Side(NamedTuple):
-    """One bridge, with callers and bots of its own."""
+    """One bridge, with its own callers and bots."""
 
     name: str
     bridge: Started
@@ -39,7 +40,8 @@ def compare(
     cpus: tuple[int | None, int | None],
     report: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Put `calls` on each bridge; for each its CPU per call and its ratio to the first."""
+    """Run `calls` calls on each bridge. Returns the CPU per call of each, and its ratio to the
+    first."""
     report(f"{calls} calls on each of {', '.join(names)}, at the same time")
     with ExitStack() as stack:
         sides = [_side(stack, name, calls, folder, cpus) for name in names]
@@ -81,7 +83,7 @@ def _side(
 
 
 def _watch(sides: Sequence[Side], calls: int, seconds: int) -> list[list[float]]:
-    """Per cent of a core for a call, of each side and second."""
+    """Per cent of a core for a call, for each side and each second."""
     parts: list[list[float]] = [[] for _ in sides]
     last = [side.bridge.read() for side in sides]
     for _ in range(seconds):
@@ -94,7 +96,7 @@ def _watch(sides: Sequence[Side], calls: int, seconds: int) -> list[list[float]]
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """A table in Markdown."""
     lines = ["| at the same time | calls | up | CPU per call, % | ratio | from .. to |"]
     lines.append("|---" * 6 + "|")
     lines += [

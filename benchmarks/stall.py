@@ -1,4 +1,4 @@
-"""What a bot that stops reading for 5 s does to its call."""
+"""The effect of a bot that stops reading for 5 s on its call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ Line = list[tuple[float, float]]
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """Markdown: how old the oldest was that the bot heard, what came through, how it went on."""
+    """A table in Markdown: the oldest audio that the bot heard, how much it heard, and the delay
+    afterwards."""
     lines = [
         "| one bot stalled for 5 s | oldest the bot heard, s | of 5 s it heard, s"
         " | to bot after, ms | to caller after, ms | longest in the other calls, ms |",

@@ -1,9 +1,10 @@
-"""What a second worker is good for.
+"""The gain of a second worker.
 
-The largest load of one core and of two is climbed to where there are processors for both sides of
-the generator besides. With fewer that would measure the generator; then there is only what a call
-costs with one worker and with two, as many calls a worker, at the same time and on the same core.
-The ratio says what two cores would carry of what one does, if nothing limits them but that.
+If there are two more processors for the load generator, the largest load of one core and of two
+cores is measured. With fewer processors that would measure the generator. Then only the cost of a
+call is compared: with one worker and with two, with the same number of calls for each worker, at
+the same time and on the same core. The ratio says how many times the load of one core two cores
+would carry, if nothing else limits them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.worker import LoadProcess
 
 GOALS: Final = {"to_bot_ms": 6.0, "to_caller_ms": 70.0, "pace": 2.0}
-"""Milliseconds at p99 that a load must keep; and every call must be up, without a frame lost."""
+"""Limits at p99, in milliseconds. Also, every call must be up, and no frame may be lost."""
 
 SETTLE: Final = 3.0
 COUNTS: Final = (1, 2)
@@ -34,7 +35,7 @@ Tell = Callable[[str], None]
 
 
 class Side(NamedTuple):
-    """A bridge with so many workers, and its callers."""
+    """A bridge with `workers` workers and `calls` calls, and its callers."""
 
     workers: int
     calls: int
@@ -45,7 +46,8 @@ class Side(NamedTuple):
 def measure(
     calls: int, ladder: Sequence[int], course: Course, folder: Path, tell: Tell
 ) -> dict[str, Any]:
-    """The cost of `calls` a worker; and with enough processors the largest of the `ladder`."""
+    """The cost of a call with `calls` calls for each worker; and the largest load of the `ladder`,
+    if there are enough processors."""
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     result: dict[str, Any] = {"processors": len(usable), "cost": []}
     result["cost"] = _costs(calls, course, folder, usable, tell)
@@ -60,18 +62,18 @@ def _start(workers: int, runner: LoadProcess[Runner], log: Path, cpus: Sequence[
     settings = [f"service.workers={workers}"]
     bridge = daemon(f"http://127.0.0.1:{runner.ask('port')}", log, None, settings)
     if cpus:
-        os.sched_setaffinity(bridge.pid, cpus)  # the workers come later, and inherit it
+        os.sched_setaffinity(bridge.pid, cpus)  # the workers start later and inherit it
     return bridge
 
 
 def _wait(bridge: Started, workers: int) -> None:
-    """Return when all workers take calls; the first one that does would get them all."""
+    """Wait until all workers take calls. Otherwise the first worker would get all of them."""
     bridge.wait()
     while bridge.metrics().get("pipecat_bridge_workers", 1) < workers:
         time.sleep(0.1)
 
 
-# What a call costs
+# The cost of a call
 
 
 def _costs(
@@ -116,7 +118,7 @@ def _costs(
 
 
 def _watch(sides: Sequence[Side], seconds: int) -> list[list[float]]:
-    """Cores that a call takes, of each side and second; the supervisor's part is in it."""
+    """Share of a core for a call, for each side and each second, with the supervisor."""
     parts: list[list[float]] = [[] for _ in sides]
     last = [side.bridge.read() for side in sides]
     for _ in range(seconds):
@@ -151,7 +153,7 @@ def _climb(
     usable: Sequence[int],
     tell: Tell,
 ) -> dict[str, Any]:
-    """More and more calls a worker until a goal breaks."""
+    """Run more and more calls for each worker, until a goal is broken."""
 
     def load(calls: int) -> dict[str, Any]:
         tell(f"{workers} workers on as many cores, {calls} calls in all:")
@@ -180,7 +182,7 @@ def _run(
 
 
 def table(result: dict[str, Any]) -> str:
-    """Markdown: the cost, and the largest load or why it is not there."""
+    """Tables in Markdown: the cost; and the largest load, or why it was not measured."""
     lines = [
         "| workers | calls | up | on the workers | CPU per call, %"
         " | would carry, times one core | from .. to |",
@@ -195,8 +197,8 @@ def table(result: dict[str, Any]) -> str:
     largest = result.get("largest")
     if largest is None:
         needed = max(COUNTS) + 2
-        lines += ["", f"The largest load was not climbed to: that takes {needed} processors, and"
-                      f" {result['processors']} are there."]  # fmt: skip
+        lines += ["", f"The largest load was not measured: that needs {needed} processors, and"
+                      f" {result['processors']} are usable."]  # fmt: skip
         return "\n".join(lines)
     lines += ["", "| workers, each on a core | calls carried | times one | what broke first |"]
     lines.append("|---" * 4 + "|")

@@ -1,7 +1,4 @@
-"""An echo bot: python phone_bot.py -t websocket
-
-Key 1 plays tones, 2 transfers the caller, 3 sets variables, 9 hangs up.
-"""
+"""An echo bot for keys 1, 2, 3 and 9. Run it: python phone_bot.py -t websocket"""
 
 from pipecat.frames.frames import Frame, InputAudioRawFrame, InputDTMFFrame, OutputAudioRawFrame
 from pipecat.pipeline.pipeline import Pipeline

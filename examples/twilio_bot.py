@@ -1,7 +1,4 @@
-"""An echo bot for Twilio's Media Streams, with Pipecat only: python twilio_bot.py -t twilio
-
-Key 2 transfers the caller, 9 hangs up.
-"""
+"""An echo bot for Twilio Media Streams. Run it: python twilio_bot.py -t twilio"""
 
 from pipecat.frames import frames
 from pipecat.pipeline.pipeline import Pipeline
