@@ -29,7 +29,7 @@ class EchoWithKeys(FrameProcessor):
 async def bot(runner_args: WebSocketRunnerArguments):
     _, call = await parse_telephony_websocket(runner_args.websocket)
     print("a call from", call["body"].get("from_number", "a stranger"), flush=True)
-    # auto_hang_up would ask Twilio to end a call that Twilio does not have.
+    # With auto_hang_up Pipecat would ask Twilio to end the call, but Twilio does not have it.
     serializer = TwilioFrameSerializer(
         stream_sid=call["stream_id"],
         call_sid=call["call_id"],

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs a real Asterisk 22 for the tests into .asterisk/root (git ignores it), and nothing
-# outside of it but debootstrap. Does nothing when it is there. Needs Debian or a derivative with
-# apt, and root (debootstrap and chroot). See docs/asterisk.md.
+# Installs a real Asterisk 22 for the tests into .asterisk/root, which git ignores. Outside of this
+# folder it installs only debootstrap. If Asterisk is installed already, it does nothing. It needs
+# Debian or a derivative with apt, and root for debootstrap and chroot. See docs/asterisk.md.
 set -eu
 
 me=asterisk.sh

