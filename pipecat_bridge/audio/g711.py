@@ -17,8 +17,6 @@ from pipecat_bridge.audio.pcm import SAMPLE, Pcm, check_even
 CODECS = ("ulaw", "alaw")
 
 # The octets of the smallest positive value, which are sent as silence.
-IDLE = {"ulaw": 0xFF, "alaw": 0xD5}
-
 _Levels = npt.NDArray[np.int64]
 
 

@@ -20,6 +20,8 @@ ULAW_POSITIVE = {
     0xFE: 2, 0xFF: 0,
 }  # fmt: skip
 
+IDLE = {"ulaw": 0xFF, "alaw": 0xD5}  # octets of silence (ITU-T G.711)
+
 
 def level(codec: str, octet: int) -> int:
     return struct.unpack("<h", g711.decode(codec, bytes([octet])))[0]
@@ -55,10 +57,8 @@ class DecodeTests(SynchronousTestCase):
             self.assertEqual(level("ulaw", octet & 0x7F), -value << 2)
 
     def test_idle_octets_are_the_smallest_positive_levels(self) -> None:
-        self.assertEqual(
-            (level("ulaw", g711.IDLE["ulaw"]), level("alaw", g711.IDLE["alaw"])), (0, 8)
-        )
-        for codec, octet in g711.IDLE.items():
+        self.assertEqual((level("ulaw", IDLE["ulaw"]), level("alaw", IDLE["alaw"])), (0, 8))
+        for codec, octet in IDLE.items():
             self.assertEqual(g711.encode(codec, bytes(320)), bytes([octet]) * 160)
 
 
