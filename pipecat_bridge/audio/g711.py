@@ -16,7 +16,6 @@ from pipecat_bridge.audio.pcm import SAMPLE, Pcm, check_even
 
 CODECS = ("ulaw", "alaw")
 
-# The octets of the smallest positive value, which are sent as silence.
 _Levels = npt.NDArray[np.int64]
 
 
