@@ -356,7 +356,7 @@ class CloseTests(SynchronousTestCase):
 
 
 class Script(Line):
-    """Does as a plan says, and looks at each mark whether what was before it was heard."""
+    """Follows a plan, and checks at each mark that the audio before it was heard."""
 
     def __init__(self, prebuffer: float) -> None:
         super().__init__(prebuffer=prebuffer)
@@ -403,7 +403,7 @@ class Script(Line):
 
     @property
     def heard_samples(self) -> int:
-        """Of the bot's voice: neither tones nor music."""
+        """Samples of the bot's voice that were played, without tones and music."""
         speech = [frame for frame in self.played if frame and set(frame) <= {0, 1}]
         return sum(len(frame.rstrip(b"\0")) // 2 for frame in speech)
 

@@ -43,7 +43,7 @@ class Line:
         return START + self.ticks * FRAME
 
     def write(self, pcm: bytes, rate: int = 8000, channels: int = 1, before: float = 0.0) -> None:
-        """The bot's audio comes so much before the next tick."""
+        """The bot's audio comes `before` seconds before the next tick."""
         self.playout.write(pcm, rate, channels, self.now - before)
 
     def tick(self, count: int = 1) -> list[bytes | None]:
@@ -275,7 +275,7 @@ class PrebufferTests(SynchronousTestCase):
 
 class UnderrunTests(SynchronousTestCase):
     def run_dry(self, line: Line, gap: float) -> None:
-        """Play 0.2 s, and have the next come `gap` seconds after the tick that found nothing."""
+        """Play 0.2 s. More audio comes `gap` seconds after the first tick without audio."""
         line.write(loud(1600), before=1 * MS)
         line.drain()
         ticks = int(gap / FRAME) + 1
@@ -394,7 +394,7 @@ class RestTests(SynchronousTestCase):
                 self.assertEqual(line.heard[: len(pcm)], pcm)
 
     def test_no_silence_in_its_midst_while_the_bot_is_writing(self) -> None:
-        """10 ms a write and no reserve, one late: the silence is before a rest, not within it."""
+        """One write of 10 ms is late, without a prebuffer: silence comes before the rest."""
         line = Line(prebuffer=0.0)
         pcm = loud(160 * 100)
         for number in range(200):

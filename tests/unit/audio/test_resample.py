@@ -45,7 +45,7 @@ class SoundTests(SynchronousTestCase):
                 self.assertGreater(signals.sinad(signal, frequency, rate_out), 80)
 
     def test_nothing_but_the_tone_comes_out_in_the_whole_pass_band(self) -> None:
-        """Images of the tone would, and aliases of the filter's own images."""
+        """The output has no images of the tone, and no aliases."""
         for (rate_in, rate_out), part in itertools.product(PAIRS, (0.02, 0.2, 0.33, 0.424)):
             frequency = part * min(rate_in, rate_out)
             with self.subTest(rate_in=rate_in, rate_out=rate_out, frequency=frequency):
@@ -182,7 +182,7 @@ class StreamTests(SynchronousTestCase):
             self.assertEqual(b"".join(parts), make_resampler(rate_in, rate_out).process(pcm))
 
     def test_no_sum_depends_on_its_order(self) -> None:
-        """What the test before shows by example: products and sums fit in a double's 53 bits."""
+        """All products and sums fit in the 53 bits of a double."""
         for rate_in, rate_out in (*PAIRS, *HIGH_PAIRS):
             common = math.gcd(rate_in, rate_out)
             units = Polyphase(rate_out // common, rate_in // common).matrix * 2.0**32

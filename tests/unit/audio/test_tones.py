@@ -137,7 +137,7 @@ class DetectorTests(SynchronousTestCase):
 
 class ToneTests(SynchronousTestCase):
     def test_frequencies_are_exact(self) -> None:
-        """A spectrum without bins between: 1 Hz, where Q.23 lets 1.8 % pass, 12 Hz and more."""
+        """The bins of the spectrum are 1 Hz wide. Q.23 allows 1.8 %, which is 12 Hz and more."""
         for rate in (8000, 16000, 44100):
             for key, pair in PAIRS.items():
                 tone = steady(tones.dtmf(key, rate), rate)

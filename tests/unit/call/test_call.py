@@ -62,7 +62,7 @@ def ready(call: Call) -> None:
 
 
 def gone(exchange: Exchange) -> None:
-    """The runners of bots that were stopped know it now."""
+    """Let the runners of stopped bots know that these have stopped."""
     for bot in exchange.runner.bots:
         if bot.stops and not bot.gone.called:
             bot.gone.callback(None)
@@ -109,7 +109,7 @@ class OnceTests(SynchronousTestCase):
             self.assertEqual(kinds[-1], "terminated")
 
     def check_bots(self, exchange: Exchange, call: Call) -> None:
-        """There was never more than one at a time, and each was let go once."""
+        """Check that there was one bot at a time, and that each was stopped once."""
         *lost, bot = exchange.runner.bots
         self.assertIs(call.bot, bot)
         self.assertLessEqual(len(lost), CallOptions().max_restarts)

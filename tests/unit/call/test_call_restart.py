@@ -124,7 +124,7 @@ class RestartTests(SynchronousTestCase):
         self.assertEqual(second.starts, 1)
 
     def begin_slowly(self) -> None:
-        """A call whose runner takes a while to forget bots."""
+        """A call whose runner takes a while to stop bots."""
         self.begin()
         self.exchange.runner.forgets_at_once = False
         self.first.gone = Deferred()

@@ -85,7 +85,7 @@ class PrepareTests(SynchronousTestCase):
 
 class RefusalTests(SynchronousTestCase):
     def refused(self, exchange: Exchange, call_id: str) -> str:
-        """The reason that is told when one more phone comes."""
+        """The reason with which one more phone is refused."""
         phone = PhoneSide(exchange.clock, "10.0.0.9:5")
         before = exchange.calls.outcomes["rejected"]
         self.assertIsNone(exchange.calls.answer(call_id, phone))

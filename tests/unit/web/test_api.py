@@ -211,7 +211,7 @@ class ShowTests(ApiCase):
         self.assertEqual(self.ask("GET", path), (200, ended))
 
     def test_it_fits_into_a_variable_of_asterisks(self) -> None:
-        """4095 bytes, whatever a bot says; cut JSON would be none."""
+        """At most 4095 bytes, whatever a bot sends: JSON that was cut off cannot be read."""
         widest = "\N{GRINNING FACE}"
         call, phone, _ = self.exchange.talk(UUID)
         room = (MAX_BYTES - MAX_NAME - 10) // 2

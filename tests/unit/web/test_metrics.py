@@ -47,7 +47,7 @@ class MetricsCase(SynchronousTestCase):
         return {sample.name: sample.value for sample in self.samples() if not sample.labels}
 
     def busy_call(self, number: int) -> tuple[Call, PhoneSide, BotSide]:
-        """A call in which each counter has a value of its own, with its second bot."""
+        """A call with its second bot, in which no two counters are equal."""
         call, phone, _ = self.exchange.talk()
         call.bot_lost("connection", "broken")
         call.bot_ready("bot-ready")

@@ -147,7 +147,7 @@ class SendTests(SynchronousTestCase):
         self.dialect.opening()
 
     def media(self, samples: int) -> dict[str, Any]:
-        """Send as many samples of noise; what a bot hears of it is what went in, in mu-law."""
+        """Send `samples` samples of noise. The bot gets them in mu-law."""
         pcm = random.Random(samples).randbytes(2 * samples)
         message: dict[str, Any] = json.loads(self.dialect.audio(pcm))
         payload = base64.b64decode(message["media"].pop("payload"), validate=True)
