@@ -54,12 +54,14 @@ class PagesTests(SynchronousTestCase):
         rows = re.findall(r"^\| `(\w+)` \|", DESIGN.read_text("utf-8"), re.M)
         self.assertEqual(rows, re.findall(r"\w+", drawing[1]))
 
-    def test_bots_md_names_every_runner_mode(self) -> None:
+    def test_bots_md_says_of_every_runner_mode_what_its_record_says(self) -> None:
         text = (ROOT / "docs" / "bots.md").read_text("utf-8")
         for mode in MODES.values():
-            self.assertIn(f"`{mode.name}`", text)
-            if not mode.supervised:
-                self.assertIn(f'mode = "{mode.name}"', text)
+            dials = "the bot dials the bridge" if mode.listens else "the bridge dials the bot"
+            url = "not used" if mode.supervised else f"`{mode.example}`"
+            path = f"`{mode.health_path}`" if mode.health_path else "none"
+            row = f"| `{mode.name}` | {mode.summary} | {url} | {dials} | {path} |"
+            self.assertIn(row, text.splitlines())
 
     def test_files_of_the_project_that_pages_name_exist(self) -> None:
         package = ROOT / "pipecat_bridge"
