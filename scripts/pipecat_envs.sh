@@ -1,8 +1,9 @@
 #!/bin/sh
 # pipecat_envs.sh [PYTHON] [--upgrade]: installs real Pipecat for tests/pipecat. The oldest
 # supported release and the newest one each get a virtual environment below .pipecat, which git
-# ignores. They have only Pipecat, not this project and not Twisted. This takes 1.5 GB and half a minute. If both
-# are installed already, it does nothing; --upgrade asks the package index for a newer release.
+# ignores. They have only Pipecat, not this project and not Twisted. This takes 1.5 GB and half a
+# minute. If both are installed already, it does nothing; --upgrade asks the package index for a
+# newer release.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -66,7 +66,7 @@ class BatchedPolling:
 
     A socket that is only readable is read directly, which takes 0.1 us in place of 1.9: most of
     that is a context for `twisted.python.log` of old, which Twisted makes for each event
-    (docs/performance.md). All else is left to Twisted.
+    (docs/lab-notes.md). All else is left to Twisted.
     """
 
     def __init__(

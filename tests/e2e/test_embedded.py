@@ -169,9 +169,7 @@ async def test_calls_wait_for_it_and_fail_in_time() -> None:
             phone = await it.dial()
             record = await it.ended(phone)
             assert record["outcome"] == "runner-failed"
-            assert record["reason"].startswith(
-                "the runner has neither dialled back to ws://127.0.0.1:"
-            )
+            assert record["reason"].startswith("the runner has neither dialled back to ws://")
             assert phone.hangup_received
             assert it.runner.requests == []
             await embedded.stop()

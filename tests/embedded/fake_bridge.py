@@ -1,4 +1,4 @@
-"""The bridge's side of a call, played on asyncio: where the runner dials back to."""
+"""The bridge's side of a call, on asyncio: the server to which the runner dials back."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FakeCall:
     """One call as the bridge sees it: what the bot sent, in order, and what is sent to it."""
 
     def __init__(self, at_once: bytes = b"") -> None:
-        """`at_once` is audio that is sent with no regard to whether the bot is ready."""
+        """`at_once`: audio that is sent even if the bot is not ready."""
         self.at_once = at_once
         self.directions: list[str] = []
         self.frames: list[Any] = []  # every protobuf frame of the bot, in order
@@ -85,7 +85,7 @@ class FakeCall:
         return any(message["type"] == kind for message in self.messages)
 
     async def until_closed(self, sockets: int = 1) -> None:
-        """Wait until the bot has closed every socket as one closes at a normal end."""
+        """Wait until the bot has closed every socket in good order."""
         await self.until(lambda: self.close_codes == [1000] * sockets)
 
     async def listen_and_speak(self) -> None:

@@ -67,7 +67,7 @@ async def _until_silent(call: FakeCall, turns: int) -> None:
 
 
 async def _until_interrupted(call: FakeCall) -> None:
-    """The third signal: every turn of the caller gives one, the first two cut nothing off."""
+    """The third signal. Each turn of the caller gives one, and two interrupt nothing."""
     await call.until(lambda: len(_flushes(call)) >= 2)
 
 

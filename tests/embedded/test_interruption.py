@@ -1,4 +1,4 @@
-"""After the signal of an interruption nothing comes that was meant to be said before it."""
+"""After the signal of an interruption no older speech comes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def _interruptions() -> None:
 
 
 async def _until_signal(call: FakeCall, number: int) -> None:
-    """Wait for so many signals, and for something new to be said after the last."""
+    """Wait for a number of signals, and for new speech after the last one."""
     await call.until(lambda: len(_signals(call)) == number)
     await call.until(lambda: call.audio(_signals(call)[-1]))
 
@@ -94,7 +94,7 @@ def _check(call: FakeCall) -> None:
 
 
 def _beginning_of_answer(key: str) -> bytes:
-    """Its first samples; espeak-ng varies what follows, and begins with the same each time."""
+    """The first samples of a text. espeak-ng repeats only these exactly."""
     sentence = Receptionist().answer(KEY.format(key)).text.partition(". ")[0] + "."
     return Espeak().synthesize(sentence, "en-us")[0][:SAME]
 

@@ -66,7 +66,7 @@ async def _end(calls: BotCalls, name: str, call: FakeCall, ending: str) -> None:
 
 
 async def _alive() -> tuple[set[str], int, int]:
-    """Names of tasks but for their numbers, count of threads, count of pipeline processors."""
+    """Names of tasks without their numbers, number of threads, number of pipeline processors."""
     for _ in range(10):
         await asyncio.sleep(0.05)
     gc.collect()

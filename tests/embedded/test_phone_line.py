@@ -49,7 +49,7 @@ class Input(FrameProcessor):
 
 
 class Seen(FrameProcessor):
-    """Notes the keys that come by."""
+    """Records the keys that pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,7 +243,7 @@ class PhoneLineTests(PipelineTestCase):
 
 
 class WithoutRTVITests(PipelineTestCase):
-    """Commands as bare JSON, and a pipeline without RTVI, where no Pipecat does the keys."""
+    """Commands as plain JSON, in a pipeline without RTVI, in which no Pipecat handles keys."""
 
     async def asyncSetUp(self) -> None:
         await self.run_pipeline(PhoneLine(rtvi_messages=False), enable_rtvi=False)

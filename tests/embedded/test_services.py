@@ -1,4 +1,4 @@
-"""Which service a call gets, and what is said when it cannot be had."""
+"""Which service a call gets, and the error if the service is not available."""
 
 from __future__ import annotations
 

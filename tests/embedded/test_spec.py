@@ -1,4 +1,4 @@
-"""What the body of `/run` may hold."""
+"""What the body of `/run` may contain."""
 
 from __future__ import annotations
 

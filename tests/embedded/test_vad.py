@@ -1,4 +1,4 @@
-"""One model for all calls, and a detector of its own for each."""
+"""One model for all calls, and a separate detector for each call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is noticed when no file descriptor is left, and on whom it is blamed."""
+"""What the bridge does if no file descriptor is left, and whom it blames."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class DescriptorTests(SynchronousTestCase):
         self.assertIn(f"no file descriptors are left of {limit()}", lines[0])
 
     def test_a_port_that_cannot_accept(self) -> None:
-        """Twisted's own: it tells that in the log only."""
+        """Twisted reports a failed accept only in the log."""
         for error in (errno.EMFILE, errno.ENFILE):
             port: Any = Port(0, Factory(), interface="127.0.0.1", reactor=MemoryReactor())
             port.startListening()

@@ -1,4 +1,4 @@
-"""How runners and bots are connected to: what refuses is known at once."""
+"""Connections to runners and bots: a refusal is known at once."""
 
 from __future__ import annotations
 

@@ -256,7 +256,7 @@ class ConcurrencyTests(ClientCase):
 
 class PoolTests(ClientCase):
     def together(self, requests: int) -> list[Connection]:
-        """Requests that run at once, each on a connection of its own, all answered."""
+        """Make requests at the same time, each on its own connection. All are answered."""
         asking = [self.ask() for _ in range(requests)]
         connections = [self.accept() for _ in range(requests)]
         for connection in connections:
@@ -302,7 +302,7 @@ class KeptTests(ClientCase):
     """A runner may close an idle connection just as the next request goes out on it."""
 
     def kept(self, connections: int = 1) -> list[Connection]:
-        """Connections that have served a request each, and wait for the next."""
+        """Idle connections, each of which has served one request."""
         asking = [self.ask() for _ in range(connections)]
         kept = [self.accept() for _ in range(connections)]
         for connection in kept:
@@ -341,7 +341,7 @@ class KeptTests(ClientCase):
         self.assertEqual((self.dials, len(new.requests())), (2, 2))
 
     def test_others_that_are_kept_are_not_tried(self) -> None:
-        """What closed one of them is likely to have closed them all."""
+        """If the server closed one kept connection, it has probably closed all of them."""
         kept = self.kept(5)
         asking = self.ask()
         kept[0].lose()
@@ -373,7 +373,7 @@ class KeptTests(ClientCase):
         self.assertEqual(self.dials, 2)
 
     def test_never_on_a_connection_that_is_new(self) -> None:
-        """Who has just accepted it may have started a bot."""
+        """A runner that has just accepted the connection may have started a bot."""
         for method in ("GET", "POST"):
             self.make()
             asking = self.ask(method)

@@ -22,20 +22,20 @@ from tests.unit.files import scratch
 
 
 class Word(str, Enum):  # noqa: UP042 - its str() is not its value
-    """A text that is more than that."""
+    """A subclass of str."""
 
     GOOD = "good"
 
 
 def lines(say: Callable[[Logger], None]) -> list[dict[str, Any]]:
-    """What becomes of what `say` logs."""
+    """The JSON lines of what `say` logs."""
     out = io.StringIO()
     say(Logger(namespace="pipecat_bridge.call", observer=json_observer(out)))
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
 def through_worker(say: Callable[[Logger], None]) -> list[dict[str, Any]]:
-    """The same, of a supervisor whose worker 2 logs it."""
+    """The JSON lines of a supervisor, if `say` logs in its worker 2."""
     out = io.StringIO()
     say(Logger(namespace="pipecat_bridge.call", observer=LineWriter(out)))
     with capturedLogs() as captured:
@@ -53,7 +53,7 @@ def fail(log: Logger) -> None:
 
 
 def tell(log: Logger) -> None:
-    """Log one of a call's events."""
+    """Log an event of a call."""
     told = EventLog()
     told._log = log
     told(CallEvent("x", 1.0, "terminated", {"outcome": "completed", "n": 3, "reason": ""}))
@@ -149,7 +149,7 @@ class LineTests(SynchronousTestCase):
 
 class CommandTests(SynchronousTestCase):
     def observer(self, **values: Any) -> Any:
-        """The one that a daemon gets under twistd with such options."""
+        """The log observer of a daemon under twistd with these options."""
         command, daemon = Options(), Daemon(None)
         command.update(values)
         write_json(daemon, command)

@@ -1,4 +1,4 @@
-"""Connections behind a proxy: the protocol is built for the client that its header tells of."""
+"""Connections behind a proxy: the protocol is built with the address in the PROXY header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ V2 = bytes.fromhex("0d0a0d0a000d0a515549540a 2111 000c 0a000007 0a000001 1267 23
 
 
 class Inside(Protocol):
-    """What is behind the wrapper."""
+    """The protocol that is built behind the wrapper."""
 
     def __init__(self, address: Any) -> None:
         self.address = address

@@ -1,4 +1,4 @@
-"""What gets out of a text of a runner's before it is shown."""
+"""The redaction of texts of runners."""
 
 from __future__ import annotations
 

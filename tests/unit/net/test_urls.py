@@ -1,4 +1,4 @@
-"""What the checks take at the start is taken by the libraries in every call."""
+"""Every URL that passes the checks at the start works with the libraries in a call."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def urls(schemes: list[str]) -> st.SearchStrategy[str]:
 
 
 def faults(**runner: Any) -> list[str]:
-    """What the checks say of options of `[runner]`."""
+    """The faults that the checks find in options of `[runner]`."""
     return [
         f"[{section}] {key}{fault}"
         for section, key, fault in checks.faults(Options(runner=RunnerOptions(**runner)))
@@ -58,12 +58,12 @@ def faults(**runner: Any) -> list[str]:
 
 
 def bare(path: str) -> str:
-    """Without separators that have nothing behind them, which Twisted leaves out."""
+    """The path without separators that nothing follows. Twisted leaves them out."""
     return path.replace(";?", "?").rstrip(";?")
 
 
 class TakenTests(SynchronousTestCase):
-    """Whatever the checks take leads to a connection and to a request in good order."""
+    """Every URL that passes the checks leads to a connection and to a correct request."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -71,7 +71,7 @@ class TakenTests(SynchronousTestCase):
         self.endpoints = Endpoints(self.reactor, Descriptors(self.reactor), trusted)
 
     def connected(self, secure: bool) -> bytes:
-        """What goes out on the connection that was asked for; with TLS that is not to be read."""
+        """What is sent on the requested connection. With TLS it cannot be read."""
         # Names are resolved in the reactor's next turn.
         self.reactor.advance(0.1)
         [(_, _, factory, _, _)] = self.reactor.tcpClients
@@ -142,7 +142,7 @@ class TakenTests(SynchronousTestCase):
     @given(url=urls(["ws", "wss"]))
     @settings(max_examples=300, deadline=None)
     def test_urls_that_runners_dial(self, url: str) -> None:
-        """They are given to whatever library a runner has, with a path appended."""
+        """A runner gives this URL to its own library, with a path appended."""
         if not faults(mode="dialback", dialback_url=url):
             self.assertEqual(faults(mode="direct", url=f"{url.rstrip('/')}/id/ws/token"), [])
 

@@ -1,4 +1,4 @@
-"""What a connection says of its call before any worker has it."""
+"""What is known about a connection before a worker gets it."""
 
 from __future__ import annotations
 

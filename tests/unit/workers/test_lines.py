@@ -1,4 +1,4 @@
-"""A worker's log, as its supervisor's."""
+"""A worker's log, as its supervisor logs it."""
 
 from __future__ import annotations
 

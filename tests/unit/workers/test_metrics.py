@@ -1,4 +1,4 @@
-"""Pages of several workers, made one."""
+"""The metrics of several workers on one page."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PageTests(SynchronousTestCase):
         self.registry.register(self.page)
 
     def shown(self, name: str) -> dict[str, float]:
-        """The samples of a name by their labels' values."""
+        """The samples of a metric, by the values of their labels."""
         text = generate_latest(self.registry).decode()
         families = list(text_string_to_metric_families(text))
         names = [family.name for family in families]

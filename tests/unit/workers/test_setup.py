@@ -1,4 +1,4 @@
-"""What a worker is told."""
+"""The setup of a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When there is a supervisor, and what it is before it is started."""
+"""When there is a supervisor, and its state before the start."""
 
 from __future__ import annotations
 

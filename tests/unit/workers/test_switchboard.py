@@ -1,4 +1,4 @@
-"""Who gets a phone; workers and connections are stand-ins, real ones are in tests/e2e."""
+"""Which worker gets a phone. Workers and connections are stand-ins; tests/e2e has real ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipecat_bridge.workers.switchboard import NO_WORKER, STOPPED, Switchboard
 
 
 class Hand:
-    """A worker that says at once, or when told, whether it answers."""
+    """A worker that answers at once, or when a test says so."""
 
     def __init__(self, number: int) -> None:
         self.number = number

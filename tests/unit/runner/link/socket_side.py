@@ -1,4 +1,4 @@
-"""A stream of caller audio to a bot, and the bot's socket as a test turns it."""
+"""A stream of caller audio to a bot, and a socket of the bot that a test controls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The beginning of a bot: when it is ready, and what becomes of what it sent before."""
+"""When a bot is ready, and what happens to messages that it sent before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOUND = numbered(700, 8000)
 
 class ReadyByTests(BotSideCase):
     def silent_bot(self, **options: Any) -> BotDouble:
-        """One that has connected and says nothing by itself."""
+        """A bot that has connected and sends nothing by itself."""
         return self.make(ready_timeout=5.0).bot(ready_after=None, dies_before=None, **options)
 
     def test_its_first_audio(self) -> None:
@@ -120,7 +120,7 @@ class ReadyByTests(BotSideCase):
 
 class LostBeforeReadyTests(BotSideCase):
     def failed(self, bot: BotDouble) -> str:
-        """Why the start has failed; nothing of the bot is left."""
+        """The reason of the failed start. Checks that nothing of the bot is left."""
         self.side.turn(0.05)
         heard = self.side.heard
         self.assertEqual(heard.names[-1:], ["failed"])

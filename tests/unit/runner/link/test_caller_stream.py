@@ -1,4 +1,4 @@
-"""The queue toward a slow bot, on a turned clock."""
+"""The queue to a slow bot, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ class FullTests(QueueCase):
         self.assertEqual(self.bot.got[20:], [39])
 
     def test_what_waited_for_room_goes_out_with_the_rest(self) -> None:
-        """Were it put into a queue that has been emptied, nothing would ever send it."""
+        """A frame that came into the queue after it was emptied would never be sent."""
         queue = self.full()
         self.push(queue, 2)
         self.release(queue)
@@ -228,7 +228,7 @@ class StallTests(QueueCase):
         self.assertLessEqual(len(self.clock.getDelayedCalls()), 1)
 
     def run_slow(self, queue: CallerStream, speed: float, frames: int) -> list[int]:
-        """A bot that takes `speed` frames for each one that comes; how far it was behind."""
+        """Run a bot that takes `speed` frames for each new one. Returns how far it was behind."""
         behind, credit = [], 0.0
         self.bot.left = 0
         for _ in range(frames):
@@ -260,7 +260,7 @@ class StallTests(QueueCase):
         self.assertGreaterEqual(min(behind[-500:]), 149)
 
     def test_a_stall_alone_is_no_reason_to_drop(self) -> None:
-        """Within `catch_up` of reading on, the 3 s are gone through."""
+        """Within `catch_up` seconds after it reads again, the bot reads the 3 s."""
         queue = self.queue()
         self.bot.takes = False
         self.push(queue, 150)

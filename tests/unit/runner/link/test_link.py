@@ -357,7 +357,7 @@ class BargeInTests(BotSideCase):
         self.assertEqual(self.flushes(), 2)
 
     def test_what_came_before_is_dropped_and_what_comes_after_is_kept(self) -> None:
-        """All in one segment, as a bot that answers at once sends it."""
+        """Everything comes in one segment, as from a bot that answers at once."""
         for how in HOWS:
             with self.subTest(how=how):
                 self.bot.burst(bytes(16000 * 10), 8000)
@@ -413,7 +413,7 @@ class FullPlayoutTests(BotSideCase):
         self.assertEqual(side.clock.getDelayedCalls(), [])
 
     def test_the_caller_is_heard_while_the_bot_is_not_read(self) -> None:
-        """On one socket its pongs wait behind its audio."""
+        """On one socket the bot's pongs wait behind its audio."""
         side = self.make(max_queue=1.0)
         bot = side.bot()
         side.speak(50)
@@ -438,12 +438,12 @@ class FullPlayoutTests(BotSideCase):
 
 class StallTests(BotSideCase):
     def delay(self, bot: BotDouble, began: float, first: int) -> list[float]:
-        """Of each frame from `first` on, how late it was read; frame n was said at n * 20 ms."""
+        """How late each frame from `first` on was read. Frame n was sent at n * 20 ms."""
         pairs = zip(numbers(bot), bot.audio, strict=True)
         return [frame.at - began - n * FRAME for n, frame in pairs if n >= first]
 
     def stall(self, **options: Any) -> tuple[int, int]:
-        """A stall of 5 s; frames that were sent and not read, and all that were late."""
+        """Stall for 5 s. Returns the frames that were sent and not read, and late frames."""
         side = self.make(**options)
         bot = side.bot()
         began = side.clock.seconds()
@@ -469,7 +469,7 @@ class StallTests(BotSideCase):
                 self.assertEqual((unread, late), (25, 150))
 
     def test_the_window_is_what_bounds_the_hidden_part(self) -> None:
-        """Without it the buffers of the transport, 64 KB twice here, hide 4 s of audio."""
+        """Without the window the buffers of the transport, here 64 KB twice, hide 4 s of audio."""
         unread, late = self.stall(in_flight=3600.0, queue_frames=10_000)
         self.assertEqual((unread, late), (200, 250))
 
@@ -581,7 +581,7 @@ class EndTests(BotSideCase):
             self.assertEqual(str(error), f"{lost} ({code}); it had sent nothing")
 
     def test_half_open(self) -> None:
-        """Nothing comes back, not even pongs: dropped `ping_timeout` after the first ping."""
+        """Not even pongs come back: the bot is dropped `ping_timeout` after the first ping."""
         for interval, timeout in ((10.0, 20.0), (5.0, 2.0), (1.0, 2.5)):
             with self.subTest(interval=interval, timeout=timeout):
                 side = self.make(ping_interval=interval, ping_timeout=timeout)

@@ -153,7 +153,7 @@ class Peer:
             self.clock.advance(0.02)
 
     def take(self, messages: int) -> None:
-        """Read, and answer all pings or the newest that was read."""
+        """Read, and answer all pings, or only the newest one."""
         pings = []
         for _ in range(min(messages, len(self.wire))):
             message = self.wire.popleft()
@@ -168,7 +168,7 @@ class Peer:
             self.window.pong(self.pongs.popleft())
 
     def jam(self, turns: int) -> None:
-        """The kernel takes nothing, and then again."""
+        """The kernel takes nothing for some time."""
         self.congested = True
         self.push(turns)
         self.congested = False

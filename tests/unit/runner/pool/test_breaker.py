@@ -1,4 +1,4 @@
-"""The circuit breaker, on a turned clock: every input in every state, delays, trust."""
+"""The circuit breaker, on a simulated clock: every input in every state, delays, limits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class BreakerCase(SynchronousTestCase):
             self.breaker.succeeded(self.breaker.begin())
 
     def open(self) -> float:
-        """Make it open; seconds until it is half-open."""
+        """Open the breaker. Returns the seconds until it is half-open."""
         self.failures(3)
         self.assertEqual(self.breaker.state, "open")
         return self.breaker.left
@@ -62,7 +62,7 @@ class BreakerCase(SynchronousTestCase):
         self.wait()
 
     def wait(self) -> None:
-        """Until it is half-open; not by one step alone, which the sums of floats may miss."""
+        """Turn the clock until the breaker is half-open. By rounding, one step may be too short."""
         while self.breaker.state == "open":
             self.clock.advance(max(self.breaker.left, 1e-9))
         self.assertEqual(self.breaker.state, "half-open")
@@ -70,7 +70,7 @@ class BreakerCase(SynchronousTestCase):
 
 class StateTests(BreakerCase):
     def outcomes(self, prepare: Callable[[], Trial]) -> list[tuple[BreakerState, bool]]:
-        """State, and whether a probe is under way, after each of INPUTS."""
+        """The state and whether a probe is under way, after each input in INPUTS."""
         outcomes = []
         for put in INPUTS:
             self.breaker = self.make()
@@ -187,7 +187,7 @@ class StateTests(BreakerCase):
 
 class DelayTests(BreakerCase):
     def delays(self, times: int) -> list[float]:
-        """Delays of a runner that fails whenever it is probed."""
+        """The delays of a runner that fails at every probe."""
         delays = [self.open()]
         while len(delays) < times:
             self.wait()
@@ -355,7 +355,7 @@ class BusyTests(BreakerCase):
 
 
 class LostTests(BreakerCase):
-    """Bots that were ready, and are lost soon."""
+    """Bots that are lost soon after they were ready."""
 
     def ready(self) -> Trial:
         attempt = self.breaker.begin()

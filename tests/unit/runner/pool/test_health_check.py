@@ -22,7 +22,7 @@ INTERVAL = 5.0
 
 
 class StartedAddress:
-    """A runner that is being started; how often it was asked for."""
+    """The address of a runner that starts. Counts how often it was asked for."""
 
     def __init__(self) -> None:
         self.waiting: list[Deferred[str]] = []
@@ -62,7 +62,7 @@ class CheckCase(ClientCase):
 
     @property
     def asked(self) -> int:
-        """Requests, each on a connection of its own."""
+        """Requests, each on its own connection."""
         return self.dials
 
     def answer(self, status: int) -> None:

@@ -1,4 +1,4 @@
-"""The pool of runners: leases, choice, and what holds in any order of things."""
+"""The pool of runners: leases, choice, and rules that hold in any order of events."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PoolCase(SynchronousTestCase):
             self.take_at(upstream).failed("refused")
 
     def close(self, upstream: Upstream) -> None:
-        """Make an open one closed by a call."""
+        """Close an open breaker by a call."""
         self.clock.advance(upstream.breaker.left + 0.001)
         self.take_at(upstream).ready()
         self.assertEqual(upstream.state, "closed")
@@ -140,7 +140,7 @@ class ChoiceTests(PoolCase):
         self.assertIs(self.take().upstream, third)
 
     def test_bots_that_are_gone_weigh_for_a_while(self) -> None:
-        """One whose bots fail or are lost at once must not look idle."""
+        """A runner whose bots fail or are lost at once must not look idle."""
         first, second, third = self.upstreams
         for other in (second, third):
             self.take_at(other).ready()
@@ -278,7 +278,7 @@ class ChoiceTests(PoolCase):
 
 
 class NoChoiceTests(PoolCase):
-    """When no runner is left, with one runner above all."""
+    """When no runner is left, mostly with a single runner."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -392,7 +392,7 @@ class NameTests(PoolCase):
 
 
 class SequenceTests(PoolCase):
-    """Whatever happens in whatever order."""
+    """Rules that hold for any events in any order."""
 
     WORDS = (
         Lease.ready,

@@ -64,7 +64,7 @@ class Start:
 
 
 class Runner:
-    """Its bots run for 4 to 8 s; those of one that hangs as well, for nobody has noticed yet."""
+    """A runner whose bots run for 4 to 8 s. If the runner hangs, its old bots still run."""
 
     def __init__(self, clock: Clock, chance: random.Random) -> None:
         self.clock = clock
@@ -101,7 +101,7 @@ class Runner:
 
 
 class Call:
-    """Goes from runner to runner until it has a bot, as the daemon's do."""
+    """A call that asks one runner after another until it has a bot, as in the daemon."""
 
     def __init__(self, load: LoadCase) -> None:
         self.load = load
@@ -132,7 +132,7 @@ class Health(Resource):
 
 @implementer(IAgent)
 class Network:
-    """Leads to the runners' /health, by the ways they have."""
+    """An HTTP agent that asks the runners in memory for /health."""
 
     def __init__(self, load: LoadCase) -> None:
         self.load = load
@@ -198,10 +198,10 @@ class EvenTests(LoadCase):
 
 
 class HerdTests(LoadCase):
-    """Without checks: calls find out."""
+    """Without health checks: calls find out which runner is dead."""
 
     def dies(self, way: Way) -> list[tuple[float, int, int]]:
-        """12 s of load, then 20 s with one dead; what it saw of these."""
+        """12 s of load, then 20 s with one dead runner. Returns the starts that it got then."""
         self.run_for(12)
         runner = self.runners[self.victim]
         runner.die(way)
@@ -211,7 +211,7 @@ class HerdTests(LoadCase):
         return [(when - died, *rest) for when, *rest in runner.seen]
 
     def comes_back(self) -> list[tuple[float, int, int]]:
-        """40 s of load with all alive again; what the one saw that was not."""
+        """40 s of load with all runners alive. Returns the starts of the one that was dead."""
         runner = self.runners[self.victim]
         runner.come_back()
         runner.seen.clear()
@@ -253,7 +253,7 @@ class HerdTests(LoadCase):
 
 
 class CheckedHerdTests(HerdTests):
-    """With checks: no call is a probe."""
+    """With health checks: no call is a probe."""
 
     interval = 5.0
 

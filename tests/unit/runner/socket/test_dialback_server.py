@@ -1,4 +1,4 @@
-"""Who is let in where runners dial back, seen from the client that is refused."""
+"""Which sockets are admitted when runners dial back, seen from the refused client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class DoorCase(BotSideCase):
         side.token = side.dialback_server.expect(side.link)
 
     def knock(self, path: str) -> DialError | None:
-        """Dial; the refusal, None when it was let in."""
+        """Dial. Returns the refusal, or None if the socket was admitted."""
         bot = BotDouble(self.side.clock, ready_after=None)
         client = bot.socket(f"ws://127.0.0.1:8001{path}")
         refusals: list[Any] = []
@@ -125,7 +125,7 @@ class RefusalTests(DoorCase):
                     self.refused(f"/{CALL}/ws{second}", 409, taken)
 
     def test_a_direction_stays_taken_when_its_socket_is_gone(self) -> None:
-        """The call is over with it: a bot that comes back would find half a call."""
+        """The call ends with its socket. A bot that connects again would find half a call."""
         side = self.side
         bot = BotDouble(side.clock)
         side.dial(bot, "input")
@@ -186,7 +186,7 @@ class AdmissionTests(DoorCase):
 
 class RequestTests(DoorCase):
     def answer(self, request: bytes) -> bytes:
-        """What a plain TCP client gets."""
+        """The answer to a plain TCP client."""
 
         class Client:
             data = b""

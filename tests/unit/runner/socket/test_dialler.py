@@ -42,7 +42,7 @@ REFUSED = "HTTP/1.1 {}\r\nContent-Length: 0\r\n\r\n"
 
 
 class Server(Protocol):
-    """A server by hand: `request` is what came first, `data` what followed."""
+    """A server without a library. `request`: the handshake. `data`: what came after it."""
 
     def __init__(self) -> None:
         self.request = b""
@@ -79,7 +79,7 @@ class Server(Protocol):
 
 
 def frame(payload: bytes, opcode: int) -> bytes:
-    """A final frame of a server's."""
+    """A final frame from a server."""
     size = len(payload)
     length = bytes([size]) if size < 126 else b"\x7e" + size.to_bytes(2, "big")
     return bytes([0x80 | opcode]) + length + payload
@@ -114,7 +114,7 @@ class Endpoint:
 
 
 class DialCase(SynchronousTestCase):
-    """Dials `server`; `result` is what came of it, `heard` what the link told."""
+    """Dials `server`. `result`: the outcome of the dial. `heard`: what the link reported."""
 
     redact = Redaction()
 
@@ -159,14 +159,14 @@ class DialCase(SynchronousTestCase):
         turn(self.clock, seconds)
 
     def answer(self, *pieces: bytes) -> None:
-        """The server sends pieces, in a turn of the loop each."""
+        """The server sends pieces, each in its own turn of the loop."""
         for piece in pieces:
             if self.server.transport is not None:
                 self.server.transport.write(piece)
             self.turn(0.003)
 
     def why(self, kind: type[PeerError] = PeerError) -> str:
-        """The sentence of a dial that has failed, after which nothing may be left."""
+        """The error text of a dial that failed. Checks that nothing is left."""
         error = self.failureResultOf(self.result, PeerError).value
         self.assertIs(type(error), kind)
         self.assertEqual(self.heard.names, [])
@@ -212,7 +212,7 @@ class RequestTests(DialCase):
 
 
 class OpeningTests(DialCase):
-    """Split anywhere, with the bot's first messages right behind."""
+    """The answer is split anywhere, and the bot's first messages follow at once."""
 
     def opened(self) -> None:
         self.assertIsNone(self.successResultOf(self.result))
@@ -260,7 +260,7 @@ class OpeningTests(DialCase):
                 self.opened()
 
     def test_frames_after_it_pass_autobahn_by(self) -> None:
-        """It takes ten times as long for one."""
+        """A frame through Autobahn takes ten times as long."""
         self.dial()
         self.answer(self.server.accepting(), self.messages())
         self.opened()
@@ -303,7 +303,7 @@ class OpeningTests(DialCase):
 
 class RefusalTests(DialCase):
     def refused(self, answer: str | Callable[[bytes], bytes], *expected: str) -> None:
-        """Any split of the answer brings the same sentence; one of `expected`."""
+        """Any split of the answer gives the same error text, one of `expected`."""
         for at in (0, 1, 12, 30, -3, -1):
             self.make()
             self.dial()
@@ -475,7 +475,7 @@ class GivingUpTests(DialCase):
         self.assertEqual((self.heard.names, self.link.connected), ([], False))
 
     def test_while_it_connects(self) -> None:
-        """Twisted's endpoints have an error of their own for it."""
+        """Twisted's endpoints have their own error for a cancelled connection."""
         self.make(waits=True)
         self.endpoint._connecting = Deferred(
             lambda each: each.errback(ConnectingCancelledError(None))
@@ -496,7 +496,7 @@ class GivingUpTests(DialCase):
 
 
 class EndTests(DialCase):
-    """With the bot's double behind Autobahn's server, as bots are."""
+    """With the bot's double behind Autobahn's server."""
 
     def talk(self, twilio_bot: bool = False, **options: Any) -> Any:
         """A bot that has been dialled, and is ready."""

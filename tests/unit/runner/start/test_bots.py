@@ -1,4 +1,4 @@
-"""A bot from a pool of runners: the next is asked when one fails, and never are there two."""
+"""A bot from a pool of runners: if one fails the next is asked, and there are never two bots."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def sent_json(connection: Connection) -> dict[str, Any]:
 
 
 class DiedTests(DialBackCase):
-    """A runner of our own that has ended, which the kernel knows before we do."""
+    """An embedded runner that has ended. The kernel knows that before the bridge."""
 
     def refuse(self) -> None:
         _, _, factory, *_ = self.reactor.tcpClients[self.taken]

@@ -1,4 +1,4 @@
-"""The supervisor of the embedded runner, on a turned clock; processes are real in tests/e2e."""
+"""The embedded runner's process, on a simulated clock. tests/e2e has real processes."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class UrlTests(EmbeddedCase):
 
 class RestartTests(EmbeddedCase):
     def crash(self, after: float) -> float:
-        """Run, and crash; how long it takes to be started again."""
+        """Run and crash. Returns the seconds until the process is started again."""
         count = len(self.machine.processes)
         self.machine.last.say(LISTENS)
         self.machine.advance(after)
@@ -274,7 +274,7 @@ class ExtraTests(SynchronousTestCase):
 
 
 class SupervisedTests(EmbeddedCase):
-    """What the runner does not need, and workers do."""
+    """Functions that only workers need, not the embedded runner."""
 
     def test_one_that_was_seen_to_end_and_does_not_is_killed(self) -> None:
         self.machine.last.say(LISTENS)

@@ -1,4 +1,4 @@
-"""Where a bot is, by every answer that a runner may give to `/start`."""
+"""The bot's WebSocket, for every answer that a runner may give to `/start`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def target(
 
 class TargetCase(SynchronousTestCase):
     def refused(self, *args: Any, **options: Any) -> str:
-        """The sentence with which an answer is refused."""
+        """The error text for an answer that is refused."""
         return str(self.assertRaises(PeerError, target, *args, **options))
 
     def check(self, expected: str, *args: Any, **options: Any) -> None:
@@ -122,7 +122,7 @@ class URLTests(TargetCase):
 
 
 class SeenFromHereTests(TargetCase):
-    """What Pipecat's development runner says of itself."""
+    """The answers of Pipecat's development runner."""
 
     def test_the_address_it_listens_on(self) -> None:
         self.check("ws://10.0.0.7:7860/ws-client", "ws://0.0.0.0:7860/ws-client")

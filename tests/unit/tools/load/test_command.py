@@ -1,4 +1,4 @@
-"""`pipecat-bridge load` as a user runs it: with a daemon of its own, and one that is not there."""
+"""`pipecat-bridge load` as a user runs it: it starts a daemon, or uses one that does not run."""
 
 from __future__ import annotations
 

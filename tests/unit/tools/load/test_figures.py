@@ -1,4 +1,4 @@
-"""From notes of callers and bots to figures: delays, gaps, pace, and the words around them."""
+"""The figures of a run: delays, gaps, pace, and the remarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Marks are found in streams of any rate and cut, and tell the time to a fraction of a ms."""
+"""Marks are found in streams of any rate and with any chunks, to a fraction of a ms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line for people: what it takes and how it refuses."""
+"""The command line: what it accepts, and how it reports errors."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ RATE = 8000
 
 
 def ramp(number: int, rate: int = RATE) -> bytes:
-    """20 ms of samples that all differ from those of other numbers."""
+    """20 ms of samples. They differ from the samples for any other number."""
     count = rate // 50
     return (np.arange(count) + 1 + number * count).astype("<i2").tobytes()
 

@@ -1,4 +1,4 @@
-"""The scripted caller: whose turn it is, told from what is heard."""
+"""The caller with a script: whose turn it is."""
 
 from __future__ import annotations
 

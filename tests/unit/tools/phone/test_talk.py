@@ -119,7 +119,7 @@ class TCPTransport(StringTransport):
 def carried(
     bot: ToneBot, events: list[dict[str, Any]] | None = None, longest_call: float = 60.0
 ) -> tuple[Report, list[str]]:
-    """The report on a call with this bot, and what was told during it."""
+    """The report on a call with this bot, and the lines that were printed in the call."""
     clock, transport, lines, endings = Clock(), TCPTransport(), [], []
     played = scenario(longest_call)
     voices = [tone(frequency, 1.0) for frequency in (300, 350, 400)]
