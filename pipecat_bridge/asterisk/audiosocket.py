@@ -98,13 +98,17 @@ class AudioSocketConnection(Protocol):
                 self._count_skipped()
             if fault and not line.closed:
                 self._refuse(fault)
-        except Exception:  # noqa: BLE001 - a mistake of the bridge ends only this call
-            line.fail(Failure())
+        except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call
+            line.broken(Failure())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._cancel_deadline()
-        self.line.lost(*self._end_by(reason))
-        self.on_lost()
+        try:
+            self.line.lost(*self._end_by(reason))
+        except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call
+            self.line.broken(Failure())
+        finally:
+            self.on_lost()
 
     def _end_by(self, reason: Failure) -> tuple[PhoneEnd, str]:
         """How and why the phone ended, judged by the error of its connection."""
@@ -134,7 +138,8 @@ class AudioSocketConnection(Protocol):
             if not payload:
                 continue
             if kind == AUDIO_8K and self._format.codec != "linear":
-                self._hear_doubtful(payload)
+                if not self._hear_doubtful(payload):
+                    continue
             elif len(payload) & 1:
                 self._count_odd(len(payload))
                 continue
@@ -143,13 +148,13 @@ class AudioSocketConnection(Protocol):
             if rate != line.rate:
                 line.set_rate(rate)
 
-    def _hear_doubtful(self, payload: bytes) -> None:
-        """Take audio of kind 0x10, which may be G.711 or 16 kHz and not 8 kHz linear."""
+    def _hear_doubtful(self, payload: bytes) -> bool:
+        """Take audio of kind 0x10, which may be G.711, or at 16 kHz. False: it was dropped."""
         line, form = self.line, self._format
         # G.711 has one byte for each sample, so an odd length is good.
         if len(payload) & 1 and form.codec != "g711":
             self._count_odd(len(payload))
-            return
+            return False
         line.stats.frames_in += 1
         undecided = form.codec is None
         frames = form.convert(payload, self._now())
@@ -158,6 +163,7 @@ class AudioSocketConnection(Protocol):
             if form.doubt:
                 line.warn("codec-guess", form.doubt)
         line.caller.hear_held(frames, form.rate)
+        return True
 
     def _count_odd(self, size: int) -> None:
         self.line.stats.odd_frames += 1

@@ -110,14 +110,14 @@ class FrameClock:
         ticks = slot.ticks
         slot.due += FRAME
         for tick in ticks:
-            if tick not in self._members:
+            member = self._members.get(tick)
+            if member is None:
                 continue  # removed by a tick of this round
             try:
                 tick()
             except Exception:  # noqa: BLE001 - one call's fault must not stop the others' clock
-                _, failed = self._members[tick]
                 self.remove(tick)
-                failed(Failure())
+                member[1](Failure())
         now = self._now()
         missed = int((now - slot.due) / FRAME)
         if missed > CATCH_UP:

@@ -23,6 +23,7 @@ from pipecat_bridge.contracts import (
     PhoneListener,
     PhoneStats,
 )
+from pipecat_bridge.net.guard import FAULT, reason_of
 
 KEYS: Final = frozenset("0123456789ABCD*#")
 
@@ -122,7 +123,7 @@ class Line:
         """
         self.peer = peer
         self.tick()
-        self._pace.add(self.tick, self.fail)
+        self._pace.add(self.tick, self.broken)
 
     def identify(self, call_id: str) -> None:
         """The phone has told the id of its call: begin the call, or hang up if it is refused."""
@@ -161,12 +162,14 @@ class Line:
 
     def lost(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
         """The connection is closed. If `end` was called before, its `how` and `reason` count."""
-        self.close()
         listener, self._listener, self._playout = self._listener, None, None
         # The wire refers to this line as well: both would keep each other in memory.
         self._wire, self._send_frame = None, _lost
-        if listener is not None:
-            listener.phone_gone(*(self._end or (how, reason)))
+        try:
+            self.close()
+        finally:
+            if listener is not None:
+                listener.phone_gone(*(self._end or (how, reason)))
 
     def refuse(self, fault: str) -> None:
         """The phone broke the protocol. The wire will call `lost`."""
@@ -182,22 +185,16 @@ class Line:
             fault=fault,
         )
 
-    def fail(self, failure: Failure) -> None:
-        """A mistake of the bridge: log it with its traceback, and end this call."""
-        self._log.failure(
-            "{call_id} a mistake of the bridge ends the call",
-            failure,
-            call_id=self.call_id or "-",
-        )
+    def broken(self, failure: Failure) -> None:
+        """Log a fault of the bridge with its traceback, and end this call."""
+        self._log.failure(FAULT, failure, call_id=self.call_id or "-")
         listener, self._listener = self._listener, None
         try:
             if listener is not None:
-                reason = f"a mistake of the bridge: {failure.getErrorMessage()}"
-                listener.phone_gone("bridge", reason)
-            self.hang_up()
-        except Exception:  # noqa: BLE001 - after a mistake, the normal end may fail as well
-            self._log.failure("{call_id} the call cannot be ended", call_id=self.call_id or "-")
-            self._abort()
+                listener.phone_gone("bridge", reason_of(failure))
+        except Exception:  # noqa: BLE001 - then the phone must not stay open
+            self._log.failure(FAULT, call_id=self.call_id or "-")
+        self.hang_up()
 
     @property
     def seconds_skipped(self) -> float:
@@ -215,10 +212,15 @@ class Line:
 
     def hang_up(self, cleanly: bool = True) -> None:
         """End the call. If `cleanly`, the dialplan continues; else Asterisk hangs up the caller."""
-        if not self.closed:
+        if self.closed:
+            return
+        try:
             self.close()
             if self._wire is not None:
                 self._wire.send_hangup(cleanly)
+        except Exception:  # noqa: BLE001 - then the phone must not stay open
+            self._log.failure("{call_id} the phone cannot be hung up", call_id=self.call_id or "-")
+            self._abort()
 
     def close(self) -> None:
         """Stop sending audio and passing it on."""

@@ -18,6 +18,10 @@ AUDIBLE: Final = 20
 turns 0 into -8 in mu-law."""
 
 
+MAX_CHANNELS: Final = 8
+"""More than any bot sends. Of half a sample of all channels, bytes are kept for the next frame."""
+
+
 class Wave(NamedTuple):
     """The audio of a frame, and the rate in Hz and the channels that its header names, if any."""
 
@@ -51,8 +55,8 @@ def mix_down(pcm: Pcm, channels: int) -> bytes:
 
 def check_channels(pcm: Pcm, channels: int) -> None:
     """Raise FormatError when `pcm` is not a whole number of samples of all channels."""
-    if channels < 1:
-        raise FormatError(f"{channels} channels: expected 1 or more")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise FormatError(f"{channels} channels: expected 1 to {MAX_CHANNELS}")
     size, width = len(pcm), 2 * channels
     if size % width:
         raise FormatError(

@@ -15,7 +15,6 @@ from pipecat_bridge.audio.hold import HoldMusic
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call import life
 from pipecat_bridge.call.digits import Digits
-from pipecat_bridge.call.guard import guarded
 from pipecat_bridge.call.life import Input, Outcome, State
 from pipecat_bridge.call.succession import Succession
 from pipecat_bridge.call.variables import Variables
@@ -33,8 +32,10 @@ from pipecat_bridge.contracts import (
 )
 from pipecat_bridge.events.events import Events, told_by_bot
 from pipecat_bridge.events.history import History
+from pipecat_bridge.net.guard import FAULT, guarded, reason_of
 from pipecat_bridge.options import CallOptions
 from pipecat_bridge.wire import commands, rtvi
+from pipecat_bridge.wire.commands import CommandError
 
 LAST_FRAMES = 0.06
 """Seconds from the last audio to the hangup. At a hangup Asterisk drops audio that it still has."""
@@ -93,6 +94,7 @@ class Call:
         """The current bot of the call."""
         return self.bots.bot
 
+    @guarded()
     def start(self, doubts: Iterable[tuple[str, str]] = ()) -> None:
         """Join both sides and ask for the bot. The call begins with the warnings `doubts`."""
         self.history.tell("created", {"peer": self.phone.peer})
@@ -111,7 +113,7 @@ class Call:
     def _join(self) -> None:
         self.phone.join(self.bot.audio_sink, self.playout)
 
-    @guarded
+    @guarded()
     def warn(self, kind: str, text: str) -> None:
         """Something is wrong, and the call goes on. `kind` is one of `warnings.KINDS`."""
         if self.warnings.add(kind):
@@ -123,13 +125,9 @@ class Call:
         """End the call at once. Audio that waits to be played is dropped."""
         self._input(Input.STOP, outcome, reason)
 
-    def send_text(self, text: str, run_immediately: bool, audio_response: bool) -> bool:
-        """Send text to the bot, as if the caller had typed it; False if this bot takes no text."""
-        return self.bot.send_text(text, run_immediately, audio_response)
-
     # From the phone
 
-    @guarded
+    @guarded()
     def caller_digit(self, digit: str) -> None:
         """The caller pressed a key."""
         self.history.tell("dtmf", {"digit": digit})
@@ -143,7 +141,7 @@ class Call:
 
     # From the bot
 
-    @guarded
+    @guarded()
     def bot_attempt_failed(self, runner: str, reason: str) -> None:
         """One runner has failed, and another one is asked."""
         self.history.tell("attempt-failed", {"runner": runner, "reason": reason})
@@ -159,7 +157,7 @@ class Call:
         self._watch.expect_bot_voice(bot.stats)
         self.history.tell("ready", {"by": by, "runner": bot.runner_name})
 
-    @guarded
+    @guarded()
     def bot_event(self, event: rtvi.Event) -> None:
         """The bot sent an event."""
         if isinstance(event, rtvi.UserStartedSpeaking):
@@ -168,7 +166,7 @@ class Call:
             self._watch.expect_answer(self.bot.stats)
         self.history.tell(*told_by_bot(event))
 
-    @guarded
+    @guarded()
     def bot_interrupted(self) -> None:
         """The caller barged in."""
         self.history.tell("interrupted", {})
@@ -197,7 +195,7 @@ class Call:
         """The bridge made a mistake while it served the bot: end the call."""
         self._input(Input.STOP, Outcome.BRIDGE_ERROR, reason)
 
-    @guarded
+    @guarded(CommandError)
     def bot_command(self, command: commands.Command) -> None:
         """Carry out a command of the bot. Raises CommandError if it goes beyond a limit.
 
@@ -223,7 +221,7 @@ class Call:
 
     # The table
 
-    @guarded
+    @guarded()
     def _input(self, what: Input, outcome: Outcome | None = None, reason: str = "") -> None:
         following = life.TRANSITIONS.get((self.state, what))
         if following is None:
@@ -276,24 +274,25 @@ class Call:
     def _end(self, outcome: Outcome, reason: str) -> None:
         self.outcome, self.reason = outcome, reason or life.REASONS[outcome]
         self.ended_at = self._wall_clock()
-        for timer in (self._limit, self._finish):
-            if timer is not None and timer.active():
-                timer.cancel()
-        self._limit = self._finish = None  # a timer, even a fired one, refers to this call
-        self._watch.close()
         duration = round(self._clock.seconds() - self._started_at, 3)
         data = {"outcome": outcome.value, "reason": self.reason, "duration": duration}
         hangs_up = outcome in life.BOT_LOST and self._options.on_bot_lost != "dialplan"
-        with ExitStack() as stack:  # runs the last line first, and each one even if another raises
+        with ExitStack() as stack:  # all of it, in this order from below, whatever one step raises
             stack.callback(self._ended, self)
             stack.callback(self.history.tell, "terminated", data)
             stack.callback(self.phone.hang_up, not hangs_up)
             stack.callback(self.playout.close)
             stack.callback(self.bots.stop)
+            stack.callback(self._cancel_timers)
 
-    def fail(self, failure: Failure) -> None:
-        """A mistake of the bridge: log it with its traceback, and end this call."""
-        self._log.failure(
-            "{call_id} a mistake of the bridge ends the call", failure, call_id=self.call_id
-        )
-        self.bot_broken(f"a mistake of the bridge: {failure.getErrorMessage()}")
+    def _cancel_timers(self) -> None:
+        for timer in (self._limit, self._finish):
+            if timer is not None and timer.active():
+                timer.cancel()
+        self._limit = self._finish = None  # a timer that has fired keeps what it called
+        self._watch.close()
+
+    def broken(self, failure: Failure) -> None:
+        """Log a fault of the bridge with its traceback, and end this call."""
+        self._log.failure(FAULT, failure, call_id=self.call_id)
+        self.bot_broken(reason_of(failure))

@@ -25,6 +25,7 @@ from pipecat_bridge.net.connections import KeptConnections
 from pipecat_bridge.net.failures import closed, describe, given_up
 from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.net.urls import shown_url
+from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
 
 DAY = 86400.0
 """Seconds of a day."""
@@ -54,10 +55,13 @@ class Answer:
     def json(self) -> Any:
         """The body as JSON. Raises PeerError if it is not JSON."""
         try:
-            return json.loads(self.body)
-        except ValueError:
+            content = json.loads(self.body)
+        except (ValueError, RecursionError):
             found = f"an answer of {len(self.body)} bytes that is not JSON"
             raise PeerError(f"{found}: {self.excerpt()}") from None
+        if too_deep(content):
+            raise PeerError(f"an answer that is nested deeper than {MAX_DEPTH} levels")
+        return content
 
     def check(self) -> None:
         """Raise PeerBusyError for one of BUSY_STATUSES, PeerError for any other that is not 2xx."""

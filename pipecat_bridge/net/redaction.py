@@ -90,9 +90,10 @@ def _spellings(secret: str) -> Iterator[str]:
     yield " ".join(secret.split())
     yield json.dumps(secret)[1:-1]
     yield json.dumps(secret, ensure_ascii=False)[1:-1]
-    yield quote(secret, safe="")
-    yield quote(secret)
-    yield quote_plus(secret)
+    # Half of a surrogate pair, which JSON may hold, has no spelling in a URL.
+    yield quote(secret, safe="", errors="replace")
+    yield quote(secret, errors="replace")
+    yield quote_plus(secret, errors="replace")
     yield html.escape(secret)
 
 

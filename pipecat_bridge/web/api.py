@@ -223,7 +223,7 @@ class CallsResource(Resource):
         call = self._running(call_id)
         if call.state is State.FINISHING:
             raise ProblemError(409, f"the bot of call {call_id} has ended")
-        if not call.send_text(message.text, message.run_immediately, message.audio_response):
+        if not call.bot.send_text(message.text, message.run_immediately, message.audio_response):
             raise ProblemError(
                 409, f"the bot of call {call_id} takes no text: Twilio's protocol cannot carry it"
             )

@@ -171,7 +171,7 @@ class History:
 
     def do_text(self) -> None:
         if running := self.it.bridge.calls.running:
-            self.chance.choice(running).send_text("hello", True, True)
+            self.chance.choice(running).bot.send_text("hello", True, True)
 
     def do_refuse(self) -> None:
         port = urlsplit(self.chance.choice(self.it.runner.each).url).port

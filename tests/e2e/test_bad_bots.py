@@ -48,7 +48,7 @@ async def test_garbage_of_every_kind() -> None:
             bot.send_audio(constant(LOUD), EIGHT)
             await phone.until(lambda: heard(phone, LOUD) == 25)
         assert [str(phone.call_id) in text for text in said] == [True]
-        assert bot_side(it, phone).stats.bad_frames == 3 * 12
+        assert bot_side(it, phone).stats.bad_frames == 3 * 13
         assert bot.closes == []
         phone.hangup()
         record = await it.ended(phone)

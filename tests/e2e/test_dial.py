@@ -393,7 +393,7 @@ async def test_garbage_of_every_kind(mode: str) -> None:
             bot.send_audio(constant(LOUD), EIGHT)
             await phone.until(lambda: heard(phone, LOUD) == 25)
         assert [str(phone.call_id) in text for text in said] == [True]
-        assert bot_side(it, phone).stats.bad_frames == 12
+        assert bot_side(it, phone).stats.bad_frames == 13
         assert bot.closes == []
         phone.hangup()
         assert (await settled(it, phone))["outcome"] == "caller-hangup"

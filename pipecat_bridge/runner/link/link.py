@@ -1,13 +1,13 @@
 """The link to one bot carries a call's frames both ways, over one WebSocket or two.
 
-Open sockets are attached to the link. Other modules know who dials whom, and the dialect. A link
-belongs to one attempt to start a bot, and tells its listener whether the start succeeded. For that
-an open socket is not enough: the bot must be ready.
+Open sockets are attached to the link. A link belongs to one attempt to start a bot, and tells its
+listener whether the start succeeded: an open socket is not enough, the bot must be ready.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,7 +16,8 @@ from twisted.python.failure import Failure
 
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import BotEventListener, ReadyBy
-from pipecat_bridge.errors import BlameError, BridgeError, FormatError, PeerError
+from pipecat_bridge.errors import BlameError, FormatError, PeerError
+from pipecat_bridge.net.guard import FAULT, guarded, reason_of
 from pipecat_bridge.options import CallerAudioOptions
 from pipecat_bridge.runner.link.beginning import Beginning
 from pipecat_bridge.runner.link.bot_stream import BotStream
@@ -84,6 +85,7 @@ class BotLink:
 
     # Sockets
 
+    @guarded()
     def attach(self, socket: BotSocket, direction: Direction) -> None:
         """Use an open socket for `direction`. When both directions have one, the bot starts."""
         self.sockets.add(socket, direction)
@@ -109,11 +111,10 @@ class BotLink:
         """True after each direction got a socket."""
         return self.sockets.connected
 
+    @guarded()
     def lost(self, socket: BotSocket, how: SocketClose) -> None:
-        """Take note that a socket has closed.
-
-        If only the input socket closed, the bot's last audio may still come on the output socket.
-        """
+        """Take note that a socket has closed. If only the input socket has, the bot's last audio
+        may still come on the output socket."""
         sockets = self.sockets
         sockets.remove(socket)
         if self._closed:
@@ -127,26 +128,34 @@ class BotLink:
             self._end(loss_of(how, self.from_bot))
 
     def _end(self, loss: Loss | None) -> None:
-        listener = self._listener
-        self.close()
-        if loss is None:
-            listener.link_ended()
-        else:
-            listener.link_lost(loss)
+        self._leave(lambda told: told.link_ended() if loss is None else told.link_lost(loss))
 
     def fail(self, error: BlameError) -> None:
         """End the link because the start failed. Does nothing if the bot is ready."""
-        if self.ready or self._closed:
-            return
+        if not self.ready and not self._closed:
+            self._leave(lambda told: told.link_failed(error))
+
+    def broken(self, failure: Failure) -> None:
+        """Log a fault of the bridge with its traceback, and end this call."""
+        self._log.failure(FAULT, failure, call_id=self.call_id)
+        if not self._closed:
+            self._leave(lambda told: told.link_broken(reason_of(failure)))
+
+    def _leave(self, tell: Callable[[LinkListener], None]) -> None:
+        """Close the link, and tell the listener why; or that this was not possible."""
         listener = self._listener
-        self.close()
-        listener.link_failed(error)
+        try:
+            self.close()
+            tell(listener)
+        except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call
+            failure = Failure()
+            self._log.failure(FAULT, failure, call_id=self.call_id)
+            listener.link_broken(reason_of(failure))
 
     def close(self) -> None:
         """Close all sockets. The listeners are told nothing any more.
 
-        If the dialect has a message that ends the bot, the bot has `grace` seconds to close its
-        sockets.
+        A bot that the dialect can ask to end has `grace` seconds to close its sockets.
         """
         if self._closed:
             return
@@ -155,12 +164,19 @@ class BotLink:
         del self._listener
         self._early = None
         self._beginning = Beginning()
-        self._cancel_timer()
-        self.to_bot.close()
-        self.from_bot.close()
-        farewell = self.dialect.closing() if self._flowing else []
-        self.sockets.send(farewell)
-        self.sockets.close(self._grace if farewell else None)
+        with ExitStack() as stack:  # all of it, in this order from below, whatever one step raises
+            stack.callback(self._close_sockets)
+            stack.callback(self.from_bot.close)
+            stack.callback(self.to_bot.close)
+            stack.callback(self._cancel_timer)
+
+    def _close_sockets(self) -> None:
+        farewell: list[bytes] = []
+        try:
+            farewell = self.dialect.closing() if self._flowing else []
+            self.sockets.send(farewell)
+        finally:
+            self.sockets.close(self._grace if farewell else None)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None and self._timer.active():
@@ -169,6 +185,7 @@ class BotLink:
 
     # Ready
 
+    @guarded()
     def _time_out(self) -> None:
         self.from_bot.late_since = self._connected_at
         self._become_ready("timeout")
@@ -219,10 +236,12 @@ class BotLink:
         if self._flowing:
             self.sockets.send(message.encoded(self.dialect))
 
+    @guarded()
     def drained(self) -> None:
         """A congested socket takes data again."""
         self.to_bot.drain()
 
+    @guarded()
     def pong(self, socket: BotSocket, payload: bytes) -> None:
         """Take a pong. On the input socket it shows how much audio the bot has read."""
         if socket is self.sockets.input:
@@ -242,8 +261,8 @@ class BotLink:
                 self._take_early(frame, len(payload))
         except PeerError as error:
             self._refuse(error)
-        except Exception:  # noqa: BLE001 - a mistake of the bridge ends this call only
-            self._break(Failure())
+        except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call
+            self.broken(Failure())
 
     def _take(self, frame: frames.BotFrame) -> None:
         """Take a frame that was held. After `close` frames are ignored."""
@@ -264,31 +283,13 @@ class BotLink:
         elif beginning.full and self.sockets.output is not None:
             self.sockets.output.pause()
 
+    @guarded()
     def misspoken(self, what: str) -> None:
         """The bot sent a kind of message that its dialect does not have."""
         if self.ready:
-            self.fault(what)
+            self._refuse(FormatError(what))
         else:
             self.fail(PeerError(f"the bot speaks another protocol: {what}"))
-
-    def fault(self, what: str) -> None:
-        """The bot sent something that cannot be used."""
-        self._refuse(FormatError(what))
-
-    def _break(self, failure: Failure) -> None:
-        """Log a mistake of the bridge with its traceback, and end this call."""
-        self._log.failure(
-            "{call_id} a mistake of the bridge ends the call", failure, call_id=self.call_id
-        )
-        if self._closed:
-            return
-        reason = f"a mistake of the bridge: {failure.getErrorMessage()}"
-        if not self.ready:
-            self.fail(BridgeError(reason))
-            return
-        listener = self._listener
-        self.close()
-        listener.link_broken(reason)
 
     def _refuse(self, error: PeerError) -> None:
         self.from_bot.stats.bad_frames += 1

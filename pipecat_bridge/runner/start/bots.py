@@ -22,6 +22,7 @@ from pipecat_bridge.contracts import (
 )
 from pipecat_bridge.errors import BlameError, BridgeError
 from pipecat_bridge.net.descriptors import Descriptors
+from pipecat_bridge.net.guard import reason_of
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
 from pipecat_bridge.runner.link.early import CallerDigit, CallerMessage, CallerText, Early
@@ -235,10 +236,14 @@ class RunnerBot:
         """Start the bot at one runner; returns the error, or None if the bot is ready."""
         self.upstream = lease.upstream
         bots = self._bots
-        dialect = bots.mode.dialect(self._request, bots.options)
-        start = self._start = Start(
-            bots, dialect, self._request, self._playout, self._listener, self._early, lease
-        )
+        try:
+            dialect = bots.mode.dialect(self._request, bots.options)
+            start = self._start = Start(
+                bots, dialect, self._request, self._playout, self._listener, self._early, lease
+            )
+        except Exception:
+            lease.give_back()  # a fault of the bridge must not make the runner look loaded
+            raise
         self.link = start.link
         failure = await start.begin(seconds)
         if failure is not None:
@@ -251,7 +256,7 @@ class RunnerBot:
             return
         call_id = self._request.call_id
         self._log.failure("{call_id} cannot search for a bot", failure, call_id=call_id)
-        self._listener.bot_failed(f"a mistake of the bridge: {failure.getErrorMessage()}", "bridge")
+        self._listener.bot_failed(reason_of(failure), "bridge")
 
     # The end
 

@@ -14,6 +14,7 @@ from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import BotListener, BotRequest, ReadyBy
 from pipecat_bridge.errors import BlameError, BridgeError, PeerBusyError, PeerError
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.net.guard import reason_of
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
 from pipecat_bridge.runner.link.early import Early
@@ -130,7 +131,7 @@ class Start:
             link.fail(error.prefixed(""))  # a copy without the traceback
             return
         self._log.failure("{call_id} cannot start the bot", failure, call_id=link.call_id)
-        link.fail(BridgeError(f"a mistake of the bridge: {failure.getErrorMessage()}"))
+        link.fail(BridgeError(reason_of(failure)))
 
     # From the link
 
@@ -162,8 +163,11 @@ class Start:
         self._listener.bot_lost(loss.cause, loss.reason)
 
     def link_broken(self, reason: str) -> None:
-        """The bridge made a mistake. The runner is not blamed."""
-        self._listener.bot_broken(reason)
+        """End the start, or the call, after a fault of the bridge. The runner is not blamed."""
+        if self._result.called:
+            self._listener.bot_broken(reason)
+        else:
+            self._result.callback(BridgeError(reason))
 
     # The end
 

@@ -109,8 +109,12 @@ def _matches(host: str, pattern: str) -> bool:
 
 def _with_body(parts: SplitResult, body: Any) -> SplitResult:
     """Add the body that Pipecat Cloud returns in base64 as the query parameter `body` (Pipecat
-    Cloud's documentation, "Generic WebSocket")."""
-    return _with_query(parts, "body", body) if isinstance(body, str) and body else parts
+    Cloud's documentation, "Generic WebSocket"). Raises PeerError."""
+    if not isinstance(body, str) or not body:
+        return parts
+    if not body.isascii():
+        raise PeerError("a body that is not base64")
+    return _with_query(parts, "body", body)
 
 
 def _with_query(parts: SplitResult, name: str, value: str) -> SplitResult:

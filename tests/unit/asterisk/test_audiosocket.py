@@ -1029,3 +1029,15 @@ class NetworkTests(Case):
                 self.assertFalse(self.allowed(host, *networks))
                 (logged,) = self.logged
                 self.assertIn("not in [audiosocket] allow", logged)
+
+
+class OddFrameTests(Case):
+    def test_one_that_is_dropped_does_not_change_the_rate_of_the_line(self) -> None:
+        line = StrictLine(rate=16000)
+        line.asterisk.send(message(0x12, bytes(640)) * 5)
+        line.turn(5 * MS)
+        self.assertEqual(line.connection.line.rate, 16000)
+        line.asterisk.send(message(0x10, bytes(161)))
+        line.turn(5 * MS)
+        self.assertEqual(line.connection.line.rate, 16000)
+        self.assertEqual(line.connection.line.stats.odd_frames, 1)

@@ -42,7 +42,7 @@ WHILE_IT_LASTS: dict[str, Step] = {
     "bot event": lambda _, call, phone, bot: call.bot_event(rtvi.Other("terminated", {"a": 1})),
     "barge-in": lambda _, call, phone, bot: call.bot_interrupted(),
     "digit": lambda _, call, phone, bot: call.caller_digit("5"),
-    "text": lambda _, call, phone, bot: call.send_text("hello", True, True),
+    "text": lambda _, call, phone, bot: call.bot.send_text("hello", True, True),
     "bot audio": lambda exchange, call, phone, bot: exchange.say(bot, 0.3),
     "variables": lambda _, call, phone, bot: call.bot_command(SetVariables({"A": "1"})),
     "tones": lambda _, call, phone, bot: call.bot_command(PlayDTMF("12")),
@@ -320,14 +320,14 @@ class PassingOnTests(SynchronousTestCase):
     def test_digits_and_texts_reach_the_link_before_the_bot_is_there(self) -> None:
         call, _, bot = self.exchange.call()
         call.caller_digit("#")
-        self.assertTrue(call.send_text("hello", False, True))
+        self.assertTrue(call.bot.send_text("hello", False, True))
         self.assertEqual(bot.link.digits, "#")
         self.assertEqual(bot.link.texts, [("hello", False, True)])
 
     def test_a_bot_that_takes_no_text(self) -> None:
         call, _, bot = self.exchange.talk()
         bot.link.takes_text = False
-        self.assertFalse(call.send_text("hello", True, True))
+        self.assertFalse(call.bot.send_text("hello", True, True))
 
     def test_what_the_bot_tells_becomes_events(self) -> None:
         call, _, _ = self.exchange.talk()

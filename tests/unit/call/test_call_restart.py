@@ -171,7 +171,7 @@ class RestartTests(SynchronousTestCase):
         assert self.phone.sink is not None
         self.phone.sink(FRAME, 8000)
         self.call.caller_digit("5")
-        self.call.send_text("hello", True, True)
+        self.call.bot.send_text("hello", True, True)
         link = second.link
         self.assertEqual((link.audio, link.digits), ([(FRAME, 8000)], "5"))
         self.assertEqual(link.texts, [("hello", True, True)])

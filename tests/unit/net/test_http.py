@@ -73,6 +73,13 @@ class AnswerTests(ClientCase):
             expected = f"an answer of {len(body)} bytes that is not JSON: {shown}"
             self.assertEqual(str(raised.exception), expected)
 
+    def test_json_that_is_nested_too_deep(self) -> None:
+        for levels in (33, 900, 100_000):
+            body = b"[" * levels + b"]" * levels
+            with self.assertRaisesRegex(PeerError, "not JSON|nested deeper than 32 levels"):
+                Answer(200, body).json()
+        self.assertEqual(Answer(200, b"[[]]").json(), [[]])
+
     def test_a_redirect_tells_where_to(self) -> None:
         for location, shown in (
             (b"/elsewhere", "/elsewhere"),

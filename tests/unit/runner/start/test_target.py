@@ -7,6 +7,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.errors import PeerError
+from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.runner.start.target import TokenPlace, from_answer
 
@@ -228,3 +229,17 @@ class TokenTests(TargetCase):
                 self.refused(self.URL, token=token),
                 "a token that is not a string of visible ASCII characters",
             )
+
+
+class SurrogateTests(TargetCase):
+    """JSON may hold half of a surrogate pair, which has no spelling in UTF-8."""
+
+    def test_in_a_token_and_in_a_body(self) -> None:
+        for key in ("token", "body"):
+            answer = {"wsUrl": "ws://10.0.0.7:1/", key: "\ud800"}
+            with self.assertRaisesRegex(PeerError, f"a {key} that is not"):
+                from_answer(answer, BASE, (), "query")
+
+    def test_redaction_takes_them(self) -> None:
+        redact = Redaction().including({"token": "\ud800abcdefgh"})
+        self.assertEqual(redact("x \ud800abcdefgh"), "x ***")
