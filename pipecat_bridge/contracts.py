@@ -28,7 +28,7 @@ Asterisk send as 8 kHz audio."""
 
 PhoneEnd = Literal["hangup", "lost", "fault", "bridge"]
 """How a phone ends. hangup: the caller hung up. lost: the phone took no more audio, or cannot be
-reached. fault: the phone broke the protocol. bridge: the bridge made a mistake."""
+reached. fault: the phone broke the protocol. bridge: the bridge had a fault of its own."""
 
 
 @dataclass(slots=True)
@@ -235,7 +235,7 @@ class BotListener(BotEventListener, Protocol):
         """A ready bot is lost."""
 
     def bot_broken(self, reason: str) -> None:
-        """The bridge made a mistake while it served the bot."""
+        """A fault of the bridge ended the bot."""
 
 
 class BotSource(Protocol):

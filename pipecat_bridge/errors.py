@@ -1,7 +1,7 @@
-"""Errors whose cause is known: a fault of a peer, or something that the bridge lacks.
+"""Errors by blame: what a peer did wrong, and what the bridge itself lacks.
 
-Any other exception is a mistake in this program. It is logged with its traceback, and ends only the
-call in which it happens.
+Any other exception is a fault of the bridge itself. It is logged with its traceback, and ends only
+the call in which it came up.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class Call:
         self._input(Input.BOT_TO_REPLACE if more else Input.BOT_LOST, life.LOSSES[cause], reason)
 
     def bot_broken(self, reason: str) -> None:
-        """The bridge made a mistake while it served the bot: end the call."""
+        """End the call: a fault of the bridge ended the bot."""
         self._input(Input.STOP, Outcome.BRIDGE_ERROR, reason)
 
     @guarded(CommandError)

@@ -30,7 +30,7 @@ class Input(Enum):
     BOT_TRANSFERS = "bot transfers"
     PHONE_GONE = "phone gone"  # carries the outcome
     PLAYED_OUT = "played out"  # the last words were played; carries the outcome of FINISHING
-    STOP = "stop"  # the API, a limit or a mistake ends the call; carries the outcome
+    STOP = "stop"  # the API, a limit or a fault of the bridge ends the call; carries the outcome
 
 
 class Outcome(Enum):

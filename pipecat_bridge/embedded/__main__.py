@@ -1,4 +1,4 @@
-"""Run the embedded runner: `python -m pipecat_bridge.embedded --host 127.0.0.1 --port 0`."""
+"""The embedded runner: starts a Pipecat bot for each call that the bridge asks for."""
 
 from __future__ import annotations
 

@@ -108,6 +108,8 @@ class Daemon(MultiService):
 class StartError(Exception):
     """The daemon cannot start; the text says why."""
 
+    __module__ = "pipecat_bridge"  # twistd prints it, and cuts the text after 100 bytes
+
 
 @contextmanager
 def exit_if_port_taken(in_background: bool) -> Iterator[None]:

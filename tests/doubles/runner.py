@@ -28,6 +28,7 @@ Answer = Literal[
     "429",
     "error",  # 200, but the status in the body is not ok
     "bad-json",
+    "deep-json",
     "endless",  # headers, a bit of body, and never the rest
     "flood",  # headers, and a body that goes on and on
     "hang",  # no headers ever
@@ -311,6 +312,8 @@ def _refuse(request: Request, answer: Answer) -> bytes:
         return reply(request, 307, "moved")
     if answer == "bad-json":
         return reply(request, 200, "ok")[:-1]
+    if answer == "deep-json":
+        return b"[" * 100_000
     if answer == "error":
         return reply(request, 200, "error", error="no worker is free")
     return reply(request, int(answer), "error", error="told to fail")

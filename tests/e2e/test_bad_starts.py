@@ -59,6 +59,7 @@ async def fails(it: Line, **options: Any) -> dict[str, Any]:
         ("error", """/start: an answer without "wsUrl": it has 'error, status'"""),
         ("redirect", "/start: answered with 307, a redirect to /elsewhere, which is not followed"),
         ("bad-json", "/start: an answer of 15 bytes that is not JSON"),
+        ("deep-json", "/start: an answer of 100000 bytes that is not JSON"),
         ("endless", "/start was not answered within 0.6 s"),
         ("hang", "/start was not answered within 0.6 s"),
         ("flood", "/start: an answer of more than 1048576 bytes"),

@@ -113,7 +113,7 @@ STARTS = [
     Failure("it answers 429 or 503", both(answers=["503"]), "runner-failed", "with 503", "busy"),
     Failure("it redirects", both(answers=["redirect"]), "runner-failed", "307", "failed"),
     Failure(
-        "its answer is not JSON", both(answers=["bad-json"]), "runner-failed", "JSON", "failed"
+        "its answer is not JSON", both(answers=["deep-json"]), "runner-failed", "JSON", "failed"
     ),
     Failure(
         "no WebSocket is opened in time",

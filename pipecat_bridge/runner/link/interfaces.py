@@ -80,4 +80,4 @@ class LinkListener(Protocol):
         """The ready bot is lost."""
 
     def link_broken(self, reason: str) -> None:
-        """The bridge made a mistake while it served the ready bot; the link is closed."""
+        """A fault of the bridge ended the link of the ready bot."""
