@@ -1,7 +1,7 @@
-"""Errors by blame: what a peer did wrong, and what the bridge itself lacks.
+"""Errors whose cause is known: a fault of a peer, or something that the bridge lacks.
 
 Any other exception is a fault of the bridge itself. It is logged with its traceback, and ends only
-the call in which it came up.
+the call in which it happens.
 """
 
 from __future__ import annotations
