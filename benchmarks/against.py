@@ -21,7 +21,7 @@ from typing import Any, Final
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load.bridge import TWISTD, Started, daemon
 
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 """How often each side sends a frame through its path; the best counts."""
 
 _MEASURE: Final = "import json, benchmarks.frame_path as p; print(json.dumps(p.measure()))"
