@@ -76,7 +76,7 @@ class Bench:
     def __init__(self, sizes: Sizes, folder: Path, other: str | None = None) -> None:
         self.sizes = sizes
         self._ours = ("today", other) if other else ("today",)
-        self._compared = (*self._ours, *COMPARED[1:])
+        self._compared = self._ours if other else COMPARED
         self._folder = folder
         self._cpus = processors()
 
