@@ -19,6 +19,8 @@ class HealthTests(SynchronousTestCase):
         self.addCleanup(self.health.stopService)
         self.registry = CollectorRegistry()
         self.registry.register(self.health)
+        gc.disable()  # a collection of its own accord would be a pause as well
+        self.addCleanup(gc.enable)
 
     def value(self, name: str) -> float | None:
         return self.registry.get_sample_value(f"pipecat_bridge_{name}")
