@@ -7,6 +7,7 @@ from typing import Final
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError
 from twisted.internet.error import ConnectingCancelledError, ConnectionClosed
+from twisted.python.failure import Failure
 
 _NO_TLS: Final = ("wrong version number", "packet length too long", "http request")
 """Texts of OpenSSL's errors for an answer that is not TLS."""
@@ -42,3 +43,23 @@ def _describe_tls(faults: list[str]) -> str:
     if any(each in _NO_TLS for each in faults):
         return f"it does not speak TLS there, expected a URL without it, http:// or ws:// ({said})"
     return f"TLS failed: {said}"
+
+
+def drop_tracebacks(failure: Failure) -> None:
+    """Drop the tracebacks of a failure and of all errors that led to it.
+
+    A traceback holds stack frames, and they hold what ran, e.g. a call. A frame in turn holds the
+    failure. So only the garbage collector would free the call.
+    """
+    failure.tb = None
+    _drop_tracebacks(failure.value)
+
+
+def _drop_tracebacks(error: BaseException | None) -> None:
+    if error is None:
+        return
+    error.__traceback__ = None
+    _drop_tracebacks(error.__cause__)
+    _drop_tracebacks(error.__context__)
+    for reason in getattr(error, "reasons", None) or ():
+        drop_tracebacks(reason)

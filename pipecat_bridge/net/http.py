@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
@@ -33,6 +33,8 @@ DAY = 86400.0
 MAX_BODY = 1 << 20
 """Upper limit of an answer's body, in bytes. A runner answers with a few hundred."""
 
+
+T = TypeVar("T")
 
 BUSY_STATUSES = (429, 503)
 """Statuses of a peer that works, but takes no request now."""
@@ -137,29 +139,28 @@ class HTTPClient:
         client's redaction, with the secrets in `body`.
         """
         redact = redact or self.redact.including(body)
-        asking = Deferred.fromCoroutine(self._in_turn(method, url, body, redact))
-        asking.addTimeout(timeout or self._timeout, self._reactor, _timed_out)
-        return await asking
-
-    async def _in_turn(self, method: str, url: str, body: Any, redact: Redaction) -> Answer:
+        deadline = _Deadline(self._reactor, timeout or self._timeout)
         turns = self._turns[urlsplit(url).netloc]
-        await turns.acquire()
+        await deadline.hold(turns.acquire())
         try:
-            return await self._ask(method, url, body, redact)
+            return await self._ask(method, url, body, redact, deadline)
         finally:
             turns.release()
 
-    async def _ask(self, method: str, url: str, body: Any, redact: Redaction) -> Answer:
+    async def _ask(
+        self, method: str, url: str, body: Any, redact: Redaction, deadline: _Deadline
+    ) -> Answer:
         headers, content = self._headers, None
         if body is not None:
             headers = headers.copy()
             headers.setRawHeaders("content-type", ["application/json"])
             content = _Bytes(json.dumps(body, separators=(",", ":")).encode())
         try:
-            response = await self._agent.request(method.encode(), url.encode(), headers, content)
+            asking = self._agent.request(method.encode(), url.encode(), headers, content)
+            response = await deadline.hold(asking)
             whole = _Body(MAX_BODY)
             response.deliverBody(whole)
-            return _answer(response, await whole.whole, redact)
+            return _answer(response, await deadline.hold(whole.whole), redact)
         except BlameError:
             raise
         except Exception as error:
@@ -168,6 +169,27 @@ class HTTPClient:
             refused = isinstance(error, Refused)
             text = _closed(url) if closed(error) else redact(describe(error))
             raise (PeerRefusedError if refused else PeerError)(text) from error
+
+
+class _Deadline:
+    """The end of a request's time. It is set for each step of the request.
+
+    The steps are not put into a coroutine with one timeout: when that is cancelled, Twisted's stack
+    frames are in a reference cycle with its Deferred, and hold whoever cancelled it, e.g. a call.
+    """
+
+    def __init__(self, reactor: IReactorTime, seconds: float) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._end = reactor.seconds() + seconds
+
+    def hold(self, step: Deferred[T]) -> Deferred[T]:
+        """The same step. It fails with PeerError when the time is over."""
+        left = max(self._end - self._reactor.seconds(), 0)
+        return step.addTimeout(left, self._reactor, self._over)
+
+    def _over(self, _: object, __: float) -> Any:
+        raise PeerError(f"no complete answer within {self._seconds:g} s")
 
 
 def _closed(url: str) -> str:
@@ -188,10 +210,6 @@ def _answer(response: Any, body: bytes, redact: Redaction) -> Answer:
 def seconds_of(value: str) -> float | None:
     """The header Retry-After in seconds, at most a day. None if it is a date or missing."""
     return min(float(value), DAY) if value.isascii() and value.isdigit() else None
-
-
-def _timed_out(_: object, seconds: float) -> Answer:
-    raise PeerError(f"no complete answer within {seconds:g} s")
 
 
 @implementer(IBodyProducer)

@@ -144,25 +144,21 @@ Scene = Callable[[Lines], Coroutine[Deferred[Any], Any, None]]
 
 
 class Ending(NamedTuple):
-    """What happens, the outcomes that are counted for it, and whether it is a timeout.
-
-    `early`: before the runner has answered `/run`.
-    """
+    """What happens, the outcomes that are counted for it, and whether it is a timeout."""
 
     play: Scene
     outcomes: tuple[str, ...]
     waits: bool
-    early: bool
 
 
 ENDINGS: list[Ending] = []
 
 
-def ends(*outcomes: str, waits: bool = False, early: bool = False) -> Callable[[Scene], Scene]:
+def ends(*outcomes: str, waits: bool = False) -> Callable[[Scene], Scene]:
     """Declare an ending."""
 
     def declare(scene: Scene) -> Scene:
-        ENDINGS.append(Ending(scene, outcomes, waits, early))
+        ENDINGS.append(Ending(scene, outcomes, waits))
         return scene
 
     return declare
@@ -215,7 +211,7 @@ async def the_caller_barges_in_and_hangs_up(lines: Lines) -> None:
     await phone.lost
 
 
-@ends("caller-hangup", early=True)
+@ends("caller-hangup")
 async def the_caller_does_not_wait_for_the_bot(lines: Lines) -> None:
     phone = await place(lines.usual, Plan("slow"))
     phone.hangup()
@@ -314,7 +310,7 @@ async def the_bot_is_lost_and_no_other_comes(lines: Lines) -> None:
     assert (phone.ended, phone.faults) == (HUNG_UP, [])
 
 
-@ends("caller-hangup", early=True)
+@ends("caller-hangup")
 async def the_caller_does_not_wait_for_another_bot(lines: Lines) -> None:
     it = lines.restarting
     phone, bot = await talk(it)
@@ -379,7 +375,7 @@ async def the_bot_connects_and_says_nothing(lines: Lines) -> None:
     await phone.lost
 
 
-@ends("caller-hangup", early=True)
+@ends("caller-hangup")
 async def the_bot_dials_back_when_the_caller_is_gone(lines: Lines) -> None:
     phone = await place(lines.usual, Plan(dials=False))
     call_id, runner = str(phone.call_id), lines.usual.runner
@@ -427,7 +423,7 @@ async def the_call_is_stopped(lines: Lines) -> None:
     assert phone.faults == []
 
 
-@ends("stopped", early=True)
+@ends("stopped")
 async def the_call_is_stopped_while_its_bot_is_started(lines: Lines) -> None:
     phone = await place(lines.usual, Plan("hang"))
     call_id = str(phone.call_id)
@@ -438,7 +434,7 @@ async def the_call_is_stopped_while_its_bot_is_started(lines: Lines) -> None:
     await phone.lost
 
 
-@ends("timeout", waits=True, early=True)
+@ends("timeout", waits=True)
 async def the_call_is_too_long(lines: Lines) -> None:
     phone = await lines.short.dial()
     phone.start_audio()

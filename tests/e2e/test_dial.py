@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
 from pytest_twisted import ensureDeferred
 
-from tests.doubles.asterisk import HUNG_UP
+from tests.doubles.asterisk import HUNG_UP, StrictAsterisk
 from tests.e2e.dialled import (
     BY_THE_BRIDGE,
     EIGHT,
@@ -23,7 +25,7 @@ from tests.e2e.dialled import (
     samples,
     settled,
 )
-from tests.e2e.harness import sleep
+from tests.e2e.harness import Line, sleep
 from tests.e2e.test_backpressure import AT_MOST, SECOND, queue, recovers, speak, unread
 from tests.e2e.test_signal import check_live_echo
 from tests.unit.bot_side import warnings
@@ -331,8 +333,9 @@ class TestEndings:
                 phone = await it.dial()
                 awaited = "knocks" if "handshakes" in options else "requests"
                 await it.runner.until(lambda it=it, what=awaited: getattr(it.runner, what))
-                phone.hangup()
-                assert (await settled(it, phone))["outcome"] == "caller-hangup"
+                async with freed(it, phone):
+                    phone.hangup()
+                    assert (await settled(it, phone))["outcome"] == "caller-hangup"
                 await sleep(0.3)
                 assert it.runner.sessions == []
                 # What is left open is an HTTP connection that waits to be used again.
@@ -342,25 +345,29 @@ class TestEndings:
     async def test_a_call_leaves_memory_without_a_garbage_collection(self) -> None:
         for mode in MODES:
             async with dialled(mode) as it:
-                gc.collect()
-                gc.disable()
-                try:
-                    for bot_ends in (True, False):
-                        phone, bot = await it.talk()
-                        left = [
-                            weakref.ref(bot_side(it, phone).link),
-                            weakref.ref(it.bridge.calls.running[0]),
-                        ]
+                for bot_ends in (True, False):
+                    phone, bot = await it.talk()
+                    async with freed(it, phone):
                         (bot.close if bot_ends else phone.hangup)()
                         await settled(it, phone)
                         await bot.until(lambda bot=bot: not bot.sockets)
-                        for _ in range(100):
-                            await sleep(0.02)
-                            if not any(each() for each in left):
-                                break
-                        assert [each() for each in left] == [None, None]
-                finally:
-                    gc.enable()
+
+
+@asynccontextmanager
+async def freed(it: Line, phone: StrictAsterisk) -> AsyncIterator[None]:
+    """A call that ends inside leaves memory soon, without a garbage collection."""
+    gc.collect()
+    gc.disable()
+    try:
+        held = [weakref.ref(bot_side(it, phone).link), weakref.ref(it.bridge.calls.running[0])]
+        yield
+        for _ in range(100):
+            if not any(each() for each in held):
+                break
+            await sleep(0.02)
+        assert [each() for each in held] == [None, None]
+    finally:
+        gc.enable()
 
 
 @ensureDeferred

@@ -192,13 +192,11 @@ async def test_what_is_counted_is_there_while_calls_run_and_is_drained() -> None
 
 @ensureDeferred
 async def test_a_call_leaves_memory_without_a_garbage_collection() -> None:
-    # A request that is cancelled leaves a cycle behind, of an exception and its traceback.
-    endings = [ending for ending in ENDINGS if not ending.early]
     async with lines() as them:
         gc.collect()
         gc.disable()
         try:
-            await end_calls(them, endings * 2)
+            await end_calls(them, ENDINGS * 2)
             for _ in range(600):
                 await sleep(0.1)
                 if not of_calls(held()):

@@ -199,6 +199,7 @@ def test_when_a_bot_is_lost(owner, name, failures):
         (Watch, "close"),
         (AudioSocketConnection, "send_hangup"),
         (BotStream, "close"),
+        (BotLink, "close"),
         (CallerAudio, "leave"),
         (AudioSocketConnection, "_end_by"),
     ],
@@ -214,6 +215,7 @@ def test_when_the_call_ends_all_of_it_ends(owner, name, failures):
         assert failures()
         assert it.record(phone)["state"] == "ended"
         assert phone.ended is not None
+        assert [each.args for each in it.runner.asked("/stop")] == [{"id": str(phone.call_id)}]
         nothing_is_left(it)
 
 

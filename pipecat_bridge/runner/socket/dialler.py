@@ -79,10 +79,11 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
             self.sendCloseFrame(1002, f"expected the subprotocol {wanted[0]}".encode())
             factory.failed(f"the bot does not speak the subprotocol {wanted[0]!a}")
             return
-        if factory.given_up:
+        link = factory.opened()
+        if link is None:
             self.close(1000, "not needed any more")
             return
-        self._link = factory.opened()
+        self._link = link
         super().onOpen()
 
     def onCloseFrame(self, code: int, reasonRaw: bytes) -> bool | None:
@@ -123,7 +124,7 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
 class _DialFactory(WebSocketClientFactory):
     """Makes one socket. `result` fires when it is open, or fails with PeerError.
 
-    `at`: host, port, and whether TLS is wanted. `given_up`: nobody waits for `result` any more.
+    `at`: host, port, and whether TLS is wanted.
     """
 
     protocol = DialledProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
@@ -154,17 +155,22 @@ class _DialFactory(WebSocketClientFactory):
         self.resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if ":" in self.host:
             self.host = f"[{self.host}]"  # for the Host header
-        self._link = link
+        self._link: BotLink | None = link  # while somebody waits for `result`
         self.setProtocolOptions(**protocol_options(options))
         self.result: Deferred[None] = Deferred()
-        self.given_up = False
 
-    def opened(self) -> BotLink:
-        """Fire `result`, and return the socket's link. The factory forgets the link."""
+    def opened(self) -> BotLink | None:
+        """Fire `result`, and return the socket's link; None if nobody waits for `result`."""
         link = self._link
-        del self._link
-        self.result.callback(None)
+        if link is not None:
+            self.forget()
+            self.result.callback(None)
         return link
+
+    def forget(self) -> None:
+        """Nobody waits for `result` any more. The factory is in a reference cycle with Twisted's
+        connector, and would keep the link in memory."""
+        self._link = None
 
     def failed(self, reason: str) -> None:
         """The handshake has failed. May be called more than once; the first call counts."""
@@ -230,4 +236,4 @@ class Dialler:
                 protocol.give_up()
             raise CancelledError from None
         finally:
-            factory.given_up = True
+            factory.forget()

@@ -22,6 +22,7 @@ from pipecat_bridge.contracts import (
 )
 from pipecat_bridge.errors import BlameError, BridgeError
 from pipecat_bridge.net.descriptors import Descriptors
+from pipecat_bridge.net.failures import drop_tracebacks
 from pipecat_bridge.net.guard import reason_of
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
@@ -253,6 +254,7 @@ class RunnerBot:
 
     def _not_searched(self, failure: Failure) -> None:
         if self._stopped or failure.check(CancelledError):
+            drop_tracebacks(failure)
             return
         call_id = self._request.call_id
         self._log.failure("{call_id} cannot search for a bot", failure, call_id=call_id)

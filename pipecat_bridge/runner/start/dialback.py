@@ -142,9 +142,6 @@ class DialBackAttempt:
         """Stop the bot, if it was asked for. Fires when the runner has been told."""
         call_id = self._link.call_id
         self._runner.dialback_server.forget(self._link)
-        # Drop the link: a cancelled attempt is in a reference cycle with Twisted's frames, and
-        # would keep the link until the garbage collector runs.
-        del self._link
         asked, self._asked = self._asked, ""
         if not asked:
             return succeed(None)

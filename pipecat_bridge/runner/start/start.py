@@ -14,6 +14,7 @@ from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import BotListener, BotRequest, ReadyBy
 from pipecat_bridge.errors import BlameError, BridgeError, PeerBusyError, PeerError
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.net.failures import drop_tracebacks
 from pipecat_bridge.net.guard import reason_of
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
@@ -124,11 +125,13 @@ class Start:
         only when the call is over.
         """
         link = self.link
-        if failure.check(CancelledError) or link.connected:
-            return
         error = failure.value
+        if isinstance(error, BlameError | CancelledError):
+            drop_tracebacks(failure)
+        if isinstance(error, CancelledError) or link.connected:
+            return
         if isinstance(error, BlameError):
-            link.fail(error.prefixed(""))  # a copy without the traceback
+            link.fail(error)
             return
         self._log.failure("{call_id} cannot start the bot", failure, call_id=link.call_id)
         link.fail(BridgeError(reason_of(failure)))
@@ -181,11 +184,12 @@ class Start:
         if asking is not None:
             asking.cancel()
         self._lease.give_back()
+        stopped = self._attempt.stop()  # first: a fault in the link must not leave the bot running
         self.link.close()
         # Drop references to the call, so that it is freed without the garbage collector.
         del self._listener
         told: Deferred[None] = Deferred()
-        over: list[Deferred[Any]] = [self.link.sockets.idle(), self._attempt.stop()]
+        over: list[Deferred[Any]] = [self.link.sockets.idle(), stopped]
         self._context.stopping.enter()
         gatherResults(over, consumeErrors=True).addBoth(self._let_gone, told)
         return told
