@@ -58,7 +58,7 @@ def drop_tracebacks(failure: Failure) -> None:
 def _drop_tracebacks(error: BaseException | None) -> None:
     if error is None:
         return
-    error.__traceback__ = None
+    error.with_traceback(None)
     _drop_tracebacks(error.__cause__)
     _drop_tracebacks(error.__context__)
     for reason in getattr(error, "reasons", None) or ():
