@@ -148,7 +148,8 @@ async def test_a_phone_that_does_not_read_is_skipped_and_recovers():
         for _ in range(3000):  # a minute of silence, without the wait
             connection.line.tick()
         taken = connection.line.stats.frames_out - before
-        assert taken < 130
+        # Before its buffer became small, the phone's kernel may have promised to take 64 KiB.
+        assert taken * 323 < 65536 + 2 * 8192
         assert connection.line.stats.frames_skipped == 3000 - taken
         waiting = connection.transport._tempDataLen + len(connection.transport.dataBuffer)
         assert waiting < 323
