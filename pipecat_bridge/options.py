@@ -103,16 +103,17 @@ class CallerAudioOptions(Struct, frozen=True):
     in_flight: Positive = 0.5
     catch_up: Positive = 1.0
     keep_before_ready: Seconds = 0.5
-    hold_after: Positive = 0.1
+    hold_after: Positive = 0.5
     resampler: ResamplerKind = "fir"
 
 
 class BotAudioOptions(Struct, frozen=True):
     """`[bot_audio]`: from the bot to the phone."""
 
-    prebuffer: Seconds = 0.04
-    max_prebuffer: Seconds = 0.2
-    max_queue: Positive = 60.0
+    prebuffer: Seconds = 0.035
+    max_prebuffer: Seconds = 0.4
+    max_queue: Positive = 180.0
+    time_scaling: bool = True
     resampler: ResamplerKind = "fir"
 
 

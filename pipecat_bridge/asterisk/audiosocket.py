@@ -137,7 +137,7 @@ class AudioSocketConnection(Protocol):
                 continue
             if not payload:
                 continue
-            if kind == AUDIO_8K and self._format.codec != "linear":
+            if kind == AUDIO_8K and not self._format.settled:
                 if not self._hear_doubtful(payload):
                     continue
             elif len(payload) & 1:
@@ -151,14 +151,14 @@ class AudioSocketConnection(Protocol):
     def _hear_doubtful(self, payload: bytes) -> bool:
         """Take audio of kind 0x10, which may be G.711, or at 16 kHz. False: it was dropped."""
         line, form = self.line, self._format
+        form.watch(len(payload), self._now())
         # G.711 has one byte for each sample, so an odd length is good.
         if len(payload) & 1 and form.codec != "g711":
             self._count_odd(len(payload))
             return False
         line.stats.frames_in += 1
-        undecided = form.codec is None
-        frames = form.convert(payload, self._now())
-        if undecided and frames:
+        frames = form.convert(payload)
+        if line.codec != form.phone_codec:
             line.codec = form.phone_codec
             if form.doubt:
                 line.warn("codec-guess", form.doubt)

@@ -46,8 +46,7 @@ class CallerAudio:
     def hear(self, pcm: bytes, rate: int) -> None:
         """Pass on one frame from the phone: PCM16 at `rate` Hz."""
         self._stats.frames_in += 1
-        if missing := self._time.hear(len(pcm) / (2 * rate), self._now()):
-            self._fill(missing)
+        self._time.hear(len(pcm) / (2 * rate), self._now())
         self._rate = rate
         self._sink(pcm, rate)
 
@@ -56,8 +55,7 @@ class CallerAudio:
 
         The caller of this method has counted them in `frames_in`.
         """
-        if missing := self._time.hear(sum(map(len, frames)) / (2 * rate), self._now()):
-            self._fill(missing)
+        self._time.hear(sum(map(len, frames)) / (2 * rate), self._now())
         if frames:
             self._rate = rate
         for frame in frames:

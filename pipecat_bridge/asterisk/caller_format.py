@@ -2,38 +2,51 @@
 
 `Dial(AudioSocket/...)` without `c(slin)` sends the caller's codec, unchanged, as kind 0x10. With
 `c(slin16)`, releases before 20.17 / 22.7 send 16 kHz audio as kind 0x10. No field of the protocol
-tells the formats apart. The length and the pace of the frames do.
+tells the formats apart. The bytes per second do: 8,000 of G.711, 16,000 linear, 32,000 at 16 kHz.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from statistics import median
+from statistics import fmean, median
 from typing import Final, Literal
 
 from pipecat_bridge.audio import g711
+from pipecat_bridge.audio.frame import frame_bytes
 from pipecat_bridge.contracts import PhoneCodec
 
-G711_BYTES = 160
-SLIN16_BYTES = 640
-FRAMES = 10
+USUAL_BYTES: Final = frame_bytes(8000)
+"""20 ms linear. Such a frame counts as linear until the pace shows that it is 40 ms of G.711."""
+
+G711_BYTES: Final = (80, 160, 240)
+"""10, 20 and 30 ms of G.711. So short a frame is G.711 if all frames come at once."""
+
+SLIN16_BYTES: Final = frame_bytes(16000)
+"""The releases that send 16 kHz as 8 kHz send 20 ms at a time. Shorter frames that come faster than
+they should only catch up."""
+
+G711_MOST: Final = 11_300
+LINEAR_MOST: Final = 22_600
+"""Bytes per second, in the middle between the formats by ratio."""
+
+FRAMES: Final = 10
 """Frames that are needed for a decision: 0.2 s."""
 
-AT_ONCE = 0.005
+CHECKED: Final = 50
+"""Frames, 1 s. Up to then a decision may be corrected, and no frame is held longer."""
+
+AT_ONCE: Final = 0.005
 """Frames closer together than this, in seconds, are a pile: they waited while this process or
 Asterisk was busy. A call may begin with a pile, and it is unknown how long that one took to grow,
 so it does not count for the pace."""
 
-MOST_FRAMES = 50
-"""Frames that are held at most: 1 s."""
-
 Guess = Literal["linear", "g711", "slin16"]
 
 _DOUBTS: Final[dict[Guess, str]] = {
-    "g711": "the phone sends 160 bytes each 20 ms as kind 0x10: this is the caller's codec, decoded"
+    "g711": "the phone sends 8000 bytes a second as kind 0x10: this is the caller's codec, decoded"
     " as {g711} (G.722 would be noise): add c(slin) to Dial(AudioSocket/...) in the dialplan",
-    "slin16": "the phone sends 640 bytes each 20 ms as kind 0x10: decoded as 16 kHz, as Asterisk"
+    "slin16": "the phone sends 32000 bytes a second as kind 0x10: decoded as 16 kHz, as Asterisk"
     " before 20.17 / 22.7 sends it; the bot's audio goes back at 8 kHz",
 }
 """Texts of the warning `codec-guess`."""
@@ -42,17 +55,23 @@ _DOUBTS: Final[dict[Guess, str]] = {
 class CallerFormat:
     """Turns payloads of kind 0x10 into linear PCM.
 
-    While the length of the frames leaves a doubt, they are held. When their pace has shown the
-    format, they are returned all at once. A frame of any other length means 8 kHz linear.
+    Frames are held until their pace has shown the format. Then they are returned all at once. But
+    frames of the usual length are returned as linear from the first on. What follows in the first
+    second may correct a decision.
+
+    `codec` is None until the first decision. `settled`: all that comes is linear, for sure.
     """
 
-    __slots__ = ("_g711", "_held", "_times", "codec")
+    __slots__ = ("_checks", "_g711", "_held", "_sizes", "_times", "codec", "settled")
 
     def __init__(self, g711_codec: Literal["ulaw", "alaw"]) -> None:
         self._g711 = g711_codec
         self._held: list[bytes] = []
+        self._sizes: list[int] = []
         self._times: list[float] = []
+        self._checks = [FRAMES, CHECKED]
         self.codec: Guess | None = None
+        self.settled = False
 
     @property
     def rate(self) -> int:
@@ -69,49 +88,59 @@ class CallerFormat:
         """The text of a warning if the format may be wrong, else ""."""
         return _DOUBTS[self.codec].format(g711=self._g711) if self.codec in _DOUBTS else ""
 
-    def convert(self, payload: bytes, now: float) -> list[bytes]:
-        """PCM for one payload that came at `now` seconds; an empty list while undecided."""
+    def watch(self, size: int, now: float) -> None:
+        """A payload of `size` bytes came at `now` seconds."""
+        if not self._checks:
+            return
+        self._sizes.append(size)
+        self._times.append(now)
+        if self.codec is None and size == USUAL_BYTES:
+            self.codec = "linear"
+        after_first_pile = len(self._times) - next(_piles(self._times))[1]
+        if after_first_pile >= self._checks[0] - 1 or len(self._times) == CHECKED:
+            self._check()
+
+    def convert(self, payload: bytes) -> list[bytes]:
+        """PCM for one payload, after `watch`; an empty list while undecided."""
         if self.codec is None:
-            return self._undecided(payload, now)
+            self._held.append(payload)
+            return []
+        if self._held:
+            held, self._held = [*self._held, payload], []
+            return [self._decode(each) for each in held]
         return [self._decode(payload)]
 
     def _decode(self, payload: bytes) -> bytes:
         return g711.decode(self._g711, payload) if self.codec == "g711" else payload
 
-    def _is_enough(self) -> bool:
-        times = self._times
-        since_first_pile = len(times) - next(_piles(times))[1]
-        return since_first_pile >= FRAMES - 1 or len(times) == MOST_FRAMES
-
-    def _undecided(self, payload: bytes, now: float) -> list[bytes]:
-        held = self._held
-        held.append(payload)
-        self._times.append(now)
-        if len(payload) not in (G711_BYTES, SLIN16_BYTES) or len(payload) != len(held[0]):
-            self.codec = "linear"
-        elif self._is_enough():
-            self.codec = _by_pace(len(payload), self._times)
-        else:
-            return []
-        self._held, self._times = [], []
-        return [self._decode(each) for each in held]
+    def _check(self) -> None:
+        self.codec = _by_pace(self._sizes, self._times)
+        self._checks.pop(0)
+        if not self._checks or len(self._times) == CHECKED:
+            self._checks, self._sizes, self._times = [], [], []
+            self.settled = self.codec == "linear"
 
 
-def _by_pace(size: int, times: list[float]) -> Guess:
-    """Decide by the time between frames of `size` bytes; `times` are in seconds.
+def _by_pace(sizes: list[int], times: list[float]) -> Guess:
+    """Decide by the bytes per second of frames of `sizes` bytes; `times` are in seconds.
 
-    160 bytes are 10 ms linear or 20 ms G.711; 640 are 40 ms at 8 kHz or 20 ms at 16 kHz. The median
-    decides, so that one late frame, or a caller put on hold, makes no difference.
+    The middle half of the times decides, so that late frames, or a caller put on hold, make no
+    difference.
     """
-    spacings: list[float] = []
+    seconds_per_byte: list[float] = []
     for (before, _), (start, end) in pairwise(_piles(times)):
-        grown = times[start] - times[before]
-        spacings += [grown / (end - start)] * (end - start)
-    # If all frames came at once, assume 20 ms, as Asterisk usually sends.
-    spacing = median(spacings) if spacings else 0.02
-    if size == G711_BYTES:
-        return "g711" if spacing > 0.015 else "linear"
-    return "slin16" if spacing < 0.03 else "linear"
+        size = sum(sizes[start:end])
+        seconds_per_byte += [(times[start] - times[before]) / size] * (end - start)
+    usual = median(sizes)
+    if not seconds_per_byte:
+        return "g711" if usual in G711_BYTES else "slin16" if usual == SLIN16_BYTES else "linear"
+    middle = sorted(seconds_per_byte)[len(seconds_per_byte) // 4 :][
+        : len(seconds_per_byte) // 2 + 1
+    ]
+    pace = 1 / fmean(middle)
+    if pace < G711_MOST:
+        return "g711"
+    return "slin16" if pace > LINEAR_MOST and usual >= SLIN16_BYTES else "linear"
 
 
 def _piles(times: list[float]) -> Iterator[tuple[int, int]]:

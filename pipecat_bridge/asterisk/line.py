@@ -34,7 +34,7 @@ class LineOptions:
 
     handshake_timeout: float = 5.0
     stall_timeout: float = 10.0
-    hold_after: float = 0.1
+    hold_after: float = 0.5
     g711: Literal["ulaw", "alaw"] = "ulaw"
 
 

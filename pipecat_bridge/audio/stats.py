@@ -9,14 +9,22 @@ from dataclasses import dataclass
 class PlayoutStats:
     """Counters of one call. `_ms` means milliseconds; delays are in seconds.
 
-    The length of an underrun is the silence that the caller heard, the new prebuffer included.
+    `underrun_ms`: how long audio was missing within an utterance; `concealed_ms` of it were hidden
+    by the sound before. `shortened_ms` and `stretched_ms` of audio were left out and repeated to
+    bring the delay back. `scaled_ms`: the time in which that was done. `dropped_ms`: audio that
+    came while `max_queue` seconds waited.
     """
 
     frames_played: int = 0
     underruns: int = 0
     underrun_ms: float = 0.0
+    concealed_ms: float = 0.0
+    shortened_ms: float = 0.0
+    stretched_ms: float = 0.0
+    scaled_ms: int = 0
     flushes: int = 0
     flushed_ms: int = 0
+    dropped_ms: float = 0.0
     depth_max_ms: int = 0
     delay_sum: float = 0.0
     delay_max: float = 0.0

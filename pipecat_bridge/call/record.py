@@ -94,6 +94,7 @@ def stats(call: Call) -> dict[str, Any]:
         "bot_frames": sum(each.frames_in for each in links),
         "bot_frames_bad": sum(each.bad_frames for each in links),
         "bot_frames_played": playout.frames_played,
+        "bot_dropped_ms": round(playout.dropped_ms),
         "bot_queued_ms": round(call.playout.depth * 1000),
         "bot_queue_max_ms": playout.depth_max_ms,
         "bot_delay_ms": _delay(playout.filter_ms, playout.delay_mean, playout.delay_max),
@@ -104,6 +105,10 @@ def stats(call: Call) -> dict[str, Any]:
         "prebuffer_ms": round(playout.prebuffer_ms),
         "underruns": playout.underruns,
         "underrun_ms": round(playout.underrun_ms),
+        "concealed_ms": round(playout.concealed_ms),
+        "shortened_ms": round(playout.shortened_ms),
+        "stretched_ms": round(playout.stretched_ms),
+        "scaled_ms": playout.scaled_ms,
         "interruptions": sum(each.interruptions for each in links),
         "flushed_ms": playout.flushed_ms,
     }

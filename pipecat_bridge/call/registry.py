@@ -115,6 +115,7 @@ class Calls:
             prebuffer=options.prebuffer,
             max_prebuffer=options.max_prebuffer,
             max_queue=options.max_queue,
+            time_scaling=options.time_scaling,
             resampler=options.resampler,
         )
         return Call(

@@ -15,6 +15,7 @@ KINDS: Final[dict[str, str]] = {
     "bot-mute": "the bot has said nothing since it was ready",
     "bot-no-answer": "the bot has sent no audio since the caller stopped speaking",
     "bot-error": "the bot reports an error",
+    "queue-full": "the bot sent audio too far ahead, and some of it was dropped",
     "bad-message": "the bridge cannot use a message of the bot",
     "bad-command": "the bridge cannot carry out a command of the bot",
     "metadata": "the data with which the call was prepared looks wrong",

@@ -36,6 +36,15 @@ def samples(phone: StrictAsterisk) -> list[int]:
     return list(struct.unpack(f"<{len(pcm) // 2}h", pcm))
 
 
+def without_fade(phone: StrictAsterisk, level: int) -> set[int]:
+    """The different samples that the phone heard. Samples between 0 and `level` are left out: a
+    barge-in makes a constant sound fade. Fails if that took longer than 5 ms."""
+    heard_samples = samples(phone)
+    fading = [sample for sample in heard_samples if 0 < sample < level]
+    assert len(fading) <= 40
+    return set(heard_samples) - set(fading)
+
+
 def heard(phone: StrictAsterisk, level: int) -> float:
     """Frames of 20 ms whose samples have that value."""
     return samples(phone).count(level) / 160

@@ -177,20 +177,19 @@ async def test_a_bot_that_answers_no_pings_is_bounded_by_the_sockets() -> None:
 
 
 @ensureDeferred
-async def test_a_bot_that_sends_far_too_much_is_not_read_until_there_is_room() -> None:
+async def test_a_bot_that_sends_far_too_much_is_read_and_what_is_too_much_dropped() -> None:
     async with line("bot_audio.max_queue=1.0", sockets=None) as it:
         phone, bot = await speak(it)
         bot.burst(bytes(16000 * 2 * 60), 16000)
         [call] = it.bridge.calls.running
-        await phone.until(lambda: call.playout.full)
+        await phone.until(lambda: call.playout.stats.dropped_ms > 50_000)
         heard = len(bot.audio)
-        # The bot's ear is on the same socket, and still hears the caller.
         await bot.until(lambda: len(bot.audio) >= heard + SECOND)
-        assert call.playout.depth < 1.0 + 65536 / 32000
+        assert call.playout.depth <= 1.1
         assert queue(it, phone).queued <= 25
         phone.hangup()
         record = await it.ended(phone)
         assert record["outcome"] == "caller-hangup"
-        assert record["stats"]["bot_queue_max_ms"] < 1000 + 2100
+        assert record["stats"]["bot_queue_max_ms"] <= 1100
         await bot.until(lambda: not bot.sockets)
         assert (bot.faults, phone.faults) == ([], [])

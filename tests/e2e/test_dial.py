@@ -22,12 +22,12 @@ from tests.e2e.dialled import (
     constant,
     dialled,
     heard,
-    samples,
     settled,
+    without_fade,
 )
 from tests.e2e.harness import Line, sleep
 from tests.e2e.test_backpressure import AT_MOST, SECOND, queue, recovers, speak, unread
-from tests.e2e.test_signal import check_live_echo
+from tests.e2e.test_signal import PATIENT, check_live_echo
 from tests.unit.bot_side import warnings
 
 MODES = ("dial", "direct")
@@ -38,7 +38,7 @@ MODES = ("dial", "direct")
 @ensureDeferred
 async def test_nothing_is_lost_either_way(mode: str, rate: int) -> None:
     # This machine may stand still for longer than 0.1 s, which is no silence of the caller's.
-    async with dialled(mode, "caller_audio.hold_after=30", echo=True) as it:
+    async with dialled(mode, *PATIENT, echo=True) as it:
         phone, bot = await it.talk(rate=rate)
         await check_live_echo(phone, bot, rate)
         phone.hangup()
@@ -211,7 +211,7 @@ async def test_barge_in(mode: str, how: Any) -> None:
         bot.interrupt(how)
         bot.send_audio(constant(3000), EIGHT)
         await phone.until(lambda: heard(phone, 3000) == 25)
-        assert set(samples(phone)) == {0, 1000, 3000}
+        assert without_fade(phone, 1000) == {0, 1000, 3000}
         assert heard(phone, 1000) < 50
         assert bot_side(it, phone).stats.interruptions == 1
         phone.hangup()
@@ -272,7 +272,7 @@ class TestEndings:
             phone, bot = await it.talk()
             bot.burst(bytes(16000 * 2 * 60), 16000)
             [call] = it.bridge.calls.running
-            await phone.until(lambda: call.playout.full)
+            await phone.until(lambda: call.playout.depth > 1)
             phone.hangup()
             await settled(it, phone)
             assert [how.clean for how in bot.closes] == [True]

@@ -18,7 +18,7 @@ from tests.e2e.harness import Line, line, reactor, sleep
 from tests.e2e.names import known
 from tests.e2e.test_backpressure import SECOND, numbered, numbers
 from tests.e2e.test_bad_starts import FAST, fails
-from tests.e2e.test_signal import BOT_RATE, check_same, loud, noise, pcm_of
+from tests.e2e.test_signal import BOT_RATE, PATIENT, check_same, hear, is_over, noise
 from tests.unit.bot_side import logged
 from tests.unit.signals import chunks
 
@@ -61,14 +61,14 @@ class TestCalls:
 
     @ensureDeferred
     async def test_nothing_is_lost_either_way(self, authority: Authority, ca_file: str) -> None:
-        pcm = noise(BOT_RATE, 2.0, seed=2)
+        pcm = noise(BOT_RATE, 2.0, seed=2) + bytes(BOT_RATE // 5)
         options = {"tls": authority.issue(HOST), "echo": True}
-        async with dialled("dial", ca_file, "caller_audio.hold_after=30", **options) as it:
+        async with dialled("dial", ca_file, *PATIENT, **options) as it:
             phone, bot = await it.talk(rate=BOT_RATE)
             await phone.start_audio(chunks(pcm, BOT_RATE // 50 * 2))
-            await phone.until(lambda: len(loud(phone)) == len(pcm) // (BOT_RATE // 50 * 2))
+            await phone.until(lambda: is_over(phone))
             check_same(bot.pcm()[-len(pcm) :], pcm, BOT_RATE)
-            check_same(pcm_of(loud(phone)), pcm, BOT_RATE)
+            hear(phone.frames, pcm, BOT_RATE)
             phone.hangup()
             await settled(it, phone)
             assert bot.faults == []

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 
 from pipecat_bridge.audio.pcm import is_silent
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import BotEventListener, LinkStats
 from pipecat_bridge.runner.link.barge_in import BargeIns, Signal
-from pipecat_bridge.runner.link.caller_stream import CallerStream
 from pipecat_bridge.runner.link.sockets import SocketPair
 from pipecat_bridge.wire import commands, frames, rtvi
 from pipecat_bridge.wire.dialect import Dialect
-
-ROOM_CHECK: Final = 0.1
-"""Seconds between checks of a full playout queue. The bot is read again when there is room."""
 
 
 def _nobody() -> None:
@@ -29,7 +24,7 @@ class BotStream:
     """Takes the frames of one bot, in their order.
 
     `fatal`: the text of the bot's fatal error, or ""; `on_fatal` is called when that error comes.
-    `ending`: read the socket to its end, even if the playout queue is full. `late_since`: the time
+    `ending`: the bot has closed its input socket in good order. `late_since`: the time
     in seconds when the bot connected, if `ready_timeout` and not the bot made it ready; else None.
     """
 
@@ -40,7 +35,6 @@ class BotStream:
         listener: BotEventListener,
         sockets: SocketPair,
         dialect: Dialect,
-        to_bot: CallerStream,
         now: Callable[[], float],
     ) -> None:
         self.stats = LinkStats()
@@ -53,10 +47,8 @@ class BotStream:
         self._listener = listener
         self._sockets = sockets
         self._dialect = dialect
-        self._to_bot = to_bot
         self._now = now
         self._closed = False
-        self._room_timer: IDelayedCall | None = None
         self._barge_ins = BargeIns()
 
     def take(self, frame: frames.BotFrame) -> None:
@@ -66,9 +58,8 @@ class BotStream:
             stats.frames_in += 1
             if not stats.spoke:
                 stats.spoke = not is_silent(frame.audio)
-            playout.write(frame.audio, frame.rate, frame.channels, self._now())
-            if playout.full and self._room_timer is None and not self.ending:
-                self._pause()
+            if not playout.write(frame.audio, frame.rate, frame.channels, self._now()):
+                self._tell_full()
         elif isinstance(frame, frames.Interruption):
             self._interrupt("frame")
         elif isinstance(frame, frames.Message):
@@ -81,21 +72,9 @@ class BotStream:
         elif isinstance(frame, frames.Mark):
             self._playout.mark(partial(self._played, frame.name))
 
-    def _pause(self) -> None:
-        sockets = self._sockets
-        if sockets.output is None:
-            return
-        sockets.output.pause()
-        self._room_timer = self._clock.callLater(ROOM_CHECK, self._check_room)
-        if sockets.output is sockets.input:
-            self._to_bot.lose_sight()
-
-    def _check_room(self) -> None:
-        self._room_timer = None
-        if self._playout.full:
-            self._room_timer = self._clock.callLater(ROOM_CHECK, self._check_room)
-        elif self._sockets.output is not None:
-            self._sockets.output.resume()
+    def _tell_full(self) -> None:
+        ahead = self._playout.depth
+        self.warn("queue-full", f"audio of the bot was dropped: it is {ahead:.0f} s ahead")
 
     def _played(self, mark: str) -> None:
         if not self._closed:
@@ -161,9 +140,6 @@ class BotStream:
             return
         self.stats.interruptions += 1
         self._playout.flush()
-        if self._room_timer is not None:
-            self._room_timer.cancel()
-            self._check_room()
         self._listener.bot_interrupted()
 
     def warn(self, kind: str, text: str) -> None:
@@ -176,6 +152,3 @@ class BotStream:
         self._closed = True
         del self._listener, self._playout
         self.on_fatal = _nobody
-        if self._room_timer is not None and self._room_timer.active():
-            self._room_timer.cancel()
-        self._room_timer = None

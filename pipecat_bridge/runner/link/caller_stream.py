@@ -235,12 +235,6 @@ class CallerStream:
         self.drain()
         return True
 
-    def lose_sight(self) -> None:
-        """Open the window until the next pong comes: pongs cannot be read now, and audio must not
-        wait for them."""
-        self._answers = False
-        self.drain()
-
     def close(self) -> None:
         """Send nothing any more. Frames in the queue are forgotten, and not counted as dropped."""
         self._closed = True

@@ -70,7 +70,7 @@ class BotLink:
         self.ready = False
         self.sockets = SocketPair(clock)
         self.to_bot = CallerStream(clock, self.sockets, dialect, options)
-        self.from_bot = BotStream(clock, playout, events, self.sockets, dialect, self.to_bot, now)
+        self.from_bot = BotStream(clock, playout, events, self.sockets, dialect, now)
         self._clock = clock
         self._listener = listener
         self._early: Early | None = early  # until the bot is ready

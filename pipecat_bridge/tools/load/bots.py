@@ -1,4 +1,4 @@
-"""The bots of a load. Each one sends back at once what it hears."""
+"""The bots of a load. Each one sends back what it hears, at once or as a `Pattern` says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from pipecat_bridge.tools.load import protobuf, websocket
 from pipecat_bridge.tools.load.calls import Role
 from pipecat_bridge.tools.load.loop import receive, stamp
 from pipecat_bridge.tools.load.marks import Ear
+from pipecat_bridge.tools.load.mouth import Mouth, Said
 
 if TYPE_CHECKING:
     from pipecat_bridge.tools.load.runner import Runner
@@ -60,7 +62,9 @@ class LoadBot:
         self._ear: Ear[Times] | None = None
         self._plain = b"-"  # the last payload without a mark
         self._plain_echo = b""  # the frame that sends `_plain` back
+        self._plain_pcm = b""
         self._plain_samples = 0
+        self._mouth: Mouth | None = None
         self._closed = False
         directions = ("output", "input") if runner.sockets == 2 else ("",)
         self._sockets = [LoadBotSocket(self, url, direction) for direction in directions]
@@ -71,8 +75,11 @@ class LoadBot:
         """Take one message from the bridge."""
         if payload == self._plain and self._ear is not None and self._ear.quiet:
             self._ear.pass_over(self._plain_samples)
-            self._output.send(self._plain_echo)
             self._runner.counts["frames"] += 1
+            if self._mouth is None:
+                self._output.send(self._plain_echo)
+            else:
+                self._mouth.say(self._plain_pcm, [])
             return
         frame = protobuf.read(payload)
         if isinstance(frame, protobuf.AudioFields):
@@ -86,19 +93,35 @@ class LoadBot:
         if self._ear is None:
             self._ear = Ear(audio.rate)
             runner.first_audio[self.number] = arrived
-        echo = websocket.masked(payload)
-        times = Times(arrived, time.monotonic())
-        self._output.send(echo)
-        runner.counts["frames"] += 1
-        marks = self._ear.hear(audio.pcm, times)
-        for number, offset, (came, echoed), sample in marks:
-            if runner.recording:
-                runner.heard.append(
-                    HeardByBot(self.number, number, came + offset, sample, echoed + offset)
+            if runner.pattern is not None:
+                random = Random(self.number)
+                self._mouth = Mouth(
+                    runner.loop, runner.pattern, audio.rate, random, self._output.send, self._said
                 )
+        runner.counts["frames"] += 1
+        times = Times(arrived, time.monotonic())
+        echo = b""
+        if self._mouth is None:
+            echo = websocket.masked(payload)
+            self._output.send(echo)
+        marks = self._ear.hear(audio.pcm, times)
+        if self._mouth is not None:
+            said = [
+                Said(mark.number, mark.tag.arrived + mark.offset, mark.sample) for mark in marks
+            ]
+            self._mouth.say(audio.pcm, said)
+        else:
+            for number, offset, (came, echoed), sample in marks:
+                self._said(Said(number, came + offset, sample), echoed + offset)
         if not marks and self._ear.quiet:
-            self._plain, self._plain_echo = payload, echo
+            self._plain, self._plain_pcm, self._plain_echo = payload, audio.pcm, echo
             self._plain_samples = len(audio.pcm) // 2
+
+    def _said(self, mark: Said, at: float) -> None:
+        if self._runner.recording:
+            self._runner.heard.append(
+                HeardByBot(self.number, mark.number, mark.heard, mark.sample, at)
+            )
 
     # Faults, by role
 
@@ -115,7 +138,7 @@ class LoadBot:
             self._runner.stalls.append((self.number, now, now + STALL))
             self._runner.loop.at(now + STALL, self._input.resume)
         elif self.role is Role.BURSTING:
-            self._output.send(self._plain_echo * round(BURST / 0.02))
+            self._output.send(websocket.masked(self._plain) * round(BURST / 0.02))
         return now + AGAIN
 
     def close(self, abort: bool = False) -> None:

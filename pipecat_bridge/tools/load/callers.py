@@ -7,11 +7,13 @@ import socket
 import time
 from collections import Counter, defaultdict
 from contextlib import suppress
+from random import Random
 from typing import Any, Final, NamedTuple
 
 from pipecat_bridge.tools.load.calls import Role, call_id, duties
 from pipecat_bridge.tools.load.loop import Loop, receive, stamp
 from pipecat_bridge.tools.load.marks import EVERY, NUMBERS, Ear, Speaker
+from pipecat_bridge.tools.load.patterns import Pattern
 from pipecat_bridge.wire.audiosocket import (
     AUDIO_KINDS,
     HANGUP,
@@ -31,7 +33,8 @@ class Plan(NamedTuple):
 
     `calls`: calls at the same time. `per_second`: new calls each second. `rate`: samples per
     second on the line. `length`: seconds after which a call is hung up and another one begins; 0:
-    never. `stalled`, `bursting`, `dying`: number of calls with that role.
+    never. `stalled`, `bursting`, `dying`: number of calls with that role. `pattern`: how the frames
+    of a phone arrive; its chunk is 20 ms.
     """
 
     host: str
@@ -43,6 +46,7 @@ class Plan(NamedTuple):
     stalled: int = 0
     bursting: int = 0
     dying: int = 0
+    pattern: Pattern = Pattern(chunk=FRAME)
 
 
 class HeardByCaller(NamedTuple):
@@ -155,6 +159,8 @@ class LoadCaller:
         self._index = 0
         self._said_who = False
         self._last = 0.0
+        self._random = Random(id(self))
+        self._arrives = 0.0  # when the last frame arrives
 
     def begin(self) -> None:
         """Connect, and start to send audio."""
@@ -190,23 +196,34 @@ class LoadCaller:
         if callers.plan.length and now - self._began > callers.plan.length:
             self.hang_up()
             return None
+        pattern = callers.plan.pattern
+        if not pattern.delays or not self._said_who:
+            self._send()
+        else:
+            at = self._began + pattern.delayed(self._due - self._began, self._random)
+            self._arrives = max(at, self._arrives)
+            callers.loop.at(self._arrives, self._send)
+        self._due += FRAME
+        return self._due
+
+    def _send(self) -> None:
+        if self._socket.fileno() < 0:
+            return
         try:
             if self._said_who:
-                self._speak(now)
+                self._speak()
             else:
                 who = encode(Kind.UUID, call_id(self.role, self.number).bytes)
                 self._said_who = self._socket.send(who) > 0
         except BlockingIOError:
             # The socket still connects, or the bridge takes no audio; there Asterisk would hang up.
-            callers.counts["unsent"] += self._said_who
+            self._callers.counts["unsent"] += self._said_who
         except OSError as error:
             self._close(error.strerror or "broken")
-            return None
-        self._due += FRAME
-        return self._due
 
-    def _speak(self, now: float) -> None:
+    def _speak(self) -> None:
         callers, index = self._callers, self._index
+        now = time.monotonic()
         message = callers.messages[index % len(callers.messages)]
         if self._socket.send(message) < len(message):
             self._close("half a frame was sent")

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from pipecat_bridge.tools.load import plots, report
+from pipecat_bridge.tools.load.bots import AGAIN
 from pipecat_bridge.tools.load.bridge import BridgeStartError, MeasuredBridge, Remote, daemon
-from pipecat_bridge.tools.load.callers import Plan
+from pipecat_bridge.tools.load.busy import Busy
+from pipecat_bridge.tools.load.callers import FRAME, Plan
+from pipecat_bridge.tools.load.patterns import Pattern, repeated
 from pipecat_bridge.tools.load.run import Course, run
 from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.worker import LoadProcess, LoadProcessError
@@ -52,7 +55,17 @@ _NUMBERS: tuple[tuple[str, type[float], float, float, str, str], ...] = (
     ("--stalled", int, 0, 0, "N", "number of bots that stop reading for 5 s, every 15 s"),
     ("--bursting", int, 0, 0, "N", "number of bots that send 10 s of audio at once, every 15 s"),
     ("--dying", int, 0, 0, "N", "number of bots that break off after one second of each call"),
-)
+    ("--chunk", float, 0, 0.04, "S", "seconds of audio in a message of a bot (default: 0.04, as"
+     " Pipecat sends); 0: each bot sends back at once what it hears"),
+    ("--jitter", float, 0, 0.0, "S", "mean delay of a bot's messages, exponentially distributed"),
+    ("--stall", float, 0, 0.0, "S", "seconds without a message from a bot, every 15 s"),
+    ("--spurt", float, 0.1, 4.0, "S", "seconds for which a bot speaks (default: 4)"),
+    ("--pause", float, 0, 0.0, "S", "seconds of silence after that (default: 0, it never pauses)"),
+    ("--phone-jitter", float, 0, 0.0, "S", "mean delay of a phone's frames"),
+    ("--phone-stall", float, 0, 0.0, "S", "seconds without a frame from a phone, every 15 s"),
+    ("--busy", float, 0, 0.0, "SHARE", "share of the bridge's processor that another program uses"),
+    ("--nice", int, -20, 0, "N", "priority of the daemon that this command starts, -20 to 19"),
+)  # fmt: skip
 
 
 def _number(least: float, what: type[float] = float) -> Callable[[str], float]:
@@ -90,9 +103,11 @@ def main(arguments: argparse.Namespace) -> int:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """The figures of one run."""
     bridge_cpu, cpu = (None, None) if arguments.address else processors()
+    pattern = bot_pattern(arguments) if arguments.chunk else None
     runner = LoadProcess(
-        Runner, arguments.runner_host, arguments.runner_port, arguments.sockets, cpu=cpu
+        Runner, arguments.runner_host, arguments.runner_port, arguments.sockets, pattern, cpu=cpu
     )
+    busy = LoadProcess(Busy, arguments.busy, cpu=bridge_cpu) if arguments.busy else None
     try:
         port = runner.ask("port")
         with tempfile.TemporaryDirectory(prefix="pipecat-bridge-load-") as folder:
@@ -104,6 +119,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 bridge.stop()
     finally:
         runner.end()
+        if busy is not None:
+            busy.end()
+
+
+def bot_pattern(arguments: argparse.Namespace) -> Pattern:
+    """How the bots send their audio."""
+    stalls = repeated(arguments.stall, AGAIN, arguments.settle + arguments.duration + 60)
+    return Pattern(arguments.chunk, 1.0, arguments.jitter, stalls, arguments.spurt, arguments.pause)
 
 
 def processors() -> tuple[int | None, int | None]:
@@ -119,14 +142,18 @@ def _bridge(arguments: argparse.Namespace, port: int, log: Path, cpu: int | None
         host, port = arguments.address
         return Remote(host, port, arguments.api)
     started = daemon(f"http://127.0.0.1:{port}", log, cpu, arguments.settings)
+    if arguments.nice:
+        os.setpriority(os.PRIO_PROCESS, started.pid, arguments.nice)
     started.wait()
     return started
 
 
 def _plan(arguments: argparse.Namespace, bridge: MeasuredBridge) -> Plan:
+    stalls = repeated(arguments.phone_stall, AGAIN, arguments.settle + arguments.duration + 60)
+    pattern = Pattern(FRAME, 1.0, arguments.phone_jitter, stalls)
     return Plan(
         bridge.host, bridge.port, arguments.calls, arguments.per_second, arguments.rate,
-        arguments.length, arguments.stalled, arguments.bursting, arguments.dying,
+        arguments.length, arguments.stalled, arguments.bursting, arguments.dying, pattern,
     )  # fmt: skip
 
 

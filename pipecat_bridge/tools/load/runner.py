@@ -12,6 +12,7 @@ from typing import Any, Final
 from pipecat_bridge.tools.load.bots import AGAIN, DYING, HeardByBot, LoadBot
 from pipecat_bridge.tools.load.calls import Role, read_id
 from pipecat_bridge.tools.load.loop import READ_BYTES, Loop
+from pipecat_bridge.tools.load.patterns import Pattern
 
 _BACKLOG: Final = 1024
 
@@ -19,8 +20,12 @@ _BACKLOG: Final = 1024
 class Runner:
     """All bots of one process. The parent process calls the public methods, over a pipe."""
 
-    def __init__(self, loop: Loop, host: str, port: int, sockets: int = 2) -> None:
+    def __init__(
+        self, loop: Loop, host: str, port: int, sockets: int = 2, pattern: Pattern | None = None
+    ) -> None:
+        """`pattern`: how bots send back what they hear; None: at once."""
         self.loop = loop
+        self.pattern = pattern
         self.sockets = sockets
         self.recording = False
         self.counts: Counter[str] = Counter()

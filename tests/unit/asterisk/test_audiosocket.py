@@ -401,11 +401,11 @@ class HoldTests(Case):
                 held_at, before = line.clock.seconds(), len(line.call.heard)
                 line.turn(5.0)
                 silence = line.call.heard[before:]
-                self.assertLess(silence[0][0] - held_at, 0.14)
+                self.assertLess(silence[0][0] - held_at, 0.54)
                 self.assertEqual({pcm for _, pcm, _ in silence}, {bytes(rate // 25)}, hex(kind))
                 self.assertEqual({rate for _, _, rate in silence}, {rate})
                 self.check_time(line, 0.05)
-                times = [at for at, _, _ in silence][6:]
+                times = [at for at, _, _ in silence][26:]
                 spaces = {round(b - a, 3) for a, b in pairwise(times)}
                 self.assertLessEqual(max(spaces), 0.021)
                 self.assertGreaterEqual(min(spaces), 0.019)
@@ -448,7 +448,7 @@ class HoldTests(Case):
                     line.clock.advance(due - line.clock.seconds())
                     line.connection.dataReceived(message(0x10, b"\1\1" * 160))
                 self.assertEqual(line.connection.line.stats.filled_frames, 0)
-                line.turn(1.0)  # and a pause after it is filled at once, and by no more than it
+                line.turn(1.0)  # and a pause after it is filled, and by no more than it
                 self.assertApproximates(line.connection.line.stats.filled_frames, 50, 7)
 
     def test_our_own_stall_is_no_pause_of_the_callers(self) -> None:
@@ -471,18 +471,18 @@ class HoldTests(Case):
         line.turn(20.0)
         self.assertEqual(line.connection.line.stats.filled_frames, 0)
 
-    def test_a_network_that_stalls_and_catches_up_is_set_off_against_later_silence(self) -> None:
+    def test_a_network_that_stalls_and_catches_up_loses_nothing_and_gets_no_silence(self) -> None:
         line = StrictLine()
         for _ in range(30):
             for _ in range(50):
                 line.turn(20 * MS)
                 line.connection.dataReceived(message(0x10, b"\1\1" * 160))
-            line.turn(0.2)
-            line.connection.dataReceived(message(0x10, b"\1\1" * 160) * 10)
-            line.turn(0.5)
-        self.check_time(line, 0.15)
+            line.turn(0.4)
+            line.connection.dataReceived(message(0x10, b"\1\1" * 160) * 20)
+        self.assertEqual(line.connection.line.stats.filled_frames, 0)
+        self.check_time(line, 0.05)
 
-    def test_a_long_mixed_pattern_stays_within_100_ms(self) -> None:
+    def test_a_long_mixed_pattern_stays_close_to_the_time(self) -> None:
         for seed in range(4):
             with self.subTest(seed=seed):
                 chance = random.Random(seed)
@@ -491,8 +491,10 @@ class HoldTests(Case):
                 for _ in range(120):
                     line.turn(chance.uniform(0.2, 1.0))
                     self.do_something(chance, line)
-                    self.check_time(line, 0.2)  # a pause is noticed after 0.1 s and a tick
-                line.turn(0.5)
+                    self.check_time(line, 0.6)  # a pause is noticed after 0.5 s and a tick
+                line.turn(1.0)
+                line.asterisk.hold()
+                line.turn(1.0)
                 self.check_time(line)
                 heard = b"".join(pcm for _, pcm, _ in line.call.heard if any(pcm))
                 self.assertEqual(heard, b"".join(frame.payload for frame in line.asterisk.sent))
@@ -528,8 +530,8 @@ class DtmfTests(Case):
         line = StrictLine()
         line.asterisk.start_audio(numbered())
         line.turn(1.0)
-        line.asterisk.dtmf("5", held=0.5)
-        line.turn(0.4)
+        line.asterisk.dtmf("5", held=0.8)
+        line.turn(0.7)
         self.assertEqual(line.call.digits, [])
         self.assertEqual(line.call.heard[-1][1], bytes(320))
         line.turn(0.2)

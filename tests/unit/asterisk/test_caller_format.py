@@ -20,10 +20,15 @@ def jittered(spacing: float, count: int) -> list[float]:
     return [number * spacing + shift for number, shift in enumerate(shifts)]
 
 
+def take(taken: CallerFormat, payload: bytes, time: float) -> list[bytes]:
+    taken.watch(len(payload), time)
+    return taken.convert(payload)
+
+
 def feed(taken: CallerFormat, payloads: list[bytes], times: list[float]) -> list[bytes]:
     out: list[bytes] = []
     for payload, time in zip(payloads, times, strict=True):
-        out += taken.convert(payload, time)
+        out += take(taken, payload, time)
     return out
 
 
@@ -33,12 +38,38 @@ def cut(pcm: bytes, size: int) -> list[bytes]:
 
 class LinearTests(SynchronousTestCase):
     def test_the_usual_frame_is_linear_and_goes_on_at_once(self) -> None:
-        for size in (320, 2, 42, 276, 80, 480, 960, 8000):
-            with self.subTest(size=size):
-                taken = CallerFormat("ulaw")
-                payload = tone(440, 8000, 1.0)[:size]
-                self.assertEqual(taken.convert(payload, 5.0), [payload])
+        for times in ([n * 20 * MS for n in range(60)], jittered(20 * MS, 60), [0.0] * 60):
+            taken = CallerFormat("ulaw")
+            for number, payload in enumerate(cut(tone(440, 8000, 1.2), 320)):
+                self.assertEqual(take(taken, payload, times[number]), [payload])
                 self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
+            self.assertTrue(taken.settled)
+            self.assertEqual(taken.doubt, "")
+
+    def test_frames_that_catch_up_are_not_taken_for_16_khz(self) -> None:
+        taken = CallerFormat("ulaw")
+        feed(taken, [bytes(320)] * 60, [number * 8 * MS for number in range(60)])
+        self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
+
+    def test_frames_of_other_lengths_are_known_by_their_pace(self) -> None:
+        pcm = tone(440, 8000, 3.0)
+        for size in (160, 240, 480, 640, 960):
+            for when in (self.every(size), jittered(size / 16000, 30) if size > 250 else None):
+                with self.subTest(size=size):
+                    taken = CallerFormat("ulaw")
+                    out = feed(taken, cut(pcm, size)[:30], when or self.every(size))
+                    self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
+                    self.assertEqual(b"".join(out), pcm[: 30 * size])
+
+    def every(self, size: int) -> list[float]:
+        return [number * size / 16000 for number in range(30)]
+
+    def test_the_usual_frame_settles_what_came_before_it(self) -> None:
+        for first in (42, 276, 160, 640):
+            taken = CallerFormat("ulaw")
+            self.assertEqual(take(taken, b"\1" * first, 0.0), [])
+            self.assertEqual(take(taken, b"\2" * 320, 0.02), [b"\1" * first, b"\2" * 320])
+            self.assertEqual(taken.codec, "linear")
 
     def test_ten_ms_frames_are_not_mistaken_for_g711(self) -> None:
         times = {
@@ -57,20 +88,6 @@ class LinearTests(SynchronousTestCase):
                 self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
                 self.assertEqual(b"".join(out), pcm[: len(when) * 160])
 
-    def test_a_frame_of_another_length_settles_it_with_nothing_lost(self) -> None:
-        for doubtful in (160, 640):
-            for held in range(1, FRAMES):
-                for last in (320, 42, 276, 160, 640):
-                    if last == doubtful:
-                        continue
-                    with self.subTest(doubtful=doubtful, held=held, last=last):
-                        taken = CallerFormat("ulaw")
-                        payloads = [bytes([n]) * doubtful for n in range(held)] + [b"\1" * last]
-                        times = [number * 20 * MS for number in range(held + 1)]
-                        self.assertEqual(feed(taken, payloads[:-1], times[:-1]), [])
-                        self.assertEqual(taken.convert(payloads[-1], times[-1]), payloads)
-                        self.assertEqual(taken.codec, "linear")
-
     def test_forty_ms_frames_are_not_mistaken_for_16_khz(self) -> None:
         for when in ([number * 40 * MS for number in range(15)], jittered(40 * MS, 15)):
             taken = CallerFormat("ulaw")
@@ -78,11 +95,10 @@ class LinearTests(SynchronousTestCase):
             self.assertEqual(b"".join(feed(taken, cut(pcm, 640), when)), pcm)
             self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
 
-    def test_it_is_decided_once(self) -> None:
+    def test_after_a_second_nothing_changes_it(self) -> None:
         taken = CallerFormat("ulaw")
-        taken.convert(bytes(320), 0.0)
-        for number in range(1, 30):
-            self.assertEqual(taken.convert(bytes(160), number * 20 * MS), [bytes(160)])
+        feed(taken, [bytes(320)] * 50, jittered(20 * MS, 50))
+        self.assertTrue(taken.settled)
 
 
 class G711Tests(SynchronousTestCase):
@@ -118,20 +134,59 @@ class G711Tests(SynchronousTestCase):
                     self.assertEqual((taken.codec, taken.rate), ("g711", 8000))
                     self.assertEqual(b"".join(out), g711.decode(codec, encoded))
 
+    def test_frames_of_all_lengths(self) -> None:
+        encoded = bytes(range(256)) * 80
+        for size in (80, 160, 240, 320, 480):
+            for first in (size, 42, 276):
+                with self.subTest(size=size, first=first):
+                    taken = CallerFormat("ulaw")
+                    payloads = [encoded[:first], *cut(encoded[first:], size)][:40]
+                    out = feed(taken, payloads, jittered(size / 8000, 40))
+                    self.assertEqual((taken.codec, taken.rate), ("g711", 8000))
+                    self.assertIn("8000 bytes a second", taken.doubt)
+                    self.assertEqual(out[-1], g711.decode("ulaw", payloads[-1]))
+                    if size != 320:  # which counts as linear at first
+                        whole = b"".join(payloads)
+                        self.assertEqual(b"".join(out), g711.decode("ulaw", whole))
+
+    def test_the_usual_length_is_corrected_within_half_a_second(self) -> None:
+        taken = CallerFormat("alaw")
+        for number in range(FRAMES + 1):
+            take(taken, b"\xd5" * 320, number * 40 * MS)
+        self.assertEqual((taken.codec, taken.phone_codec), ("g711", "alaw"))
+
+    def test_a_wrong_decision_is_corrected_by_what_follows(self) -> None:
+        """The first frames come twice as fast, as after a short stall."""
+        taken = CallerFormat("ulaw")
+        times = [number * 10 * MS for number in range(15)]
+        times += [times[-1] + number * 20 * MS for number in range(1, 50)]
+        payloads = [b"\x80" * 160] * len(times)
+        feed(taken, payloads[:15], times[:15])
+        self.assertEqual(taken.codec, "linear")
+        feed(taken, payloads[15:], times[15:])
+        self.assertEqual(taken.codec, "g711")
+        self.assertFalse(taken.settled)
+
+    def test_pauses_of_a_linear_phone_do_not_look_like_it(self) -> None:
+        taken = CallerFormat("ulaw")
+        times = [number * 20 * MS + number // 5 * 0.3 for number in range(60)]
+        feed(taken, [bytes(320)] * 60, times)
+        self.assertEqual((taken.codec, taken.settled), ("linear", True))
+
     def test_nothing_is_passed_on_before_it_is_decided(self) -> None:
         taken = CallerFormat("ulaw")
         for number in range(FRAMES - 1):
-            self.assertEqual(taken.convert(b"\xff" * 160, number * 20 * MS), [])
+            self.assertEqual(take(taken, b"\xff" * 160, number * 20 * MS), [])
             self.assertIsNone(taken.codec)
-        self.assertEqual(len(taken.convert(b"\xff" * 160, (FRAMES - 1) * 20 * MS)), FRAMES)
-        self.assertEqual(len(taken.convert(b"\xff" * 160, FRAMES * 20 * MS)), 1)
+        self.assertEqual(len(take(taken, b"\xff" * 160, (FRAMES - 1) * 20 * MS)), FRAMES)
+        self.assertEqual(len(take(taken, b"\xff" * 160, FRAMES * 20 * MS)), 1)
 
     def test_the_last_frame_may_be_of_any_length(self) -> None:
         taken = CallerFormat("ulaw")
         feed(taken, [b"\x80" * 160] * 12, self.times(12)["even"])
         for size in (1, 21, 138, 159):
             with self.subTest(size=size):
-                (out,) = taken.convert(b"\x80" * size, 1.0)
+                (out,) = take(taken, b"\x80" * size, 1.0)
                 self.assertEqual(out, g711.decode("ulaw", b"\x80" * size))
 
 

@@ -67,6 +67,11 @@ class MetricsCase(SynchronousTestCase):
         bot.playout.stats.underruns = 12 + number
         bot.playout.stats.underrun_ms = 13.0 + number
         bot.playout.stats.flushed_ms = 14 + number
+        bot.playout.stats.dropped_ms = 16.0 + number
+        bot.playout.stats.concealed_ms = 17.0 + number
+        bot.playout.stats.shortened_ms = 18.0 + number
+        bot.playout.stats.stretched_ms = 19.0 + number
+        bot.playout.stats.scaled_ms = 20 + number
         self.exchange.say(bot, 0.1 * (number + 1))
         return call, phone, bot
 

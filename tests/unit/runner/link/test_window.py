@@ -107,17 +107,6 @@ class WindowTests(SynchronousTestCase):
                 window.pong(payload(number))
             self.assertFalse(window.window_closed)
 
-    def test_out_of_sight_nothing_is_limited_until_the_next_pong(self) -> None:
-        self.send(10)
-        self.window.pong(payload(10))
-        self.send(LIMIT)
-        self.window.lose_sight()
-        self.assertEqual((self.window.window_closed, self.window.in_flight), (False, 0))
-        self.send(LIMIT)
-        self.assertFalse(self.window.window_closed)
-        self.window.pong(payload(20))
-        self.assertEqual((self.window.window_closed, self.window.in_flight), (True, 40))
-
 
 class Peer:
     """A bot that answers pings as RFC 6455 lets it, behind a wire with a delay both ways."""

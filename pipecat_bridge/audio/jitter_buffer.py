@@ -1,0 +1,303 @@
+"""The jitter buffer: the bot's audio comes when it comes, and one frame of it goes out each tick.
+
+It has no clock. Methods get the time, in seconds of a monotonic clock.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Final, NamedTuple
+
+from pipecat_bridge.audio.arrivals import Arrivals
+from pipecat_bridge.audio.conceal import Concealment, fade_out, is_loud
+from pipecat_bridge.audio.frame import FRAME, FRAME_MS
+from pipecat_bridge.audio.frame_queue import FrameQueue
+from pipecat_bridge.audio.stats import PlayoutStats
+from pipecat_bridge.audio.tempo import Tempo
+
+PAUSE: Final = 0.3
+"""Seconds. Audio that comes within this time after the queue became empty was missing within an
+utterance: an underrun. If it comes later, it begins an utterance, or a bot that sends in real time
+was cut off. What comes next tells which of both."""
+
+AT_ONCE: Final = 0.25
+"""If so many seconds wait beyond what must wait, the bot sends ahead of time, and an utterance
+begins at once."""
+
+RECENT: Final = 0.2
+"""If the queue becomes empty within so many seconds of the last write, audio may be missing."""
+
+_ROUNDING: Final = 1e-9
+
+
+class _Gap(NamedTuple):
+    """Audio was missing, or the bot had paused. `since`: in seconds of a monotonic clock;
+    `concealed`: seconds of sound. `until` is None until playing goes on. `missing`: it is known
+    that it was no pause."""
+
+    since: float
+    missing: bool
+    concealed: float = 0.0
+    until: float | None = None
+
+
+class JitterBuffer:
+    """Mono PCM16 at `rate` Hz of one bot, on its way to the phone.
+
+    Without jitter, the first audio of an utterance is played within `prebuffer` seconds, at the
+    last tick at which that is possible. `Arrivals` learns how much longer it must wait because of
+    jitter, within `max_prebuffer`. If audio waits longer than it must, or too short, and
+    `time_scaling` is on, `Tempo` brings that back. Audio that the bot sends ahead of time waits
+    until it is due, and is played as it is.
+    """
+
+    __slots__ = (
+        "_arrivals",
+        "_came",
+        "_concealment",
+        "_deepest",
+        "_dry_since",
+        "_due",
+        "_frames",
+        "_gap",
+        "_last",
+        "_last_but_one",
+        "_left_out",
+        "_plain",
+        "_playing",
+        "_read_at",
+        "_stats",
+        "_tail",
+        "_tempo",
+        "_time_scaling",
+        "_written_at",
+        "queue",
+    )
+
+    def __init__(
+        self,
+        rate: int,
+        prebuffer: float,
+        max_prebuffer: float,
+        time_scaling: bool,
+        stats: PlayoutStats,
+    ) -> None:
+        self.queue = FrameQueue(rate)
+        self._frames, self._came = self.queue.frames, self.queue.arrivals
+        self._stats = stats
+        self._arrivals = Arrivals(max(0.0, prebuffer - FRAME), max(0.0, max_prebuffer - FRAME))
+        self._tempo = Tempo(self.queue, stats)
+        self._time_scaling = time_scaling
+        self._left_out = 0  # frames by which the queue became shorter; less than 0: longer
+        self._playing = False
+        self._plain = False  # playing, and there is nothing to do but that
+        self._due = 0.0  # when the first audio of this utterance is played
+        self._dry_since: float | None = None
+        self._gap: _Gap | None = None  # perhaps an underrun
+        self._written_at = 0.0
+        self._read_at = inf  # of the last frame; infinite while nothing is played
+        self._deepest = 0  # frames
+        self._last = self._last_but_one = b""  # frames that were played
+        self._concealment: Concealment | None = None
+        self._tail = b""  # of what was flushed
+        self._tell_wait()
+
+    def set_rate(self, rate: int) -> None:
+        """What is written has `rate` samples per second from now on. The queue must be empty."""
+        self.queue.set_rate(rate)
+        self._forget_sound()
+
+    @property
+    def place(self) -> int:
+        """The number of frames that have left the queue."""
+        return self._stats.frames_played + self._left_out
+
+    @property
+    def end(self) -> int:
+        """The place at the time when all audio that waits has been played."""
+        return self.place + self.queue.end
+
+    # In
+
+    def write(self, pcm: bytes, now: float) -> None:
+        """Queue `pcm`, which came at `now`."""
+        queue = self.queue
+        if not self._playing and (self._dry_since is not None or not queue):
+            self._begin(now)
+        self._written_at = now
+        frames = self._frames
+        if len(pcm) == queue.frame_bytes and not queue.rest:
+            frames.append(pcm)
+            self._came.append(now)
+        else:
+            queue.append(pcm, now)
+        count = len(frames)
+        if count > self._deepest:
+            self._deepest = count
+            self._stats.depth_max_ms = count * FRAME_MS
+        deadline = self._read_at + FRAME * (1 + count)
+        if self._arrivals.add(now, len(pcm) * queue.seconds_per_byte, deadline):
+            self._adapt(pcm)
+
+    def _begin(self, now: float) -> None:
+        """Audio comes into an empty queue: an utterance begins, or an underrun ends."""
+        arrivals = self._arrivals
+        since, self._dry_since = self._dry_since, None
+        self._gap = None
+        self._due = now + arrivals.wait
+        if since is None or (now - since > PAUSE and not arrivals.real_time):
+            arrivals.begin()
+            return
+        arrivals.gap(now)
+        self._gap = _Gap(since, missing=now - since <= PAUSE)
+        if self._concealment is not None and not self._concealment.over:
+            self._due = now
+
+    def _adapt(self, pcm: bytes) -> None:
+        """The arrivals of an interval are known: bring the delay to what it must be."""
+        self._tell_wait()
+        self._judge_gap()
+        if not self._time_scaling:
+            return
+        self._tempo.listen(pcm)
+        if self._playing:
+            self._tempo.aim(self._arrivals.surplus)
+            self._plain = not self._tempo.debt
+
+    def _judge_gap(self) -> None:
+        """Count the gap if it was no pause, and playing goes on."""
+        gap = self._gap
+        if gap is None or gap.until is None or (self._arrivals.judging and not gap.missing):
+            return
+        self._gap = None
+        if gap.missing or self._arrivals.came_back:
+            stats = self._stats
+            stats.underruns += 1
+            stats.underrun_ms += (gap.until - gap.since) * 1000
+            stats.concealed_ms += gap.concealed * 1000
+
+    def _tell_wait(self) -> None:
+        self._stats.prebuffer_ms = (self._arrivals.wait + FRAME) * 1000
+
+    # Out
+
+    def read(self, now: float) -> bytes | None:
+        """The frame for this tick; None if there is nothing to play."""
+        if not self._plain and not self._prepare(now):
+            return self._read_sound()
+        self._read_at = now
+        if not self._frames:
+            return self._run_dry(now)
+        stats = self._stats
+        stats.frames_played += 1
+        delay = now - self._came.popleft()
+        stats.delay_sum += delay
+        if delay > stats.delay_max:
+            stats.delay_max = delay
+        frame = self._frames.popleft()
+        self._last_but_one, self._last = self._last, frame
+        return frame
+
+    def _prepare(self, now: float) -> bool:
+        """Do what is to be done before the next frame is played; False if none is played now."""
+        if self._tail or not (self._playing or self._starts(now)):
+            return False
+        if self._tempo.debt:
+            self._left_out -= self._tempo.work()
+        self._plain = not self._tempo.debt
+        return True
+
+    def _starts(self, now: float) -> bool:
+        """Begin to play if it is time; return True if so."""
+        queue = self.queue
+        if not queue:
+            return False
+        if now < self._due - _ROUNDING and queue.seconds < self._arrivals.wait + AT_ONCE:
+            return False
+        concealed = 0.0
+        if self._concealment is not None:
+            concealed = self._concealment.seconds
+            head = queue.head(1)
+            queue.replace_head(len(head), self._concealment.into(head))
+            self._concealment = None
+        if self._gap is not None:
+            self._gap = self._gap._replace(until=now, concealed=concealed)
+            self._judge_gap()
+        self._playing = True
+        return True
+
+    def _run_dry(self, now: float) -> bytes | None:
+        """Less than a frame waits: the end of an utterance, or the bot is late.
+
+        If the bot's audio comes regularly, the sound goes on for a short time. Else it is the end
+        if nothing was written since the last tick; if not, the rest waits for more audio, because
+        silence before the rest does less harm than silence after it.
+        """
+        queue = self.queue
+        self._stop()
+        self._dry_since = now
+        since_write = now - self._written_at
+        missing = self._arrivals.regular and since_write < RECENT
+        if not missing and (not queue.rest or since_write < FRAME - _ROUNDING):
+            return None
+        rest = self._take_rest(now)
+        size = queue.frame_bytes
+        past = self._last_but_one + self._last + rest
+        if missing and len(past) >= size and is_loud(past[-size:]):
+            self._concealment = Concealment(past, queue.rate)
+            return rest + self._concealment.take(size - len(rest))
+        return rest.ljust(size, b"\0") if rest else None
+
+    def _stop(self) -> None:
+        self._playing = self._plain = False
+        self._read_at = inf
+
+    def _take_rest(self, now: float) -> bytes:
+        queue, stats = self.queue, self._stats
+        rest = queue.take_rest()
+        if rest:
+            delay = now - queue.rest_arrival
+            stats.frames_played += 1
+            stats.delay_sum += delay
+            stats.delay_max = max(stats.delay_max, delay)
+            self._dry_since = now + len(rest) / (2 * queue.rate)
+        return rest
+
+    def _read_sound(self) -> bytes | None:
+        """The sound that goes on while nothing is played, if there is one."""
+        if self._tail:
+            tail, self._tail = self._tail, b""
+            return tail
+        if self._concealment is None or self._concealment.over:
+            return None
+        return self._concealment.take(self.queue.frame_bytes)
+
+    def flush(self) -> None:
+        """Drop all audio that waits. If a sound is being played, it fades out in the next frame."""
+        queue = self.queue
+        if self._playing:
+            tail = fade_out(self._frames[0] if self._frames else queue.rest, queue.rate)
+            self._tail = tail.ljust(queue.frame_bytes, b"\0") if any(tail) else b""
+        queue.clear()
+        self._stop()
+        self._dry_since = self._gap = None
+        self._forget_sound()
+
+    def _forget_sound(self) -> None:
+        self._last = self._last_but_one = b""
+        self._concealment = None
+        self._tempo.stop()
+
+    def new_bot(self) -> None:
+        """Another bot writes from now on. Audio that waits is played."""
+        self._dry_since = self._gap = None
+        self._arrivals.forget()
+        self._tempo.stop()
+        self._tell_wait()
+
+    def interrupted(self) -> None:
+        """Something else was played. Its time is no underrun: audio that comes then begins an
+        utterance."""
+        self._dry_since = self._concealment = None
+        if not self.queue:
+            self._stop()
