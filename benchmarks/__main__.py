@@ -1,6 +1,7 @@
 """The benchmarks: `python -m benchmarks`. They take minutes; with `--short` seconds, as a test.
 
 The results are in results.json, report.md and load.png. Steps: `path`, one frame in memory;
+`conditions`, what is heard with jitter and stalls, on a turned clock;
 `ratios`, several bridges at the same time; `ladder`, more and more calls on one core; `sides`, the
 bridges one after the other, in rounds; `capacity`, how many calls each bridge carries; `collector`,
 short calls with and without a tuned garbage collector; `stall`, a bot that stops reading; `faults`,
@@ -19,7 +20,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import against, capacity, churn, frame_path, profile, rounds, sides, stall, workers
+from benchmarks import (
+    against,
+    capacity,
+    churn,
+    conditions,
+    frame_path,
+    profile,
+    rounds,
+    sides,
+    stall,
+    workers,
+)
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load import plots, report
 from pipecat_bridge.tools.load.callers import Plan
@@ -47,6 +59,7 @@ class Sizes(NamedTuple):
     churn: int = 100_000
     workers: int = 20
     profile: int = 60
+    sentences: int = 3
     climb: tuple[int, ...] = (100, 150, 200, 225, 250, 275, 300, 350)
 
 
@@ -64,17 +77,21 @@ SHORT = Sizes(
     churn=200,
     workers=3,
     profile=3,
+    sentences=3,
     climb=(5,),
 )
 COMPARED = ("today", "before", "plain", "asyncio", "asyncio-qq")
 
 
 class Bench:
-    """Has a method for each step. `folder` is for the logs of the bridges, `other` is a commit to
-    compare with."""
+    """Has a method for each step. `folder` is for the logs of the bridges, `pictures` for what is
+    drawn; `other` is a commit to compare with."""
 
-    def __init__(self, sizes: Sizes, folder: Path, other: str | None = None) -> None:
+    def __init__(
+        self, sizes: Sizes, folder: Path, pictures: Path, other: str | None = None
+    ) -> None:
         self.sizes = sizes
+        self._pictures = pictures
         self._ours = ("today", other) if other else ("today",)
         self._compared = self._ours if other else COMPARED
         self._folder = folder
@@ -141,6 +158,15 @@ class Bench:
             self._run("today", calls, "three do wrong", **wrong),
         ]
 
+    def conditions(self) -> dict[str, Result]:
+        """What is heard with jitter, stalls and too little bandwidth, on a turned clock."""
+        results = {
+            name: conditions.of_folder(against.folder(name), self.sizes.sentences)
+            for name in self._ours
+        }
+        conditions.draw(results, self._pictures)
+        return results
+
     def path(self) -> Result:
         """Measure one frame in memory."""
         return against.path(self._ours) if len(self._ours) > 1 else frame_path.measure()
@@ -188,6 +214,7 @@ def tell(text: str) -> None:
 
 STEPS: dict[str, Callable[[Any], str]] = {
     "path": frame_path.table,
+    "conditions": conditions.table,
     "ratios": sides.table,
     "ladder": report.table,
     "sides": rounds.table,
@@ -222,7 +249,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="pipecat-bridge-bench-") as folder,
         against.checked_out(other) if other else nullcontext(),
     ):
-        bench = Bench(SHORT if arguments.short else Sizes(), Path(folder), other)
+        bench = Bench(SHORT if arguments.short else Sizes(), Path(folder), arguments.out, other)
         for name in arguments.steps:
             results[name] = getattr(bench, name)()
             tables.append(f"## {name}\n\n{steps[name](results[name])}\n")
@@ -252,7 +279,7 @@ def _arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--against",
         metavar="COMMIT",
-        help="compare with another commit, in `path`, `ladder`, `sides` and `ratios`",
+        help="compare with another commit, in `path`, `conditions`, `ladder`, `sides`, `ratios`",
     )
     arguments = parser.parse_args(words)
     unknown = [name for name in arguments.steps if name not in STEPS]

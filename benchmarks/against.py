@@ -52,6 +52,11 @@ def _start(folder: Path, runner: str, log: Path, cpu: int | None) -> Started:
     return daemon(runner, log, cpu, (), program)
 
 
+def folder(name: str) -> Path:
+    """Where the code of a commit is, or of "today"."""
+    return _FOLDERS[name]
+
+
 def path(names: Sequence[str]) -> Result:
     """The way of one frame in memory, in each of the commits: the best of some rounds."""
     best: dict[str, Result] = {}

@@ -86,19 +86,19 @@ class Arrivals:
         "_last",
         "_latest",
         "_least",
-        "_most",
         "_needed",
         "_since",
         "_spare",
         "_until",
         "came_back",
+        "most",
         "real_time",
         "surplus",
         "wait",
     )
 
     def __init__(self, least: float, most: float) -> None:
-        self._least, self._most = least, max(least, most)
+        self._least, self.most = least, max(least, most)
         # Of each interval, the oldest first: the least lateness of its chunks, and by how much the
         # latest of them was later than what is usual.
         self._earliests: list[float] = []
@@ -219,7 +219,7 @@ class Arrivals:
         jitter = sorted(self._jitters)
         left_out = OUTLIERS if len(jitter) > MEMORY // 2 else OUTLIERS // 2
         usual = jitter[-1 - left_out] if len(jitter) > left_out else 0.0
-        wait = min(max(self._least, SAFETY * usual + MARGIN), self._most)
+        wait = min(max(self._least, SAFETY * usual + MARGIN), self.most)
         self.wait = max(wait, self.wait - FORGETTING * (self.wait - wait))
 
     def _surplus(self) -> float | None:

@@ -24,6 +24,10 @@ AT_ONCE: Final = 0.25
 """If so many seconds wait beyond what must wait, the bot sends ahead of time, and an utterance
 begins at once."""
 
+AGAIN: Final = 2.0
+"""Seconds. If audio is missing again so soon, more and more must wait before playing goes on: a few
+longer gaps are easier to understand than many short ones."""
+
 RECENT: Final = 0.2
 """If the queue becomes empty within so many seconds of the last write, audio may be missing."""
 
@@ -58,6 +62,7 @@ class JitterBuffer:
         "_deepest",
         "_dry_since",
         "_due",
+        "_extra",
         "_frames",
         "_gap",
         "_last",
@@ -66,6 +71,7 @@ class JitterBuffer:
         "_plain",
         "_playing",
         "_read_at",
+        "_resumed_at",
         "_stats",
         "_tail",
         "_tempo",
@@ -97,6 +103,8 @@ class JitterBuffer:
         self._written_at = 0.0
         self._read_at = inf  # of the last frame; infinite while nothing is played
         self._deepest = 0  # frames
+        self._resumed_at = -inf  # after audio was missing
+        self._extra = 0.0  # seconds that must wait because audio was often missing
         self._last = self._last_but_one = b""  # frames that were played
         self._concealment: Concealment | None = None
         self._tail = b""  # of what was flushed
@@ -150,8 +158,13 @@ class JitterBuffer:
             return
         arrivals.gap(now)
         self._gap = _Gap(since, missing=now - since <= PAUSE)
-        if self._concealment is not None and not self._concealment.over:
-            self._due = now
+        if since - self._resumed_at < AGAIN:
+            self._extra = min(2 * self._extra + 2 * FRAME, arrivals.most)
+            self._due = now + self._extra
+        else:
+            self._extra = 0.0
+            if self._concealment is not None and not self._concealment.over:
+                self._due = now
 
     def _adapt(self, pcm: bytes) -> None:
         """The arrivals of an interval are known: bring the delay to what it must be."""
@@ -175,6 +188,7 @@ class JitterBuffer:
             stats.underruns += 1
             stats.underrun_ms += (gap.until - gap.since) * 1000
             stats.concealed_ms += gap.concealed * 1000
+            self._resumed_at = gap.until
 
     def _tell_wait(self) -> None:
         self._stats.prebuffer_ms = (self._arrivals.wait + FRAME) * 1000

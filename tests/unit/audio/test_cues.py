@@ -369,7 +369,7 @@ class Script(Line):
         getattr(self, f"do_{what}")(count)
 
     def do_write(self, count: int) -> None:
-        self.write(b"\1\1" * count)
+        self.write(b"\1\0" * count)  # so soft that nothing is faded or concealed
         self.written += count
 
     def do_tick(self, count: int) -> None:
@@ -405,7 +405,7 @@ class Script(Line):
     def heard_samples(self) -> int:
         """Samples of the bot's voice that were played, without tones and music."""
         speech = [frame for frame in self.played if frame and set(frame) <= {0, 1}]
-        return sum(len(frame.rstrip(b"\0")) // 2 for frame in speech)
+        return sum((len(frame.rstrip(b"\0")) + 1) // 2 for frame in speech)
 
 
 Step = tuple[str, int]
