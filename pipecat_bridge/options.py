@@ -110,7 +110,7 @@ class CallerAudioOptions(Struct, frozen=True):
 class BotAudioOptions(Struct, frozen=True):
     """`[bot_audio]`: from the bot to the phone."""
 
-    prebuffer: Seconds = 0.035
+    prebuffer: Seconds = 0.03
     max_prebuffer: Seconds = 0.4
     max_queue: Positive = 180.0
     time_scaling: bool = True

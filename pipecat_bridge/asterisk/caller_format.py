@@ -96,8 +96,9 @@ class CallerFormat:
         self._times.append(now)
         if self.codec is None and size == USUAL_BYTES:
             self.codec = "linear"
-        after_first_pile = len(self._times) - next(_piles(self._times))[1]
-        if after_first_pile >= self._checks[0] - 1 or len(self._times) == CHECKED:
+        piles = list(_piles(self._times))
+        complete = piles[-1][0] - piles[0][1] + 1
+        if complete >= self._checks[0] - 1 or len(self._times) == CHECKED:
             self._check()
 
     def convert(self, payload: bytes) -> list[bytes]:
@@ -128,7 +129,8 @@ def _by_pace(sizes: list[int], times: list[float]) -> Guess:
     difference.
     """
     seconds_per_byte: list[float] = []
-    for (before, _), (start, end) in pairwise(_piles(times)):
+    complete = list(_piles(times))[:-1]  # more of the last one may come
+    for (before, _), (start, end) in pairwise(complete):
         size = sum(sizes[start:end])
         seconds_per_byte += [(times[start] - times[before]) / size] * (end - start)
     usual = median(sizes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import ceil
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
@@ -29,6 +30,8 @@ as a delay until the end of the call.
 # Seconds. The loop's timers and the monotonic clock differ by less, so that no wakeup is in vain.
 _EARLY = 0.0005
 _APART = FRAME / 2 + _EARLY  # so that two ticks of a call are never closer than half a frame
+
+_ROUNDING = 1e-6
 
 Tick = Callable[[], None]
 TickFailed = Callable[[Failure], None]
@@ -76,6 +79,26 @@ class FrameClock:
         # A new list here and in `remove`: a tick may call both while its slot runs.
         slot.ticks = [*slot.ticks, tick]
         self._members[tick] = slot, failed
+        self._schedule()
+
+    def align(self, tick: Tick, at: float) -> None:
+        """Call `tick` in the slot at or after the time `at` from now on, which is within a frame.
+
+        Two of its calls may then be a quarter of a frame apart, once.
+        """
+        slot, failed = self._members.get(tick, (None, None))
+        if slot is None or failed is None:
+            return
+        at = max(at, self._now() + FRAME / 4)
+        steps = ceil((at - self._origin) / FRAME * SLOTS - _ROUNDING)
+        new = self._slots[steps % SLOTS]
+        if new is slot:
+            return
+        if not new.ticks:
+            new.due = new.next = self._origin + steps * FRAME / SLOTS
+        slot.ticks = [other for other in slot.ticks if other != tick]
+        new.ticks = [*new.ticks, tick]
+        self._members[tick] = new, failed
         self._schedule()
 
     def remove(self, tick: Tick) -> None:

@@ -44,6 +44,9 @@ class Pace(Protocol):
     def add(self, tick: Callable[[], None], failed: Callable[[Failure], None]) -> None:
         """Call `tick` for each frame from now on, and `failed` if `tick` raises."""
 
+    def align(self, tick: Callable[[], None], at: float) -> None:
+        """Call `tick` at or soon after the time `at`, and every 20 ms from then on, if possible."""
+
     def remove(self, tick: Callable[[], None]) -> None:
         """Stop calling `tick`."""
 
@@ -236,6 +239,8 @@ class Line:
         if self._playout is not None:
             now = self._now()
             frame = self._playout.read(now)
+            if frame is None and (due := self._playout.first_due()) is not None:
+                self._pace.align(self.tick, due)
             self.caller.tick(now)
         taken = self._send_frame(frame)
         if taken:

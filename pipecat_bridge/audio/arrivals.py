@@ -17,9 +17,9 @@ MEMORY: Final = 25
 """Intervals that are remembered: 10 seconds."""
 
 OUTLIERS: Final = 2
-"""The latest intervals of the memory that are left out, half of them while it is less than half
-full: one stall in ten seconds is an accident, and three are a pattern. (NetEq, of WebRTC, takes a
-quantile for the same reason.)"""
+"""The latest intervals of the memory that are left out. While it is less than half full, and after
+two stalls in ten seconds, half of them: one stall is an accident, and two are a pattern. (NetEq, of
+WebRTC, takes a quantile for the same reason.)"""
 
 CALM: Final = 3
 """After so many regular intervals in a row, a bot is known to send in real time."""
@@ -30,6 +30,9 @@ more ahead, and its lead is only a delay."""
 
 SPREAD: Final = 0.2
 """Seconds. If the lateness differs by more within an interval, its arrivals are not regular."""
+
+FIRST: Final = 0.03
+"""Seconds from the first chunk to another, after which the first arrivals can be judged."""
 
 LONGEST: Final = 1.2
 """Seconds of an interval with regular arrivals, at most."""
@@ -82,6 +85,7 @@ class Arrivals:
         "_earliest",
         "_earliests",
         "_expected",
+        "_interval",
         "_jitters",
         "_last",
         "_latest",
@@ -89,6 +93,7 @@ class Arrivals:
         "_needed",
         "_since",
         "_spare",
+        "_stalls",
         "_until",
         "came_back",
         "most",
@@ -103,12 +108,15 @@ class Arrivals:
         # latest of them was later than what is usual.
         self._earliests: list[float] = []
         self._jitters: list[float] = []
+        self._interval = 0  # its number
+        self._stalls: list[int] = []  # intervals that a stall has ended
         self.forget()
 
     def forget(self) -> None:
         """Another bot sends from now on."""
         self._earliests.clear()
         self._jitters.clear()
+        self._stalls.clear()
         self._calm, self._needed = 0, CALM
         self.real_time = False
         self.wait = self._least
@@ -136,8 +144,10 @@ class Arrivals:
 
     @property
     def regular(self) -> bool:
-        """True if the last interval's arrivals were regular."""
-        return self._calm > 0
+        """True if the last interval's arrivals were regular, or the first ones are so far."""
+        if self._jitters:
+            return self._calm > 0
+        return self._last - self._since > FIRST and self._latest - self._earliest <= SPREAD
 
     def _open(self, now: float) -> None:
         self._since, self._until = now, now + INTERVAL
@@ -198,7 +208,9 @@ class Arrivals:
     def _judge_gap(self, before: float) -> None:
         late = self._earliest - before
         self.came_back = late < BACK
-        if not self.came_back:
+        if self.came_back:
+            self._stalls.append(self._interval)
+        else:
             if self._latest - self._earliest > BACK:
                 return  # the lateness shrinks: what was stalled is still on its way
             # The bot had paused: its audio was due later.
@@ -217,7 +229,10 @@ class Arrivals:
 
     def _estimate(self) -> None:
         jitter = sorted(self._jitters)
-        left_out = OUTLIERS if len(jitter) > MEMORY // 2 else OUTLIERS // 2
+        self._interval += 1
+        self._stalls = [at for at in self._stalls if at > self._interval - MEMORY]
+        few = len(self._stalls) < OUTLIERS and len(jitter) > MEMORY // 2
+        left_out = OUTLIERS if few else OUTLIERS // 2
         usual = jitter[-1 - left_out] if len(jitter) > left_out else 0.0
         wait = min(max(self._least, SAFETY * usual + MARGIN), self.most)
         self.wait = max(wait, self.wait - FORGETTING * (self.wait - wait))

@@ -63,8 +63,10 @@ class JitterBuffer:
         "_dry_since",
         "_due",
         "_extra",
+        "_first_due",
         "_frames",
         "_gap",
+        "_is_first",
         "_last",
         "_last_but_one",
         "_left_out",
@@ -98,6 +100,8 @@ class JitterBuffer:
         self._playing = False
         self._plain = False  # playing, and there is nothing to do but that
         self._due = 0.0  # when the first audio of this utterance is played
+        self._is_first = True  # the bot has sent nothing yet
+        self._first_due: float | None = None
         self._dry_since: float | None = None
         self._gap: _Gap | None = None  # perhaps an underrun
         self._written_at = 0.0
@@ -113,6 +117,7 @@ class JitterBuffer:
     def set_rate(self, rate: int) -> None:
         """What is written has `rate` samples per second from now on. The queue must be empty."""
         self.queue.set_rate(rate)
+        self._tail = b""
         self._forget_sound()
 
     @property
@@ -155,6 +160,8 @@ class JitterBuffer:
         self._due = now + arrivals.wait
         if since is None or (now - since > PAUSE and not arrivals.real_time):
             arrivals.begin()
+            if self._is_first:
+                self._is_first, self._first_due = False, self._due
             return
         arrivals.gap(now)
         self._gap = _Gap(since, missing=now - since <= PAUSE)
@@ -240,6 +247,11 @@ class JitterBuffer:
         self._playing = True
         return True
 
+    def first_due(self) -> float | None:
+        """When the first audio of a bot should be played, told once; else None."""
+        due, self._first_due = self._first_due, None
+        return due
+
     def _run_dry(self, now: float) -> bytes | None:
         """Less than a frame waits: the end of an utterance, or the bot is late.
 
@@ -305,6 +317,7 @@ class JitterBuffer:
     def new_bot(self) -> None:
         """Another bot writes from now on. Audio that waits is played."""
         self._dry_since = self._gap = None
+        self._is_first, self._first_due = True, None
         self._arrivals.forget()
         self._tempo.stop()
         self._tell_wait()

@@ -30,7 +30,7 @@ class Playout:
     def __init__(
         self,
         rate: int = 8000,
-        prebuffer: float = 0.035,
+        prebuffer: float = 0.03,
         max_prebuffer: float = 0.4,
         max_queue: float = 180.0,
         time_scaling: bool = True,
@@ -126,6 +126,14 @@ class Playout:
         if self._cues is None:
             return self._voice.read(now)
         return self._read_beside(now, self._cues)
+
+    def first_due(self) -> float | None:
+        """When the first audio of a bot should be played, told once; else None.
+
+        It comes at any time between two ticks. If the ticks follow it, it does not wait longer than
+        it must.
+        """
+        return self._voice.first_due()
 
     def flush(self) -> None:
         """Drop all audio that waits, and reset the converters: the caller barged in."""

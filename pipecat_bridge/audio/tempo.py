@@ -26,7 +26,7 @@ from pipecat_bridge.audio.timescale import (
 )
 
 SPARE: Final = 0.002
-SHORT: Final = 0.005
+SHORT: Final = 0.003
 """Seconds. Audio that would still wait longer than it must by `SPARE` with a frame less is made
 shorter. Audio that waits too short by `SHORT` is made longer. In between it is left as it is."""
 

@@ -74,7 +74,18 @@ def bridge(runner: RunnerDouble) -> Iterator[Bridge]:
 @pytest.fixture(scope="session")
 def echo_bridge() -> Iterator[Bridge]:
     """A daemon whose bots send back what they hear, in a process of their own."""
-    echoes = Program.run([sys.executable, "-m", "tests.asterisk.echo_runner"], str(PROJECT))
+    yield from _echo_bridge()
+
+
+@pytest.fixture(scope="session")
+def chunk_bridge() -> Iterator[Bridge]:
+    """The same, but its bots send chunks of 40 ms, as Pipecat does."""
+    yield from _echo_bridge("40")
+
+
+def _echo_bridge(*arguments: str) -> Iterator[Bridge]:
+    command = [sys.executable, "-m", "tests.asterisk.echo_runner", *arguments]
+    echoes = Program.run(command, str(PROJECT))
     daemon = Bridge(wait(echoes.line()))
     wait(daemon.start())
     yield daemon

@@ -1,7 +1,8 @@
 """A dial-back runner in a process of its own; its bots send back what they hear, cheaply.
 
 `python -m tests.asterisk.echo_runner` prints its URL. An audio frame goes back as the bytes that
-came, unparsed, so that fifty bots take little of the machine that is being measured.
+came, unparsed, so that fifty bots take little of the machine that is being measured. With the
+argument 40, what is heard goes back in chunks of 40 ms, as Pipecat sends.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 from urllib.parse import urlsplit
 
 from twisted.internet import reactor
@@ -39,7 +41,9 @@ class EchoBot(Protocol):
 
     transport: ITCPTransport
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, chunk: float) -> None:
+        self._chunk = chunk
+        self._pcm = b""
         self._url = urlsplit(url)
         self._data = b""
         self._open = False
@@ -90,7 +94,9 @@ class EchoBot(Protocol):
 
     def _take(self, opcode: int, payload: bytes) -> None:
         if opcode == _BINARY and payload and payload[0] == _AUDIO_TAG:
-            if self._echo:
+            if self._echo and self._chunk:
+                self._send_chunks(payload)
+            elif self._echo:
                 self._send(_BINARY, payload)
         elif opcode == _BINARY and b"client-ready" in payload:
             self._send(_BINARY, protobuf.encode_rtvi("bot-ready", {"version": "1.0.0"}, "1"))
@@ -100,6 +106,14 @@ class EchoBot(Protocol):
         elif opcode == _CLOSE:
             self._send(_CLOSE, payload[:2])
             self.transport.loseConnection()
+
+    def _send_chunks(self, payload: bytes) -> None:
+        _, audio = protobuf.decode(payload)
+        self._pcm += audio.audio
+        size = round(self._chunk * audio.sample_rate) * 2
+        while len(self._pcm) >= size:
+            self._send(_BINARY, protobuf.encode_audio(self._pcm[:size], audio.sample_rate))
+            self._pcm = self._pcm[size:]
 
     def _listen(self) -> None:
         self._echo = True
@@ -116,19 +130,26 @@ class EchoRunner(Resource):
 
     isLeaf = True
 
+    def __init__(self, chunk: float) -> None:
+        super().__init__()
+        self._chunk = chunk
+
     def render(self, request: Request) -> bytes:
         if request.path == b"/run":
             url = json.load(request.content)["ws_url"]
             address = urlsplit(url)
             endpoint = TCP4ClientEndpoint(reactor, address.hostname, address.port)
-            connectProtocol(endpoint, EchoBot(url))
+            connectProtocol(endpoint, EchoBot(url, self._chunk))
         request.setHeader("content-type", "application/json")
         return b'{"status": "ok"}'
 
 
 async def main() -> None:
     """Listen on a free port and say where."""
-    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(Site(EchoRunner()))
+    chunk = float(sys.argv[1]) / 1000 if len(sys.argv) > 1 else 0.0
+    port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(
+        Site(EchoRunner(chunk))
+    )
     print(f"http://127.0.0.1:{port.getHost().port}", flush=True)
 
 

@@ -7,6 +7,7 @@ abort does not, and looks like a reset to the peer.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -16,6 +17,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+Path = Callable[[float, int], float]
+
 
 @implementer(ITCPTransport, IConsumer, IPushProducer)
 class LinkTransport:
@@ -24,6 +27,9 @@ class LinkTransport:
     As in Twisted, `bufferSize` is also the most that is read at a time.
 
     `segment` is the most bytes that the peer gets in one `dataReceived`; None: all that waits.
+
+    `path` tells for what is sent now, and how many bytes it has, when it arrives; None: at once. As
+    with TCP, nothing overtakes what was sent before it.
     """
 
     bufferSize = 65536
@@ -45,16 +51,30 @@ class LinkTransport:
         self.disconnecting = False
         self.disconnected = False
         self.written = 0
+        self.path: Path | None = None
+        self._under_way = 0
+        self._arrives = 0.0
 
     def write(self, data: bytes) -> None:
         if self.disconnecting or self.disconnected:
             return
         self.written += len(data)
+        if self.path is not None:
+            now = self._clock.seconds()
+            self._arrives = max(self._arrives, self.path(now, len(data)), now)
+            self._under_way += 1
+            self._clock.callLater(self._arrives - now, self._arrive, data)
+            return
         self._queue += data
         full = len(self._queue) > self._window + self.bufferSize
         if full and self.producer is not None and self.streaming and not self.producer_paused:
             self.producer_paused = True
             self.producer.pauseProducing()
+        self._schedule()
+
+    def _arrive(self, data: bytes) -> None:
+        self._under_way -= 1
+        self._queue += data
         self._schedule()
 
     def writeSequence(self, data: Any) -> None:
@@ -133,6 +153,8 @@ class LinkTransport:
             del self._queue[:size]
             self.peer.protocol.dataReceived(piece)
         self._drained()
+        if self._under_way:
+            return
         if self.disconnecting and self.producer is None:
             if len(self._queue) <= self._window:
                 self._lost(ConnectionDone())

@@ -41,6 +41,9 @@ class MemoryPhone:
     def add(self, tick: Callable[[], None], failed: Any) -> None:
         self.take_frame = tick
 
+    def align(self, tick: Callable[[], None], at: float) -> None:
+        """The phone takes its frames when it wants them."""
+
     def remove(self, tick: Callable[[], None]) -> None:
         self.take_frame = lambda: None
 

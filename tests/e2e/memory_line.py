@@ -28,7 +28,7 @@ from pipecat_bridge.options import Options
 from pipecat_bridge.service import make_bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.bot import BotDouble
-from tests.doubles.link import join
+from tests.doubles.link import Path, join
 from tests.doubles.runner import RunnerDouble
 from tests.doubles.watch import Watched
 
@@ -44,6 +44,8 @@ class MemoryNetwork(MemoryReactorClock):
     def __init__(self) -> None:
         super().__init__()
         self._listening: dict[int, _Port] = {}
+        self.paths: dict[int, tuple[Path | None, Path | None]] = {}
+        """Port -> the paths to it and back, of connections that are made from now on."""
 
     def callLater(
         self, delay: float, call: Callable[..., object], *args: object, **kw: object
@@ -80,7 +82,8 @@ class MemoryNetwork(MemoryReactorClock):
             factory.clientConnectionFailed(connector, Failure(error.ConnectionRefusedError()))
             return
         server = listening.factory.buildProtocol(address)
-        join(self, factory.buildProtocol(address), server)
+        near, far = join(self, factory.buildProtocol(address), server)
+        near.path, far.path = self.paths.get(address.port, (None, None))
 
     def refuse(self, port: int, seconds: float) -> None:
         """Connections to a port are refused for so long; those that are open go on."""

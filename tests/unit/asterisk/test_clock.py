@@ -349,6 +349,51 @@ print(len(ticks))
 """
 
 
+class AlignTests(SynchronousTestCase):
+    def test_from_the_next_tick_on_it_follows_the_time(self) -> None:
+        for offset in range(5, 20):
+            with self.subTest(offset=offset):
+                loop, clock = clocked()
+                others = [Member(loop) for _ in range(30)]
+                member = Member(loop)
+                for each in (member, *others):
+                    clock.add(each.tick, unexpected)
+                loop.run(loop.time + 0.1)
+                wanted = member.times[-1] + offset * MS
+                loop.run(member.times[-1] + 1e-6)
+                before = len(member.times)
+                clock.align(member.tick, wanted)
+                loop.run(loop.time + 1.0)
+                later = member.times[before:]
+                self.assertGreaterEqual(later[0], wanted - 1e-6)
+                self.assertLessEqual(later[0], wanted + 2 * MS + 1e-6)
+                spaces = [after - at for at, after in pairwise(later)]
+                self.assertApproximates(min(spaces), FRAME, 1e-6)
+                self.assertApproximates(max(spaces), FRAME, 1e-6)
+                for other in others:
+                    spaces = [after - at for at, after in pairwise(other.times)]
+                    self.assertApproximates(max(spaces), FRAME, 1e-6)
+
+    def test_two_ticks_are_never_closer_than_5_ms(self) -> None:
+        loop, clock = clocked()
+        member = Member(loop)
+        clock.add(member.tick, unexpected)
+        for step in range(200):
+            loop.run(loop.time + 0.041)
+            clock.align(member.tick, loop.time + step % 20 * MS)
+        loop.run(loop.time + 0.1)
+        spaces = [after - at for at, after in pairwise(member.times)]
+        self.assertGreaterEqual(min(spaces), FRAME / 4 - 1e-6)
+        self.assertLessEqual(max(spaces), 2.1 * FRAME)
+
+    def test_a_member_that_left_is_ignored(self) -> None:
+        loop, clock = clocked()
+        member = Member(loop)
+        clock.align(member.tick, loop.time + 0.01)
+        loop.run(loop.time + 0.1)
+        self.assertEqual((member.times, loop.timers), ([], 0))
+
+
 class WallClockTests(SynchronousTestCase):
     def test_a_step_of_the_wall_clock_does_not_matter(self) -> None:
         for step in (-3600, 3600):

@@ -35,8 +35,8 @@ def holes(heard: Heard) -> int:
 class BeginTests(SynchronousTestCase):
     """When the first audio of an utterance is played."""
 
-    def test_it_is_played_within_35_ms(self) -> None:
-        for before, ticks in ((0, 1), (1, 1), (5, 1), (14, 1), (15, 0), (19, 0)):
+    def test_it_is_played_within_30_ms(self) -> None:
+        for before, ticks in ((0, 1), (1, 1), (5, 1), (9, 1), (10, 0), (19, 0)):
             with self.subTest(before=before):
                 line = Line()
                 line.write(loud(320), before=before * MS)
@@ -177,7 +177,7 @@ class DelayTests(SynchronousTestCase):
         for ppm in (-200, 200):
             with self.subTest(ppm=ppm):
                 heard = hear(sound, Pattern(jitter=1 * MS), ppm=ppm)
-                self.assertEqual(heard.stats.underruns, 0)
+                self.assertLessEqual(heard.stats.underruns, 1)
                 self.assertLess(heard.delay(250, 299), 0.045)
                 moved = heard.stats.shortened_ms - heard.stats.stretched_ms
                 self.assertApproximates(moved, ppm * 300 / 1000, 25)

@@ -418,8 +418,9 @@ def steps() -> st.SearchStrategy[list[Step]]:
     return st.lists(st.one_of(write, tick, tick), max_size=80)
 
 
-def never_zero(size: int, start: int) -> bytes:
-    return bytes((start + number) % 255 + 1 for number in range(size))
+def soft(size: int, start: int) -> bytes:
+    """Samples of 1 to 20, so soft that nothing is concealed or fades."""
+    return bytes(0 if n % 2 else n // 2 % 20 + 1 for n in range(start, start + size))
 
 
 class InterleavingTests(SynchronousTestCase):
@@ -428,18 +429,18 @@ class InterleavingTests(SynchronousTestCase):
     def test_what_is_played_is_what_was_written(
         self, plan: list[Step], prebuffer: float, rate: int
     ) -> None:
-        line = Line(rate=rate, prebuffer=prebuffer)
+        line = Line(rate=rate, prebuffer=prebuffer, time_scaling=False)
         written = b""
         for what, count in plan:
             if what == "write":
-                piece = never_zero(count, len(written))
+                piece = soft(count, len(written))
                 written += piece
                 line.write(piece, rate)
             else:
                 line.tick(count)
         line.drain()
         whole = written[: len(written) // 2 * 2]
-        self.assertEqual(line.heard.replace(b"\0", b""), whole)
+        self.assertEqual(line.heard.replace(b"\0", b""), whole.replace(b"\0", b""))
         self.assertEqual({len(frame) for frame in line.played if frame} - {rate // 25}, set())
 
     @settings(max_examples=100, deadline=None)

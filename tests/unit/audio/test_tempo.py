@@ -80,7 +80,7 @@ class TempoTests(SynchronousTestCase):
         self.assertEqual(played.tempo.debt, 0.0)
 
     def test_a_small_surplus_is_left(self) -> None:
-        for surplus in (0.0, 0.001, 0.01, 0.021, -0.004):
+        for surplus in (0.0, 0.001, 0.01, 0.021, -0.002):
             played = Played(voice(2.0), surplus)
             self.assertEqual(played.ticks, 0)
         self.assertEqual(Played(voice(2.0), None).ticks, 0)  # type: ignore[arg-type]

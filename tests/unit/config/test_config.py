@@ -168,7 +168,7 @@ class FaultTests(ConfigCase):
             ("runner.dialback_url=http://host", "expected a URL such as ws://"),
             ('audiosocket.allow=["10.0.0.1/8"]', "has host bits set, expected a network such as"),
             ('audiosocket.allow=["asterisk"]', 'expected a network such as "10.0.0.0/8"'),
-            ("bot_audio.max_prebuffer=0.01", "expected at least prebuffer, 0.035"),
+            ("bot_audio.max_prebuffer=0.01", "expected at least prebuffer, 0.03"),
             ("runner.parameters={day = 2026-01-01}", "expected values that JSON can express"),
             ("runner.parameters={a = nan}", "expected values that JSON can express"),
         ):
