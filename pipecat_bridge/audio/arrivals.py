@@ -56,6 +56,10 @@ the gap was a stall on the way. Else the bot had paused."""
 SAFETY: Final = 1.3
 """The wait is so many times the jitter: the next chunk may be later than any before."""
 
+ENOUGH: Final = 0.036
+"""Seconds. Audio that waits no longer than this is never made shorter: it would be heard as little
+as the delay, which is 45 ms on average with chunks of 40 ms."""
+
 FORGETTING: Final = 0.05
 """With each interval, the wait comes closer by this part to a shorter one that is enough. Else it
 would go up and down with each burst of jitter, and the audio would be scaled each time."""
@@ -72,8 +76,8 @@ class Arrivals:
     time. `judging`: it is not known yet whether the last gap was a pause. If it was a stall on the
     way, `came_back` is True after that.
 
-    `surplus`: by how many seconds audio waited longer than `wait` in the last interval; less than
-    0: too short; None while this cannot be known. It is None for a bot that sends faster than real
+    `surplus`: by how many seconds audio waited too long in the last interval; less than 0: too
+    short; None while this cannot be known. It is None for a bot that sends faster than real
     time: what it says in advance waits until it is due. It is the least of the interval: when a
     tick of the phone's clock is late, audio only seems to wait longer.
     """
@@ -240,4 +244,6 @@ class Arrivals:
     def _surplus(self) -> float | None:
         if not (self.real_time and self._calm) or self.judging or self._spare == inf:
             return None
-        return self._spare - self._base - max(self.wait, self._jitters[-1])
+        waits = self._spare - self._base
+        surplus = waits - max(self.wait, self._jitters[-1])
+        return min(surplus, 0.0) if waits < ENOUGH else surplus

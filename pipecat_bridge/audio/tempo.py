@@ -30,6 +30,11 @@ SHORT: Final = 0.003
 """Seconds. Audio that would still wait longer than it must by `SPARE` with a frame less is made
 shorter. Audio that waits too short by `SHORT` is made longer. In between it is left as it is."""
 
+MUCH: Final = 0.1
+LASTING: Final = 5
+"""A surplus of less than `MUCH` seconds may be gone with the next change of the jitter: it is made
+shorter only when it has lasted for so many reports, 2 s."""
+
 IDLE: Final = 0.015
 """Seconds. If the rest of the queue is longer, it is left out: it never fills a frame of its own,
 and only makes the delay longer."""
@@ -62,7 +67,7 @@ class Tempo:
     before each frame while it is not 0.
     """
 
-    __slots__ = ("_alike", "_queue", "_since", "_stats", "_voice", "debt")
+    __slots__ = ("_alike", "_long", "_queue", "_since", "_stats", "_voice", "debt")
 
     def __init__(self, queue: FrameQueue, stats: PlayoutStats) -> None:
         self._queue = queue
@@ -73,6 +78,7 @@ class Tempo:
     def stop(self) -> None:
         """Leave everything as it is."""
         self.debt = 0.0
+        self._long = 0  # reports in a row of a surplus
         self._since = 0.0  # seconds that must be played before the next change
         self._alike = ALIKE
 
@@ -86,7 +92,7 @@ class Tempo:
         Audio must be there at the tick of its frame. So only whole frames change how long it waits,
         and the best queue has no rest.
         """
-        self.debt = 0.0
+        before, self.debt = self.debt, 0.0
         if surplus is None:
             return
         rest = len(self._queue.rest) / (2 * self._queue.rate)
@@ -94,7 +100,11 @@ class Tempo:
         if surplus < -SHORT:
             self.debt = rest + FRAME * floor(surplus / FRAME)
         elif frames or rest > IDLE:
-            self.debt = rest + FRAME * frames
+            self._long += 1
+            if before > 0.0 or surplus > MUCH or self._long >= LASTING:
+                self.debt = rest + FRAME * frames
+            return
+        self._long = 0
 
     def work(self) -> int:
         """Change what is played next, if it is time for it. Returns by how many frames the queue is

@@ -31,11 +31,11 @@ TONES = {8000: (1004.0, 2804.0), 16000: (1004.0, 2804.0, 6004.0)}
 CLEAN = {"dial": 80.0, "direct": 80.0, "twilio": 34.0}
 """dB of SINAD; measured are 84 to 87, and 37.6 of two passes through mu-law."""
 
-SETTLED = 3.5
+SETTLED = 8.0
 """Seconds: with Pipecat's usual rates its Twilio serializer resamples, in bursts of 110 ms, to
 which the prebuffer has to grow first. At 8 kHz it does not."""
 
-STALE_FRAMES = 1
+STALE_FRAMES = 2  # the second one fades
 
 
 def sinad(signal: Signal, rate: int) -> float:

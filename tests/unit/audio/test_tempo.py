@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.audio.frame import FRAME
 from pipecat_bridge.audio.frame_queue import FrameQueue
 from pipecat_bridge.audio.stats import PlayoutStats
-from pipecat_bridge.audio.tempo import SPEECH, Tempo
+from pipecat_bridge.audio.tempo import LASTING, MUCH, SPEECH, Tempo
 from pipecat_bridge.audio.timescale import Samples
 from tests.unit.audio.hearing import noise, voice
 from tests.unit.audio.test_timescale import buzz
@@ -22,7 +23,8 @@ class Played:
         queue.append(sound.tobytes(), 0.0)
         self.tempo = Tempo(queue, self.stats)
         self.tempo.listen((sound if voice_level is None else voice_level).tobytes())
-        self.tempo.aim(surplus)
+        for _ in range(LASTING):
+            self.tempo.aim(surplus)
         frames = []
         self.ticks = 0  # until the debt was paid
         while queue.frames:
@@ -78,6 +80,20 @@ class TempoTests(SynchronousTestCase):
         played = Played(hiss, 0.06)
         self.assertGreater(played.ticks, 25)
         self.assertEqual(played.tempo.debt, 0.0)
+
+    def test_a_small_surplus_must_last_for_two_seconds(self) -> None:
+        queue = FrameQueue(8000)
+        tempo = Tempo(queue, PlayoutStats())
+        for surplus in (0.03, 0.03, 0.0, 0.03, 0.03, 0.03, 0.03):
+            tempo.aim(surplus)
+            self.assertEqual(tempo.debt, 0.0)
+        tempo.aim(0.03)
+        self.assertEqual(tempo.debt, FRAME)
+        tempo.aim(0.024)  # and then it goes on until the end
+        self.assertEqual(tempo.debt, FRAME)
+        tempo.aim(None)
+        tempo.aim(MUCH + 0.02)
+        self.assertGreater(tempo.debt, MUCH)
 
     def test_a_small_surplus_is_left(self) -> None:
         for surplus in (0.0, 0.001, 0.01, 0.021, -0.002):
