@@ -36,6 +36,7 @@ from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load import plots, report
 from pipecat_bridge.tools.load.callers import Plan
 from pipecat_bridge.tools.load.command import processors
+from pipecat_bridge.tools.load.patterns import Pattern
 from pipecat_bridge.tools.load.run import Course, run
 from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.worker import LoadProcess
@@ -192,7 +193,7 @@ class Bench:
     ) -> Result:
         tell(f"{name}:")
         sizes = self.sizes
-        runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=self._cpus[1])
+        runner = LoadProcess(Runner, "127.0.0.1", 0, 1, Pattern(), cpu=self._cpus[1])
         try:
             url = f"http://127.0.0.1:{runner.ask('port')}"
             started = BRIDGES[bridge](url, self._folder / f"{bridge}.log", self._cpus[0])

@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load.bridge import Started
 from pipecat_bridge.tools.load.callers import Callers, Plan
+from pipecat_bridge.tools.load.patterns import Pattern
 from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.worker import LoadProcess
 
@@ -83,7 +84,7 @@ def measure(
 def _profile(
     bridge: str, calls: int, seconds: int, folder: Path, cpus: tuple[int | None, int | None]
 ) -> Profile:
-    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=cpus[1])
+    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, Pattern(), cpu=cpus[1])
     try:
         url = f"http://127.0.0.1:{runner.ask('port')}"
         started = BRIDGES[bridge](url, folder / f"profile-{bridge}.log", cpus[0])

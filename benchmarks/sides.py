@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load.bridge import Started
 from pipecat_bridge.tools.load.callers import Callers, Plan
+from pipecat_bridge.tools.load.patterns import Pattern
 from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.worker import LoadProcess
 
@@ -71,7 +72,7 @@ def compare(
 def _side(
     stack: ExitStack, name: str, calls: int, folder: Path, cpus: tuple[int | None, int | None]
 ) -> Side:
-    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=cpus[1])
+    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, Pattern(), cpu=cpus[1])
     stack.callback(runner.end)
     url = f"http://127.0.0.1:{runner.ask('port')}"
     bridge = BRIDGES[name](url, folder / f"{name}.log", cpus[0])

@@ -21,6 +21,7 @@ from urllib.request import urlopen
 from benchmarks.capacity import climb
 from pipecat_bridge.tools.load.bridge import Started, daemon
 from pipecat_bridge.tools.load.callers import Callers, Plan
+from pipecat_bridge.tools.load.patterns import Pattern
 from pipecat_bridge.tools.load.run import Course, run
 from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.worker import LoadProcess
@@ -84,7 +85,7 @@ def _costs(
     with ExitStack() as stack:
         sides = []
         for workers in COUNTS:
-            runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=other)
+            runner = LoadProcess(Runner, "127.0.0.1", 0, 1, Pattern(), cpu=other)
             stack.callback(runner.end)
             bridge = _start(workers, runner, folder / f"workers-{workers}.log", cpus)
             stack.callback(bridge.stop)
@@ -167,7 +168,7 @@ def _run(
     workers: int, calls: int, course: Course, folder: Path, usable: Sequence[int], tell: Tell
 ) -> dict[str, Any]:
     callers, bots = usable[-2], usable[-1]
-    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, cpu=bots)
+    runner = LoadProcess(Runner, "127.0.0.1", 0, 1, Pattern(), cpu=bots)
     try:
         log = folder / f"climb-{workers}-{calls}.log"
         bridge = _start(workers, runner, log, usable[:workers])
