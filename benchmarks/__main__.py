@@ -6,7 +6,8 @@ The results are in results.json, report.md and load.png. Steps: `path`, one fram
 bridges one after the other, in rounds; `capacity`, how many calls each bridge carries; `collector`,
 short calls with and without a tuned garbage collector; `stall`, a bot that stops reading; `faults`,
 the effect of faulty bots on other calls; `profile`, where the processor time goes; `workers`, the
-gain of a second process; `churn`, many short calls, only if it is named.
+gain of a second process; `churn`, many short calls, and `hours`, long ones on a turned clock, only
+if they are named.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from benchmarks import (
     churn,
     conditions,
     frame_path,
+    hours,
     profile,
     rounds,
     sides,
@@ -61,6 +63,8 @@ class Sizes(NamedTuple):
     workers: int = 20
     profile: int = 60
     sentences: int = 3
+    hours: float = 8.0
+    talking: int = 50
     climb: tuple[int, ...] = (100, 150, 200, 225, 250, 275, 300, 350)
 
 
@@ -79,6 +83,8 @@ SHORT = Sizes(
     workers=3,
     profile=3,
     sentences=3,
+    hours=0.02,
+    talking=3,
     climb=(5,),
 )
 COMPARED = ("today", "before", "plain", "asyncio", "asyncio-qq")
@@ -184,6 +190,10 @@ class Bench:
         course = Course(self.sizes.seconds, self.sizes.settle)
         return workers.measure(self.sizes.workers, self.sizes.climb, course, self._folder, tell)
 
+    def hours(self) -> Result:
+        """Turn talking calls for hours."""
+        return hours.measure(self.sizes.hours, self.sizes.talking, tell)
+
     def churn(self) -> Result:
         """Run many short calls, one after the other."""
         return churn.measure(self.sizes.churn, self._folder, self._cpus, tell)
@@ -226,8 +236,13 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "profile": profile.table,
     "workers": workers.table,
     "churn": churn.table,
+    "hours": hours.table,
 }
 """Steps by name, with the function that makes the table. Each name is a method of Bench."""
+
+
+LONG = ("churn", "hours")
+"""Steps that run only if they are named."""
 
 
 def _compared_with(other: str) -> dict[str, Callable[[Any], str]]:
@@ -286,7 +301,7 @@ def _arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     unknown = [name for name in arguments.steps if name not in STEPS]
     if unknown:
         parser.error(f"unknown step {unknown[0]}, expected any of {', '.join(STEPS)}")
-    arguments.steps = arguments.steps or [name for name in STEPS if name != "churn"]
+    arguments.steps = arguments.steps or [name for name in STEPS if name not in LONG]
     return arguments
 
 

@@ -6,43 +6,24 @@ It has no clock. Methods get the time, in seconds of a monotonic clock.
 from __future__ import annotations
 
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 from pipecat_bridge.audio.arrivals import Arrivals
 from pipecat_bridge.audio.conceal import Concealment, fade_out, is_loud
 from pipecat_bridge.audio.frame import FRAME, FRAME_MS
 from pipecat_bridge.audio.frame_queue import FrameQueue
+from pipecat_bridge.audio.gaps import Gaps
 from pipecat_bridge.audio.stats import PlayoutStats
 from pipecat_bridge.audio.tempo import Tempo
-
-PAUSE: Final = 0.3
-"""Seconds. Audio that comes within this time after the queue became empty was missing within an
-utterance: an underrun. If it comes later, it begins an utterance, or a bot that sends in real time
-was cut off. What comes next tells which of both."""
 
 AT_ONCE: Final = 0.25
 """If so many seconds wait beyond what must wait, the bot sends ahead of time, and an utterance
 begins at once."""
 
-AGAIN: Final = 2.0
-"""Seconds. If audio is missing again so soon, more and more must wait before playing goes on: a few
-longer gaps are easier to understand than many short ones."""
-
 RECENT: Final = 0.2
 """If the queue becomes empty within so many seconds of the last write, audio may be missing."""
 
 _ROUNDING: Final = 1e-9
-
-
-class _Gap(NamedTuple):
-    """Audio was missing, or the bot had paused. `since`: in seconds of a monotonic clock;
-    `concealed`: seconds of sound. `until` is None until playing goes on. `missing`: it is known
-    that it was no pause."""
-
-    since: float
-    missing: bool
-    concealed: float = 0.0
-    until: float | None = None
 
 
 class JitterBuffer:
@@ -60,12 +41,10 @@ class JitterBuffer:
         "_came",
         "_concealment",
         "_deepest",
-        "_dry_since",
         "_due",
-        "_extra",
         "_first_due",
         "_frames",
-        "_gap",
+        "_gaps",
         "_is_first",
         "_last",
         "_last_but_one",
@@ -73,7 +52,6 @@ class JitterBuffer:
         "_plain",
         "_playing",
         "_read_at",
-        "_resumed_at",
         "_stats",
         "_tail",
         "_tempo",
@@ -102,13 +80,10 @@ class JitterBuffer:
         self._due = 0.0  # when the first audio of this utterance is played
         self._is_first = True  # the bot has sent nothing yet
         self._first_due: float | None = None
-        self._dry_since: float | None = None
-        self._gap: _Gap | None = None  # perhaps an underrun
+        self._gaps = Gaps(self._arrivals, stats)
         self._written_at = 0.0
         self._read_at = inf  # of the last frame; infinite while nothing is played
         self._deepest = 0  # frames
-        self._resumed_at = -inf  # after audio was missing
-        self._extra = 0.0  # seconds that must wait because audio was often missing
         self._last = self._last_but_one = b""  # frames that were played
         self._concealment: Concealment | None = None
         self._tail = b""  # of what was flushed
@@ -135,7 +110,7 @@ class JitterBuffer:
     def write(self, pcm: bytes, now: float) -> None:
         """Queue `pcm`, which came at `now`."""
         queue = self.queue
-        if not self._playing and (self._dry_since is not None or not queue):
+        if not self._playing and (self._gaps.dry_since is not None or not queue):
             self._begin(now)
         self._written_at = now
         frames = self._frames
@@ -154,48 +129,25 @@ class JitterBuffer:
 
     def _begin(self, now: float) -> None:
         """Audio comes into an empty queue: an utterance begins, or an underrun ends."""
-        arrivals = self._arrivals
-        since, self._dry_since = self._dry_since, None
-        self._gap = None
-        self._due = now + arrivals.wait
-        if since is None or (now - since > PAUSE and not arrivals.real_time):
-            arrivals.begin()
+        self._due = now + self._arrivals.wait
+        extra = self._gaps.end(now)
+        if extra is None:
+            self._arrivals.begin()
             if self._is_first:
                 self._is_first, self._first_due = False, self._due
-            return
-        arrivals.gap(now)
-        self._gap = _Gap(since, missing=now - since <= PAUSE)
-        if since - self._resumed_at < AGAIN:
-            self._extra = min(2 * self._extra + 2 * FRAME, arrivals.most)
-            self._due = now + self._extra
-        else:
-            self._extra = 0.0
-            if self._concealment is not None and not self._concealment.over:
-                self._due = now
+        elif extra or (self._concealment is not None and not self._concealment.over):
+            self._due = now + extra
 
     def _adapt(self, pcm: bytes) -> None:
         """The arrivals of an interval are known: bring the delay to what it must be."""
         self._tell_wait()
-        self._judge_gap()
+        self._gaps.judge()
         if not self._time_scaling:
             return
         self._tempo.listen(pcm)
         if self._playing:
             self._tempo.aim(self._arrivals.surplus)
             self._plain = not self._tempo.debt
-
-    def _judge_gap(self) -> None:
-        """Count the gap if it was no pause, and playing goes on."""
-        gap = self._gap
-        if gap is None or gap.until is None or (self._arrivals.judging and not gap.missing):
-            return
-        self._gap = None
-        if gap.missing or self._arrivals.came_back:
-            stats = self._stats
-            stats.underruns += 1
-            stats.underrun_ms += (gap.until - gap.since) * 1000
-            stats.concealed_ms += gap.concealed * 1000
-            self._resumed_at = gap.until
 
     def _tell_wait(self) -> None:
         self._stats.prebuffer_ms = (self._arrivals.wait + FRAME) * 1000
@@ -241,10 +193,9 @@ class JitterBuffer:
             head = queue.head(1)
             queue.replace_head(len(head), self._concealment.into(head))
             self._concealment = None
-        if self._gap is not None:
-            self._gap = self._gap._replace(until=now, concealed=concealed)
-            self._judge_gap()
+        self._gaps.resumed(now, concealed)
         self._playing = True
+        self._first_due = None
         return True
 
     def first_due(self) -> float | None:
@@ -261,7 +212,7 @@ class JitterBuffer:
         """
         queue = self.queue
         self._stop()
-        self._dry_since = now
+        self._gaps.dry_since = now
         since_write = now - self._written_at
         missing = self._arrivals.regular and since_write < RECENT
         if not missing and (not queue.rest or since_write < FRAME - _ROUNDING):
@@ -286,7 +237,7 @@ class JitterBuffer:
             stats.frames_played += 1
             stats.delay_sum += delay
             stats.delay_max = max(stats.delay_max, delay)
-            self._dry_since = now + len(rest) / (2 * queue.rate)
+            self._gaps.dry_since = now + len(rest) / (2 * queue.rate)
         return rest
 
     def _read_sound(self) -> bytes | None:
@@ -306,7 +257,7 @@ class JitterBuffer:
             self._tail = tail.ljust(queue.frame_bytes, b"\0") if any(tail) else b""
         queue.clear()
         self._stop()
-        self._dry_since = self._gap = None
+        self._gaps.forget()
         self._forget_sound()
 
     def _forget_sound(self) -> None:
@@ -316,7 +267,7 @@ class JitterBuffer:
 
     def new_bot(self) -> None:
         """Another bot writes from now on. Audio that waits is played."""
-        self._dry_since = self._gap = None
+        self._gaps.forget()
         self._is_first, self._first_due = True, None
         self._arrivals.forget()
         self._tempo.stop()
@@ -325,6 +276,7 @@ class JitterBuffer:
     def interrupted(self) -> None:
         """Something else was played. Its time is no underrun: audio that comes then begins an
         utterance."""
-        self._dry_since = self._concealment = None
+        self._gaps.forget()
+        self._concealment = None
         if not self.queue:
             self._stop()
