@@ -213,6 +213,23 @@ class DelayTests(SynchronousTestCase):
         self.assertLess(heard.settled(0.32, 0.06), 16)
 
 
+class ToneTests(SynchronousTestCase):
+    def test_what_waited_for_tones_is_shortened_and_never_stretched(self) -> None:
+        """A bot that never pauses, and tones of 0.6 s that are played before what it says."""
+        line = Line()
+        begin = line.now
+        for chunk in range(500):
+            at = begin + chunk * 0.04
+            while line.now <= at:
+                line.tick()
+            line.playout.write(TALK[chunk * 320 : (chunk + 1) * 320].tobytes(), 8000, 1, at)
+            if chunk == 200:
+                line.playout.interject(bytes(320 * 30))
+        stats = line.playout.stats
+        self.assertEqual((stats.underruns, stats.stretched_ms), (0, 0))
+        self.assertApproximates(stats.shortened_ms, 600, 40)
+
+
 class AheadTests(SynchronousTestCase):
     """A bot that sends faster than real time: what it has said ahead waits, and is never cut."""
 
