@@ -140,7 +140,10 @@ def _by_pace(sizes: list[int], times: list[float]) -> Guess:
         : len(seconds_per_byte) // 2 + 1
     ]
     pace = 1 / fmean(middle)
-    if pace < G711_MOST:
+    # While this process stands still, frames pile up: then only the mean of all is right.
+    first, last = complete[0][1], complete[-1][1]
+    mean = sum(sizes[first:last]) / (times[complete[-1][0]] - times[complete[0][0]])
+    if max(pace, mean) < G711_MOST:
         return "g711"
     return "slin16" if pace > LINEAR_MOST and usual >= SLIN16_BYTES else "linear"
 
