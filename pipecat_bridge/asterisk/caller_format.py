@@ -17,7 +17,8 @@ from pipecat_bridge.audio.frame import frame_bytes
 from pipecat_bridge.contracts import PhoneCodec
 
 USUAL_BYTES: Final = frame_bytes(8000)
-"""20 ms linear. Such a frame counts as linear until the pace shows that it is 40 ms of G.711."""
+"""20 ms linear, as nearly all phones send. It may be 40 ms of G.711, but a few frames do not tell:
+on a busy machine linear frames may be as slow for half a second."""
 
 G711_BYTES: Final = (80, 160, 240)
 """10, 20 and 30 ms of G.711. So short a frame is G.711 if all frames come at once."""
@@ -34,7 +35,7 @@ FRAMES: Final = 10
 """Frames that are needed for a decision: 0.2 s."""
 
 CHECKED: Final = 50
-"""Frames, 1 s. Up to then a decision may be corrected, and no frame is held longer."""
+"""Frames, 1 s. Then a decision may be corrected, once, and no frame is held any longer."""
 
 AT_ONCE: Final = 0.005
 """Frames closer together than this, in seconds, are a pile: they waited while this process or
@@ -56,8 +57,8 @@ class CallerFormat:
     """Turns payloads of kind 0x10 into linear PCM.
 
     Frames are held until their pace has shown the format. Then they are returned all at once. But
-    frames of the usual length are returned as linear from the first on. What follows in the first
-    second may correct a decision.
+    frames of the usual length are returned as linear from the first on. The first `CHECKED` frames
+    may correct a decision.
 
     `codec` is None until the first decision. `settled`: all that comes is linear, for sure.
     """
@@ -95,7 +96,7 @@ class CallerFormat:
         self._sizes.append(size)
         self._times.append(now)
         if self.codec is None and size == USUAL_BYTES:
-            self.codec = "linear"
+            self.codec, self._checks = "linear", [CHECKED]
         piles = list(_piles(self._times))
         complete = piles[-1][0] - piles[0][1] + 1
         if complete >= self._checks[0] - 1 or len(self._times) == CHECKED:

@@ -28,7 +28,7 @@ from tests.e2e.harness import reactor, sleep
 
 CALLS = 1000
 DRAINED = 8
-MOST_LINES = 6
+MOST_LINES = 5
 """Lines of log for one call: created, ready, terminated, and what the bot did or what became
 of it."""
 

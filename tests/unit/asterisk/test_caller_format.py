@@ -6,7 +6,7 @@ from itertools import accumulate, cycle, islice
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.asterisk.caller_format import FRAMES, CallerFormat
+from pipecat_bridge.asterisk.caller_format import CHECKED, FRAMES, CallerFormat
 from pipecat_bridge.audio import g711
 from tests.doubles.asterisk import JITTER
 from tests.unit.signals import tone
@@ -135,13 +135,13 @@ class G711Tests(SynchronousTestCase):
                     self.assertEqual(b"".join(out), g711.decode(codec, encoded))
 
     def test_frames_of_all_lengths(self) -> None:
-        encoded = bytes(range(256)) * 80
+        encoded = bytes(range(256)) * 160
         for size in (80, 160, 240, 320, 480):
             for first in (size, 42, 276):
                 with self.subTest(size=size, first=first):
                     taken = CallerFormat("ulaw")
-                    payloads = [encoded[:first], *cut(encoded[first:], size)][:40]
-                    out = feed(taken, payloads, jittered(size / 8000, 40))
+                    payloads = [encoded[:first], *cut(encoded[first:], size)][:60]
+                    out = feed(taken, payloads, jittered(size / 8000, 60))
                     self.assertEqual((taken.codec, taken.rate), ("g711", 8000))
                     self.assertIn("8000 bytes a second", taken.doubt)
                     self.assertEqual(out[-1], g711.decode("ulaw", payloads[-1]))
@@ -149,11 +149,24 @@ class G711Tests(SynchronousTestCase):
                         whole = b"".join(payloads)
                         self.assertEqual(b"".join(out), g711.decode("ulaw", whole))
 
-    def test_the_usual_length_is_corrected_within_half_a_second(self) -> None:
+    def test_the_usual_length_is_corrected_after_two_seconds(self) -> None:
         taken = CallerFormat("alaw")
-        for number in range(FRAMES + 1):
+        for number in range(CHECKED):
+            self.assertEqual(taken.codec, "linear" if number else None)
             take(taken, b"\xd5" * 320, number * 40 * MS)
         self.assertEqual((taken.codec, taken.phone_codec), ("g711", "alaw"))
+
+    def test_a_busy_machine_does_not_make_it_g711(self) -> None:
+        """For half a second, and once more later, each frame takes 40 ms; then all catch up."""
+        times = [number * 20 * MS for number in range(CHECKED)]
+        for slow in (range(12), range(20, 32)):
+            for number in slow:
+                times[number] = times[slow[0]] + (number - slow[0]) * 40 * MS
+        times = list(accumulate(times, max))
+        taken = CallerFormat("ulaw")
+        out = feed(taken, [bytes(320)] * CHECKED, times)
+        self.assertEqual((taken.codec, taken.settled), ("linear", True))
+        self.assertEqual(len(out), CHECKED)
 
     def test_a_wrong_decision_is_corrected_by_what_follows(self) -> None:
         """The first frames come twice as fast, as after a short stall."""
