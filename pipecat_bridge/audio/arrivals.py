@@ -53,12 +53,15 @@ BACK: Final = 0.06
 """Seconds. After a gap, chunks that are as late as before it, or later by less, were sent in time:
 the gap was a stall on the way. Else the bot had paused."""
 
+UNDECIDED: Final = 4
+"""Intervals after a gap, after which it was a pause if what was late has not come by then."""
+
 SAFETY: Final = 1.3
 """The wait is so many times the jitter: the next chunk may be later than any before."""
 
 ENOUGH: Final = 0.036
-"""Seconds. Audio that waits no longer than this is never made shorter: it would be heard as little
-as the delay, which is 45 ms on average with chunks of 40 ms."""
+"""Seconds. Audio that waits no longer than this is never made shorter. With chunks of 40 ms the
+delay is 45 ms on average then, which nobody hears."""
 
 FORGETTING: Final = 0.05
 """With each interval, the wait comes closer by this part to a shorter one that is enough. Else it
@@ -95,9 +98,11 @@ class Arrivals:
         "_latest",
         "_least",
         "_needed",
+        "_recent",
         "_since",
         "_spare",
         "_stalls",
+        "_undecided",
         "_until",
         "came_back",
         "most",
@@ -108,8 +113,8 @@ class Arrivals:
 
     def __init__(self, least: float, most: float) -> None:
         self._least, self.most = least, max(least, most)
-        # Of each interval, the oldest first: the least lateness of its chunks, and by how much the
-        # latest of them was later than what is usual.
+        # Of each interval, the oldest first: the least lateness of its chunks, in this stretch; and
+        # by how much the latest of them was later than what was usual then.
         self._earliests: list[float] = []
         self._jitters: list[float] = []
         self._interval = 0  # its number
@@ -118,7 +123,6 @@ class Arrivals:
 
     def forget(self) -> None:
         """Another bot sends from now on."""
-        self._earliests.clear()
         self._jitters.clear()
         self._stalls.clear()
         self._calm, self._needed = 0, CALM
@@ -128,6 +132,8 @@ class Arrivals:
 
     def begin(self) -> None:
         """A new stretch of audio begins with the next chunk. What is known of jitter is kept."""
+        self._earliests.clear()
+        self._recent = 0  # intervals of this stretch
         self._expected: float | None = None  # when the next chunk comes if the bot is never late
         self._base = 0.0  # the lateness of a chunk that comes when it is due
         self._before_gap: float | None = None
@@ -137,7 +143,7 @@ class Arrivals:
 
     def gap(self, now: float) -> None:
         """The queue was dry, and audio comes again."""
-        self._before_gap = self._base
+        self._before_gap, self._undecided = self._base, 0
         self.came_back = False
         self._open(now)
 
@@ -187,13 +193,16 @@ class Arrivals:
         return True
 
     def _close(self, now: float) -> None:
-        if self._before_gap is not None:
-            self._judge_gap(self._before_gap)
+        if self._before_gap is not None and not self._judge_gap(self._before_gap):
+            self._open(now)
+            return
         latest, earliest = self._latest, self._earliest
         regular = latest - earliest <= SPREAD and now - self._since <= LONGEST
         ahead = self._is_ahead(latest, earliest)
         if ahead:
             self._calm, self._needed, self.real_time = 0, CALM_AFTER_LEAD, False
+            for number in range(1, min(self._recent, MEMORY) + 1):
+                self._jitters[-number] = 0.0  # what came ahead of time had no jitter
         elif not regular:
             self._calm = 0
         else:
@@ -203,20 +212,22 @@ class Arrivals:
         self._earliests.append(earliest)
         self._base = min(self._earliests[-CALM:])
         self._jitters.append(0.0 if ahead else latest - self._base)
-        if len(self._jitters) > MEMORY:
-            del self._earliests[0], self._jitters[0]
+        self._recent += 1
+        del self._earliests[:-MEMORY], self._jitters[:-MEMORY]
         self._estimate()
         self.surplus = self._surplus()
         self._open(now)
 
-    def _judge_gap(self, before: float) -> None:
+    def _judge_gap(self, before: float) -> bool:
+        """Find out whether a gap was a stall or a pause; False if that cannot be told yet."""
         late = self._earliest - before
         self.came_back = late < BACK
         if self.came_back:
             self._stalls.append(self._interval)
         else:
-            if self._latest - self._earliest > BACK:
-                return  # the lateness shrinks: what was stalled is still on its way
+            self._undecided += 1
+            if self._latest - self._earliest > BACK and self._undecided < UNDECIDED:
+                return False  # the lateness shrinks: what was stalled is still on its way
             # The bot had paused: its audio was due later.
             assert self._expected is not None
             self._expected += late
@@ -224,6 +235,7 @@ class Arrivals:
             self._earliest -= late
             self._spare -= late
         self._before_gap = None
+        return True
 
     def _is_ahead(self, latest: float, earliest: float) -> bool:
         before = self._earliests[:-_JUST_NOW] or self._earliests[:1]

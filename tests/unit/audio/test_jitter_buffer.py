@@ -245,6 +245,41 @@ class AheadTests(SynchronousTestCase):
         self.assertLess(heard.delay(30, 58), 0.07)
         self.assertApproximates(heard.stats.shortened_ms, 1176, 60)
 
+    def test_each_of_its_utterances_begins_at_once(self) -> None:
+        """That one is ever earlier is no jitter, for which the next ones would have to wait."""
+        for speed in (1.1, 1.3, 2.0, 4.0):
+            with self.subTest(speed=speed):
+                line, at = Line(), 0.0
+                for _ in range(8):
+                    line.pause(2.0)
+                    begin = line.now + 3 * MS
+                    before = len(line.played)
+                    for chunk, late in enumerate(Pattern(speed=speed).arrivals(75, Random(1))):
+                        at = begin + late
+                        while line.now < at:
+                            line.tick()
+                        pcm = TALK[chunk * 320 : (chunk + 1) * 320].tobytes()
+                        line.playout.write(pcm, 8000, 1, at)
+                    line.drain()
+                    heard = [frame is not None for frame in line.played[before:]]
+                    self.assertLessEqual(heard.index(True), 3)
+                self.assertEqual(line.playout.stats.underruns, 0)
+
+    def test_what_is_known_of_jitter_outlives_a_pause(self) -> None:
+        rough = Pattern(jitter=8 * MS)
+        line = Line()
+        for _ in range(6):
+            line.pause(2.0)
+            begin = line.now
+            for chunk, late in enumerate(rough.arrivals(100, Random(2))):
+                while line.now < begin + late:
+                    line.tick()
+                pcm = TALK[chunk * 320 : (chunk + 1) * 320].tobytes()
+                line.playout.write(pcm, 8000, 1, begin + late)
+            line.drain()
+        self.assertGreater(line.playout.stats.prebuffer_ms, 50)
+        self.assertLess(line.playout.stats.prebuffer_ms, 120)
+
     def test_a_lead_is_kept(self) -> None:
         """It sends 3 s at once, and goes on in real time."""
         times = [max(0.0, number * 0.04 - 3.0) for number in range(250)]
