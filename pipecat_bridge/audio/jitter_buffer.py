@@ -38,12 +38,10 @@ class JitterBuffer:
 
     __slots__ = (
         "_arrivals",
-        "_came",
         "_concealment",
         "_deepest",
         "_due",
         "_first_due",
-        "_frames",
         "_gaps",
         "_is_first",
         "_last",
@@ -69,7 +67,6 @@ class JitterBuffer:
         stats: PlayoutStats,
     ) -> None:
         self.queue = FrameQueue(rate)
-        self._frames, self._came = self.queue.frames, self.queue.arrivals
         self._stats = stats
         self._arrivals = Arrivals(max(0.0, prebuffer - FRAME), max(0.0, max_prebuffer - FRAME))
         self._tempo = Tempo(self.queue, stats)
@@ -110,16 +107,11 @@ class JitterBuffer:
     def write(self, pcm: bytes, now: float) -> None:
         """Queue `pcm`, which came at `now`."""
         queue = self.queue
-        if not self._playing and (self._gaps.dry_since is not None or not queue):
+        if not self._playing and (self._gaps.dry_since is not None or not queue.waiting):
             self._begin(now)
         self._written_at = now
-        frames = self._frames
-        if len(pcm) == queue.frame_bytes and not queue.rest:
-            frames.append(pcm)
-            self._came.append(now)
-        else:
-            queue.append(pcm, now)
-        count = len(frames)
+        queue.append(pcm, now)
+        count = queue.waiting // queue.frame_bytes
         if count > self._deepest:
             self._deepest = count
             self._stats.depth_max_ms = count * FRAME_MS
@@ -159,17 +151,21 @@ class JitterBuffer:
         if not self._plain and not self._prepare(now):
             return self._read_sound()
         self._read_at = now
-        if not self._frames:
+        queue = self.queue
+        size = queue.frame_bytes
+        if queue.waiting < size:
             return self._run_dry(now)
+        frame = queue.take(size)
+        self._count(now - queue.came)
+        self._last_but_one, self._last = self._last, frame
+        return frame
+
+    def _count(self, delay: float) -> None:
         stats = self._stats
         stats.frames_played += 1
-        delay = now - self._came.popleft()
         stats.delay_sum += delay
         if delay > stats.delay_max:
             stats.delay_max = delay
-        frame = self._frames.popleft()
-        self._last_but_one, self._last = self._last, frame
-        return frame
 
     def _prepare(self, now: float) -> bool:
         """Do what is to be done before the next frame is played; False if none is played now."""
@@ -183,14 +179,14 @@ class JitterBuffer:
     def _starts(self, now: float) -> bool:
         """Begin to play if it is time; return True if so."""
         queue = self.queue
-        if not queue:
+        if not queue.waiting:
             return False
         if now < self._due - _ROUNDING and queue.seconds < self._arrivals.wait + AT_ONCE:
             return False
         concealed = 0.0
         if self._concealment is not None:
             concealed = self._concealment.seconds
-            head = queue.head(1)
+            head = queue.head(queue.frame_bytes)
             queue.replace_head(len(head), self._concealment.into(head))
             self._concealment = None
         self._gaps.resumed(now, concealed)
@@ -215,7 +211,7 @@ class JitterBuffer:
         self._gaps.dry_since = now
         since_write = now - self._written_at
         missing = self._arrivals.regular and since_write < RECENT
-        if not missing and (not queue.rest or since_write < FRAME - _ROUNDING):
+        if not missing and (not queue.waiting or since_write < FRAME - _ROUNDING):
             return None
         rest = self._take_rest(now)
         size = queue.frame_bytes
@@ -230,14 +226,11 @@ class JitterBuffer:
         self._read_at = inf
 
     def _take_rest(self, now: float) -> bytes:
-        queue, stats = self.queue, self._stats
-        rest = queue.take_rest()
+        queue = self.queue
+        rest = queue.take_all()
         if rest:
-            delay = now - queue.rest_arrival
-            stats.frames_played += 1
-            stats.delay_sum += delay
-            stats.delay_max = max(stats.delay_max, delay)
-            self._gaps.dry_since = now + len(rest) / (2 * queue.rate)
+            self._count(now - queue.came)
+            self._gaps.dry_since = now + len(rest) * queue.seconds_per_byte
         return rest
 
     def _read_sound(self) -> bytes | None:
@@ -253,7 +246,7 @@ class JitterBuffer:
         """Drop all audio that waits. If a sound is being played, it fades out in the next frame."""
         queue = self.queue
         if self._playing:
-            tail = fade_out(self._frames[0] if self._frames else queue.rest, queue.rate)
+            tail = fade_out(queue.head(queue.frame_bytes), queue.rate)
             self._tail = tail.ljust(queue.frame_bytes, b"\0") if any(tail) else b""
         queue.clear()
         self._stop()
@@ -278,5 +271,5 @@ class JitterBuffer:
         utterance."""
         self._gaps.forget()
         self._concealment = None
-        if not self.queue:
+        if not self.queue.waiting:
             self._stop()

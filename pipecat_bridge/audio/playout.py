@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipecat_bridge.audio.cues import Cues
-from pipecat_bridge.audio.frame import FRAME_MS, FRAMES_PER_SECOND
+from pipecat_bridge.audio.frame import FRAMES_PER_SECOND
 from pipecat_bridge.audio.hold import HoldLoop
 from pipecat_bridge.audio.jitter_buffer import JitterBuffer
 from pipecat_bridge.audio.pcm import SampleCarry, mix_down, strip_riff
@@ -62,10 +62,9 @@ class Playout:
         old_rate, old_end = queue.rate, self._voice.end
         if rate == old_rate:
             return
-        arrival = queue.arrivals[0] if queue.arrivals else queue.rest_arrival
         converted = make_resampler(old_rate, rate, self._kind).process(queue.take_all())
         self._voice.set_rate(rate)
-        queue.append(converted, arrival)
+        queue.append(converted, queue.came)
         self._bot_rate = None
         if self._cues is not None:
             self._cues.convert(old_rate, rate, queue.frame_bytes, (old_end, self._voice.end))
@@ -79,12 +78,12 @@ class Playout:
     def depth(self) -> float:
         """Seconds of audio that wait, tones included."""
         tones = self._cues.tone_frames if self._cues is not None else 0
-        return (len(self._queue.frames) + tones) / FRAMES_PER_SECOND
+        return (self._queue.frames + tones) / FRAMES_PER_SECOND
 
     @property
     def empty(self) -> bool:
         """True if all audio and tones have been played, and all marks called."""
-        return not (self._queue or (self._cues and self._cues.waiting))
+        return not (self._queue.waiting or (self._cues and self._cues.waiting))
 
     # The bot's voice
 
@@ -103,7 +102,7 @@ class Playout:
             return True
         if channels > 1:
             audio = mix_down(audio, channels)
-        if len(self._queue.frames) >= self._max_frames:
+        if self._queue.waiting >= self._max_frames * self._queue.frame_bytes:
             self.stats.dropped_ms += len(audio) / (2 * rate) * 1000
             return False
         if self._resampler is not None:
@@ -138,8 +137,7 @@ class Playout:
     def flush(self) -> None:
         """Drop all audio that waits, and reset the converters: the caller barged in."""
         self.stats.flushes += 1
-        self.stats.flushed_ms += len(self._queue.frames) * FRAME_MS
-        self.stats.flushed_ms += len(self._queue.rest) * 500 // self.rate
+        self.stats.flushed_ms += self._queue.waiting * 500 // self.rate
         self._voice.flush()
         self._carry.reset()
         if self._resampler is not None:

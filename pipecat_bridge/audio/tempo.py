@@ -95,7 +95,7 @@ class Tempo:
         before, self.debt = self.debt, 0.0
         if surplus is None:
             return
-        rest = len(self._queue.rest) / (2 * self._queue.rate)
+        rest = self._queue.rest * self._queue.seconds_per_byte
         frames = max(0, floor((surplus - SPARE) / FRAME))
         if surplus < -SHORT:
             self.debt = rest + FRAME * floor(surplus / FRAME)
@@ -116,7 +116,7 @@ class Tempo:
         queue = self._queue
         if queue.seconds < NEEDED:
             return 0
-        head = queue.head(_HEAD)
+        head = queue.head(_HEAD * queue.frame_bytes)
         samples = np.frombuffer(head, SAMPLE)
         background = level(samples) < max(SILENT, self._voice * BELOW_VOICE)
         alike = _ANYHOW if background else self._alike

@@ -31,9 +31,8 @@ class Played:
             if self.tempo.debt:
                 self.tempo.work()
                 self.ticks += 1
-            frames.append(queue.frames.popleft())
-            queue.arrivals.popleft()
-        self.heard = np.frombuffer(b"".join(frames) + queue.rest, "<i2")
+            frames.append(queue.take(320))
+        self.heard = np.frombuffer(b"".join(frames) + queue.take_all(), "<i2")
 
 
 class TempoTests(SynchronousTestCase):
