@@ -133,6 +133,6 @@ clean: ## remove what the other targets made, .venv included
 	@rm -rf .venv build dist demo htmlcov .coverage* *.egg-info .*_cache .hypothesis _trial_temp*
 	@find . -name __pycache__ -prune -exec rm -rf {} + -o -name dropin.cache -exec rm -f {} +
 
-$(INSTALLED): setup.cfg pyproject.toml scripts/install.sh
+$(INSTALLED): setup.cfg setup.py pyproject.toml pipecat_bridge/_native.c scripts/install.sh
 	@scripts/install.sh "$(PYTHON)" .venv "bot,demo,dev"
 	@touch $@

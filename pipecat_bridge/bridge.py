@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
+from pipecat_bridge import native
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call.registry import Calls
@@ -142,6 +143,11 @@ class Bridge(Daemon):
             "this process may have {limit} file descriptors, and a call takes two or three",
             limit=limit(),
         )
+        if not native.COMPILED:
+            self._log.warn(
+                "the compiled loops are missing, so a call costs a third more: install a C compiler"
+                " and Python's headers, and then pipecat-bridge again"
+            )
 
     def _warn_of_far_runners(self) -> None:
         """Warn if a runner on another machine cannot dial back without more options."""

@@ -141,7 +141,7 @@ class ServiceOptions(Struct, frozen=True):
     """`[service]`: the daemon itself."""
 
     workers: AtLeastOne = 1
-    poll_interval: PollInterval = 0.0005
+    poll_interval: PollInterval = 0.002
     log_format: Literal["text", "json"] = "text"
 
 

@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+COMPILED = "pipecat_bridge/_native.abi3.so"
 PLUGIN = "twisted/plugins/pipecat_bridge_plugin.py"
 START_WITHIN = 20.0
 STOP_WITHIN = 10.0
@@ -54,8 +55,10 @@ def smoke(work: Path) -> None:
     version = wheel.name.split("-")[1]
     check_changelog(version)
     step(f"CHANGELOG.md goes with version {version}")
-    installed = Installed(work, wheel)
+    installed = Installed(work / "wheel", wheel)
     step("the wheel alone is installed, and pip check finds no fault")
+    installed.check_compiled(True)
+    step("its loops are compiled")
     installed.check_commands()
     step("twistd and twist list the plugin; pipecat-bridge prints its version")
     for command in COMMANDS:
@@ -65,6 +68,10 @@ def smoke(work: Path) -> None:
         step(f"{command[0]}: a port that is taken ended the start with status 1")
         installed.check_without_bot(command)
         step(f"{command[0]}: embedded mode without the bot extra ended the start in one sentence")
+    plain = Installed(work / "plain", sdist, {"CC": "false"})
+    plain.check_compiled(False)
+    plain.check_life(COMMANDS[0])
+    step("the sdist is installed without a C compiler, and the daemon runs")
 
 
 def step(text: str) -> None:
@@ -81,7 +88,10 @@ def build(folder: Path) -> tuple[Path, Path]:
 def check_contents(wheel: Path, sdist: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-    expect_same(wheel.name, names, source_files() | {PLUGIN})
+    python = {name for name in source_files() if not name.endswith(".c")}
+    expect_same(wheel.name, names, python | {PLUGIN, COMPILED})
+    if "-cp311-abi3-" not in wheel.name:
+        raise SmokeError(f"{wheel.name} is not for every Python from 3.11 on")
     with tarfile.open(sdist) as tar:
         shipped = {name.partition("/")[2] for name in tar.getnames()}
     needed = source_files() | {PLUGIN, "setup.cfg", "LICENSE", "README.md", "proto/frames.proto"}
@@ -101,9 +111,13 @@ def check_changelog(version: str) -> None:
 
 
 def source_files() -> set[str]:
-    """All files of the package in the project, without __pycache__."""
+    """All files of the package in the project, without what is compiled."""
     files = (path for path in (ROOT / "pipecat_bridge").rglob("*") if path.is_file())
-    return {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+    return {
+        str(path.relative_to(ROOT))
+        for path in files
+        if "__pycache__" not in path.parts and path.suffix != ".so"
+    }
 
 
 def expect_same(what: str, found: set[str], expected: set[str]) -> None:
@@ -114,15 +128,22 @@ def expect_same(what: str, found: set[str], expected: set[str]) -> None:
 
 
 class Installed:
-    """A new environment with the wheel and its dependencies, without extras."""
+    """A new environment with a wheel or an sdist and its dependencies, without extras. `variables`
+    are of the environment in which it is built."""
 
-    def __init__(self, work: Path, wheel: Path) -> None:
+    def __init__(self, work: Path, package: Path, variables: dict[str, str] | None = None) -> None:
+        work.mkdir()
         self._work = work
         self._bin = work / "env" / "bin"
         venv.create(work / "env", with_pip=True)
         pip = [str(self._bin / "python"), "-m", "pip", "--disable-pip-version-check"]
-        run([*pip, "install", "--quiet", str(wheel)])
+        run([*pip, "install", "--quiet", str(package)], variables=variables)
         run([*pip, "check"])
+
+    def check_compiled(self, expected: bool) -> None:
+        found = self._run("python", "-c", "from pipecat_bridge.native import *; print(COMPILED)")
+        if found.strip() != str(expected):
+            raise SmokeError(f"compiled loops: {found.strip()}, expected {expected}")
 
     def check_commands(self) -> None:
         for command in ("twistd", "twist"):
@@ -260,12 +281,14 @@ def status_of(url: str) -> int | None:
         return None
 
 
-def run(command: list[str], folder: Path | None = None) -> str:
+def run(
+    command: list[str], folder: Path | None = None, variables: dict[str, str] | None = None
+) -> str:
     """Run a command, and return its output. Raises SmokeError with the output if it fails."""
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": ""},
+        env={**os.environ, "PYTHONPATH": "", **(variables or {})},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -151,7 +151,7 @@ class AudioSocketConnection(Protocol):
     def _hear_doubtful(self, payload: bytes) -> bool:
         """Take audio of kind 0x10, which may be G.711, or at 16 kHz. False: it was dropped."""
         line, form = self.line, self._format
-        form.watch(len(payload), self._now())
+        form.watch(payload, self._now())
         # G.711 has one byte for each sample, so an odd length is good.
         if len(payload) & 1 and form.codec != "g711":
             self._count_odd(len(payload))

@@ -12,8 +12,11 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import Final, Literal
 
+import numpy as np
+
 from pipecat_bridge.audio import g711
 from pipecat_bridge.audio.frame import frame_bytes
+from pipecat_bridge.audio.pcm import SAMPLE
 from pipecat_bridge.contracts import PhoneCodec
 
 USUAL_BYTES: Final = frame_bytes(8000)
@@ -42,6 +45,13 @@ AT_ONCE: Final = 0.005
 Asterisk was busy. A call may begin with a pile, and it is unknown how long that one took to grow,
 so it does not count for the pace."""
 
+LOUDER: Final = 2
+SILENT: Final = 200
+"""G.711 sounds quieter if it is decoded than if its octets are taken for linear samples, and linear
+audio louder if it is taken for G.711, up to -15 dB. So audio that would be louder as G.711, by the
+factor `LOUDER` and by the level `SILENT`, is linear at any pace: a phone that is short of processor
+time may send at half its pace for a second."""
+
 Guess = Literal["linear", "g711", "slin16"]
 
 _DOUBTS: Final[dict[Guess, str]] = {
@@ -58,18 +68,19 @@ class CallerFormat:
 
     Frames are held until their pace has shown the format. Then they are returned all at once. But
     frames of the usual length are returned as linear from the first on. The first `CHECKED` frames
-    may correct a decision.
+    may correct a decision. Audio whose level shows that it is linear is never taken for G.711.
 
     `codec` is None until the first decision. `settled`: all that comes is linear, for sure.
     """
 
-    __slots__ = ("_checks", "_g711", "_held", "_sizes", "_times", "codec", "settled")
+    __slots__ = ("_checks", "_g711", "_held", "_levels", "_sizes", "_times", "codec", "settled")
 
     def __init__(self, g711_codec: Literal["ulaw", "alaw"]) -> None:
         self._g711 = g711_codec
         self._held: list[bytes] = []
         self._sizes: list[int] = []
         self._times: list[float] = []
+        self._levels = (0.0, 0.0)  # of the frames in `_sizes`: taken for linear, and for G.711
         self._checks = [FRAMES, CHECKED]
         self.codec: Guess | None = None
         self.settled = False
@@ -89,10 +100,14 @@ class CallerFormat:
         """The text of a warning if the format may be wrong, else ""."""
         return _DOUBTS[self.codec].format(g711=self._g711) if self.codec in _DOUBTS else ""
 
-    def watch(self, size: int, now: float) -> None:
-        """A payload of `size` bytes came at `now` seconds."""
+    def watch(self, payload: bytes, now: float) -> None:
+        """A payload came at `now` seconds."""
         if not self._checks:
             return
+        size = len(payload)
+        linear, as_g711 = self._levels
+        whole = payload[: size & ~1]
+        self._levels = linear + _level(whole), as_g711 + _level(g711.decode(self._g711, payload))
         self._sizes.append(size)
         self._times.append(now)
         if self.codec is None and size == USUAL_BYTES:
@@ -116,11 +131,19 @@ class CallerFormat:
         return g711.decode(self._g711, payload) if self.codec == "g711" else payload
 
     def _check(self) -> None:
+        linear, as_g711 = self._levels
         self.codec = _by_pace(self._sizes, self._times)
+        if self.codec == "g711" and as_g711 > LOUDER * linear + SILENT * len(self._sizes):
+            self.codec = "linear"
         self._checks.pop(0)
         if not self._checks or len(self._times) == CHECKED:
             self._checks, self._sizes, self._times = [], [], []
             self.settled = self.codec == "linear"
+
+
+def _level(pcm: bytes) -> float:
+    """The mean of the absolute values of PCM16."""
+    return float(np.abs(np.frombuffer(pcm, SAMPLE).astype(np.int32)).mean()) if pcm else 0.0
 
 
 def _by_pace(sizes: list[int], times: list[float]) -> Guess:

@@ -36,3 +36,13 @@ def low_pass(up: int, down: int) -> npt.NDArray[np.float64]:
     taps: npt.NDArray[np.float64] = np.sinc(np.arange(-half, half + 1) * cutoff) * window
     taps *= up / taps.sum()
     return taps
+
+
+def exact(taps: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The taps as whole multiples of 2**-32.
+
+    Products with samples of 16 bits, and their sums, then need no more than the 53 bits of a
+    double. So the result is the same to the bit in any order of the additions.
+    """
+    rounded: npt.NDArray[np.float64] = np.rint(taps * 2.0**32) / 2.0**32
+    return rounded

@@ -1,4 +1,4 @@
-"""The arithmetic of the FIR resampler: blocks of samples times a matrix of filter taps.
+"""The arithmetic of the FIR resampler in NumPy: blocks of samples times a matrix of filter taps.
 
 With the rates in the ratio `up` / `down`, output n is the sum over j of
 `taps[phase + j * up] * input[i - j]`, where `i, phase = divmod(n * down, up)`. The pattern repeats
@@ -7,9 +7,8 @@ of a row of inputs and a fixed matrix. The row also has the earlier inputs that 
 chunk of audio is a few such rows. When a period is long, the matrix would be mostly zeros: its
 outputs are then split into segments, each with a narrower matrix.
 
-The products are exact. Samples are whole numbers of 16 bits and the taps are whole multiples of
-2**-32, so no sum needs more than the 53 bits of a double, in any order of the additions. Each
-output is the same to the bit, however the stream was cut and on any processor.
+The products are exact (`filters.exact`). Each output is the same to the bit, however the stream was
+cut and on any processor.
 
 One `Polyphase` serves all streams of a ratio, one after the other: it is not safe for threads.
 """
@@ -24,14 +23,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from pipecat_bridge.audio.filters import low_pass
+from pipecat_bridge.audio.filters import exact, low_pass
 from pipecat_bridge.audio.pcm import SAMPLE, Pcm
 
 _Doubles = npt.NDArray[np.float64]
 _Samples = npt.NDArray[np.int16]
-
-# Longer periods, from rates like 44101 Hz, need megabytes of taps; 192 to 22.05 kHz has 1280.
-LONGEST_PERIOD = 1280
 
 # Most multiply-adds of one product. The limit keeps the scratch memory within the processor's
 # cache, and the product below the size (2**18) from which OpenBLAS wakes up other threads.
@@ -94,7 +90,7 @@ class Polyphase:
     """
 
     def __init__(self, up: int, down: int) -> None:
-        taps = low_pass(up, down)
+        taps = exact(low_pass(up, down))
         self.up, self.down = up, down
         self.delay = (len(taps) - 1) / 2 / up
         self._reach = -(-len(taps) // up) - 1  # past inputs that one output depends on
@@ -130,13 +126,12 @@ class Polyphase:
 
     def _fill_matrix(self, taps: _Doubles) -> _Doubles:
         """Return the taps in place, of shape (segments, inputs of a row, outputs of a segment)."""
-        exact = np.rint(taps * 2.0**32) / 2.0**32
         output = np.arange(self._segments * self._outputs).reshape(self._segments, -1)
         newest, phase = np.divmod(output * self.down, self.up)
         newest += self._reach - self._step * np.arange(self._segments)[:, np.newaxis]
         matrix = np.zeros((self._segments, int(newest.max()) + 1, self._outputs))
         for segment, column in np.ndindex(output.shape):
-            ours = exact[phase[segment, column] :: self.up]
+            ours = taps[phase[segment, column] :: self.up]
             end = newest[segment, column] + 1
             matrix[segment, end - len(ours) : end, column] = ours[::-1]
         return matrix

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from pipecat_bridge import native
 from pipecat_bridge.net.reactor import polling_of
 
 LOOK_EVERY: Final = 0.1
@@ -106,6 +107,11 @@ class ProcessHealth(Service, Collector):
         )
         polling.add_metric([polling_of(self._reactor)], 1)
         yield polling
+        yield GaugeMetricFamily(
+            "pipecat_bridge_compiled",
+            "Processes that run the compiled loops; without them a call costs a third more",
+            value=int(native.COMPILED),
+        )
         yield GaugeMetricFamily(
             "pipecat_bridge_memory_blocks",
             "Memory blocks that Python has allocated; a leak lets them grow without end",

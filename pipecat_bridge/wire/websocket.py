@@ -12,6 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from pipecat_bridge import native
+
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 PING: Final = 0x9
@@ -109,7 +111,7 @@ def pong(frame: bytes, masked: bool) -> bytes | None:
     return mask(frame[start:], frame[2:start]) if masked else frame[start:]
 
 
-def mask(payload: bytes, key: bytes) -> bytes:
+def mask_in_python(payload: bytes, key: bytes) -> bytes:
     """Mask or unmask `payload` with a key of four bytes (RFC 6455, section 5.3).
 
     For a frame of audio, one operation on long numbers is the fastest way without a compiler.
@@ -128,6 +130,10 @@ def _mask_long(payload: bytes, key: bytes) -> bytes:
     masked = np.frombuffer(payload, np.uint32, words) ^ np.frombuffer(key, np.uint32)
     rest = payload[words * _KEY_BYTES :]
     return masked.tobytes() + bytes(one ^ two for one, two in zip(rest, key, strict=False))
+
+
+mask: Final = native.mask or mask_in_python
+"""Masks or unmasks a payload with a key of four bytes (RFC 6455, section 5.3)."""
 
 
 def server_frame(payload: bytes, opcode: int = BINARY) -> bytes:

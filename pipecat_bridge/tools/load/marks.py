@@ -21,7 +21,7 @@ NUMBERS: Final = 256
 LEAD: Final = 0.003
 """Seconds from the beginning of a marked chunk to its mark."""
 
-EVERY: Final = 5
+EVERY: Final = 10
 """Chunks from one mark to the next."""
 
 _PULSES = 10
@@ -36,7 +36,7 @@ _Samples = npt.NDArray[np.int16]
 
 
 class Speaker:
-    """Makes audio with a mark in every fifth chunk: PCM16 at `rate`, chunks of `seconds`."""
+    """Makes audio with a mark in every tenth chunk: PCM16 at `rate`, chunks of `seconds`."""
 
     def __init__(self, rate: int, seconds: float = 0.02) -> None:
         self.rate = rate
@@ -46,7 +46,7 @@ class Speaker:
         self.marked = [self._chunk(number) for number in range(NUMBERS)]
 
     def chunk(self, index: int) -> bytes:
-        """The chunk with this index, from 0. Chunks 0, 5, 10 and so on have a mark."""
+        """The chunk with this index, from 0. Chunks 0, 10, 20 and so on have a mark."""
         return self.plain if index % EVERY else self.marked[index // EVERY % NUMBERS]
 
     def _chunk(self, number: int | None) -> bytes:

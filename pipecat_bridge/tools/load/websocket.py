@@ -16,6 +16,7 @@ PONG: Final = 0xA
 
 _MASK: Final = os.urandom(3) + b"\x5a"
 _LONG_MASK: Final = _MASK * 256
+_WHOLE: Final = bytes((0x80 | BINARY, 126))  # a whole message; two bytes of length follow
 _KEY: Final = "cGlwZWNhdC1icmlkZ2UtMQ=="
 
 
@@ -67,6 +68,8 @@ class FrameDecoder:
         """Take data. Returns the messages that are complete now."""
         if self._rest:
             data = self._rest + data
+        elif data[:2] == _WHOLE and int.from_bytes(data[2:4], "big") == len(data) - 4:
+            return [WebSocketMessage(BINARY, data[4:])]  # as nearly all data comes
         messages = []
         at, end = 0, len(data)
         while end - at >= 2:

@@ -21,7 +21,7 @@ def jittered(spacing: float, count: int) -> list[float]:
 
 
 def take(taken: CallerFormat, payload: bytes, time: float) -> list[bytes]:
-    taken.watch(len(payload), time)
+    taken.watch(payload, time)
     return taken.convert(payload)
 
 
@@ -88,6 +88,18 @@ class LinearTests(SynchronousTestCase):
                 self.assertEqual((taken.codec, taken.rate), ("linear", 8000))
                 self.assertEqual(b"".join(out), pcm[: len(when) * 160])
 
+    def test_at_half_its_pace_linear_is_linear_if_its_level_says_so(self) -> None:
+        quiet, loud = (tone(440, 8000, 2.0, level) for level in (-60, -20))
+        for codec in ("ulaw", "alaw"):
+            for name, pcm in {"silence": bytes(32000), "quiet": quiet, "loud": loud}.items():
+                for size in (160, 320, 480):
+                    with self.subTest(codec=codec, name=name, size=size):
+                        payloads = cut(pcm, size)[:60]
+                        taken = CallerFormat(codec)
+                        out = feed(taken, payloads, [n * size / 8000 for n in range(60)])
+                        self.assertEqual(taken.codec, "linear")
+                        self.assertEqual(b"".join(out), b"".join(payloads))
+
     def test_forty_ms_frames_are_not_mistaken_for_16_khz(self) -> None:
         for when in ([number * 40 * MS for number in range(15)], jittered(40 * MS, 15)):
             taken = CallerFormat("ulaw")
@@ -133,6 +145,17 @@ class G711Tests(SynchronousTestCase):
                     out = feed(taken, cut(encoded, 160), when)
                     self.assertEqual((taken.codec, taken.rate), ("g711", 8000))
                     self.assertEqual(b"".join(out), g711.decode(codec, encoded))
+
+    def test_sounds_of_all_levels(self) -> None:
+        for codec in ("ulaw", "alaw"):
+            for level in (-90, -60, -40, -20, -3, 0):
+                for silent in (0.0, 0.5):
+                    with self.subTest(codec=codec, level=level, silent=silent):
+                        pcm = bytes(round(16000 * silent)) + tone(440, 8000, 1.2 - silent, level)
+                        encoded = g711.encode(codec, pcm)
+                        taken = CallerFormat(codec)
+                        feed(taken, cut(encoded, 160), jittered(20 * MS, 60))
+                        self.assertEqual(taken.codec, "g711")
 
     def test_frames_of_all_lengths(self) -> None:
         encoded = bytes(range(256)) * 160

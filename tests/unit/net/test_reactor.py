@@ -20,6 +20,8 @@ from zope.interface import implementer
 
 from pipecat_bridge.net.reactor import (
     AT_ONCE,
+    PER_SOCKET,
+    SHORTEST,
     SOON,
     BatchedPolling,
     keep_time,
@@ -27,7 +29,7 @@ from pipecat_bridge.net.reactor import (
     polling_of,
 )
 
-INTERVAL = 0.001
+INTERVAL = SHORTEST
 
 
 def close(reactor: Any) -> None:
@@ -218,6 +220,21 @@ class BatchedPollingTests(SynchronousTestCase):
         self.assertEqual(sum(len(each.got) for each in pair), 1)
 
     # Batches
+
+    def test_batches_grow_with_the_number_of_sockets_up_to_the_limit(self) -> None:
+        longest = 0.002
+        for sockets, expected in ((100, SHORTEST), (300, 300 * PER_SOCKET), (5000, longest)):
+            with self.subTest(sockets=sockets):
+                self.time.slept.clear()
+                self.polling = self.with_interval(longest)
+                one = self.make_busy()
+                others = range(10_000, 10_000 + sockets - len(self.reactor._selectables))
+                self.reactor._selectables.update(dict.fromkeys(others))
+                self.polling(1.0)
+                self.assertEqual(one.got, [b"first", b"second"])
+                self.assertEqual(self.time.slept, [round(expected, 9)])
+                for other in others:
+                    del self.reactor._selectables[other]
 
     def test_after_a_single_event_nothing_waits(self) -> None:
         one = self.descriptor()

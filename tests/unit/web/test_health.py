@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge import native
 from pipecat_bridge.web.health import LOOK_EVERY, ProcessHealth
 
 
@@ -42,6 +43,9 @@ class HealthTests(SynchronousTestCase):
     def test_how_the_sockets_are_polled(self) -> None:
         found = self.registry.get_sample_value("pipecat_bridge_polling", {"kind": "twisted"})
         self.assertEqual(found, 1)
+
+    def test_whether_the_loops_are_compiled(self) -> None:
+        self.assertEqual(self.value("compiled"), int(native.COMPILED))
 
     def test_what_is_kept_shows_in_the_blocks(self) -> None:
         before = self.value("memory_blocks") or 0

@@ -13,6 +13,7 @@ from pipecat_bridge.wire.websocket import (
     ClientMask,
     PlainFrames,
     mask,
+    mask_in_python,
     pong,
     server_frame,
 )
@@ -134,16 +135,12 @@ class Pongs(SynchronousTestCase):
 
 
 class Masks(SynchronousTestCase):
-    def test_masking_twice_is_nothing(self) -> None:
-        for size in (0, 1, 2, 3, 4, 5, 640, 641):
-            payload = bytes(i % 251 for i in range(size))
-            self.assertEqual(mask(mask(payload, KEY), KEY), payload)
-
     def test_every_length_as_the_rfc_has_it(self) -> None:
-        for size in (*range(12), *range(1020, 1032), 4000, 65537):
+        for size in (*range(20), *range(1020, 1032), 4000, 65537):
             payload = bytes(i * 7 % 256 for i in range(size))
             expected = bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload))
-            self.assertEqual(mask(payload, KEY), expected, size)
+            for one in {mask, mask_in_python}:
+                self.assertEqual(one(payload, KEY), expected, (one, size))
 
     def test_frames_of_a_server(self) -> None:
         for size in (0, 125, 126, 660, 65535, 65536):

@@ -40,8 +40,8 @@ class LoadTests(SynchronousTestCase):
             result = json.loads(path.read_text())
         self.assertIn("| CPU per call, % of a core", done.stdout)
         # Two calls stay, and marks come each 0.1 s; the third begins anew each second.
-        self.assertGreater(result["marks"]["to_bot"], 20)
-        self.assertGreater(result["marks"]["to_caller"], 20)
+        self.assertGreater(result["marks"]["to_bot"], 10)
+        self.assertGreater(result["marks"]["to_caller"], 10)
         self.assertGreater(result["cpu_percent"], 0)
         self.assertGreater(result["rss_mb"]["load"], 10)
         self.assertGreater(result["gc"]["pauses"], -1)

@@ -11,7 +11,7 @@ from pipecat_bridge.tools.load import figures, report
 from pipecat_bridge.tools.load.bots import HeardByBot
 from pipecat_bridge.tools.load.callers import HeardByCaller
 from pipecat_bridge.tools.load.calls import Role, call_id, duties, read_id
-from pipecat_bridge.tools.load.marks import LEAD, NUMBERS
+from pipecat_bridge.tools.load.marks import EVERY, LEAD, NUMBERS
 
 pytestmark = pytest.mark.tools
 
@@ -38,24 +38,27 @@ class DelayTests(SynchronousTestCase):
         self.assertEqual(figures.to_caller(echoed, [HeardByCaller(1, 6, 2.0, 0)]), [])
 
 
+D = EVERY * 320  # samples from one mark to the next, at 16 kHz
+
+
 class GapTests(SynchronousTestCase):
     def stream(self, *samples: int) -> figures.Gaps:
         marks = [bot(1, number, 0.0, sample) for number, sample in enumerate(samples)]
         return figures.gaps(marks, 16000)
 
     def test_a_whole_stream_has_none(self) -> None:
-        self.assertEqual(self.stream(36, 1636, 3235, 4836), (0, 0))
+        self.assertEqual(self.stream(36, 36 + D, 35 + 2 * D, 36 + 3 * D), (0, 0))
 
     def test_lost_and_repeated_do_not_cancel(self) -> None:
-        self.assertEqual(self.stream(0, 1600 - 320, 3200), (1, 1))
-        self.assertEqual(self.stream(0, 1600 + 160, 3360), (0, 0.5))
+        self.assertEqual(self.stream(0, D - 320, 2 * D), (1, 1))
+        self.assertEqual(self.stream(0, D + 160, 2 * D + 160), (0, 0.5))
 
     def test_numbers_go_round(self) -> None:
-        marks = [bot(1, NUMBERS - 1, 0.0, 0), bot(1, NUMBERS, 0.0, 1600)]
+        marks = [bot(1, NUMBERS - 1, 0.0, 0), bot(1, NUMBERS, 0.0, D)]
         self.assertEqual(figures.gaps(marks, 16000), (0, 0))
 
     def test_streams_are_apart(self) -> None:
-        marks = [bot(1, 0, 0.0, 0), bot(2, 0, 0.0, 5000), bot(1, 1, 0.0, 1600)]
+        marks = [bot(1, 0, 0.0, 0), bot(2, 0, 0.0, 5000), bot(1, 1, 0.0, D)]
         self.assertEqual(figures.gaps(marks, 16000), (0, 0))
 
 
