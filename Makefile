@@ -70,6 +70,11 @@ test-asterisk: $(INSTALLED) asterisk ## a wheel's daemon against a real Asterisk
 	@$(WHEEL)/env/bin/python -m pip install -qq $(WHEEL)/dist/*.whl
 	@BRIDGE_TWISTD=$(CURDIR)/$(WHEEL)/env/bin/twistd $(BIN)/python -m pytest tests/asterisk $(ARGS)
 
+.PHONY: test-network
+test-network: $(INSTALLED) ## a call over links that are too narrow, or cut (Debian, root)
+	@scripts/network.sh
+	@$(BIN)/python -m pytest tests/network -n 3 $(ARGS)
+
 .PHONY: pipecat
 pipecat: $(INSTALLED) ## install real Pipecat, the oldest and the newest, into .pipecat
 	@scripts/pipecat_envs.sh $(BIN)/python

@@ -6,8 +6,8 @@ The results are in results.json, report.md and load.png. Steps: `path`, one fram
 bridges one after the other, in rounds; `capacity`, how many calls each bridge carries; `collector`,
 short calls with and without a tuned garbage collector; `stall`, a bot that stops reading; `faults`,
 the effect of faulty bots on other calls; `profile`, where the processor time goes; `workers`, the
-gain of a second process; `churn`, many short calls, and `hours`, long ones on a turned clock, only
-if they are named.
+gain of a second process. Only if they are named: `churn`, many short calls; `hours`, calls of eight
+hours on a turned clock; `hour`, calls of one hour in real time.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ class Sizes(NamedTuple):
     profile: int = 60
     sentences: int = 3
     hours: float = 8.0
+    hour: float = 1.0
     talking: int = 50
     climb: tuple[int, ...] = (100, 150, 200, 225, 250, 275, 300, 350)
 
@@ -84,6 +85,7 @@ SHORT = Sizes(
     profile=3,
     sentences=3,
     hours=0.02,
+    hour=0.002,
     talking=3,
     climb=(5,),
 )
@@ -168,7 +170,9 @@ class Bench:
     def conditions(self) -> dict[str, Result]:
         """What is heard with jitter, stalls and too little bandwidth, on a turned clock."""
         results = {
-            name: conditions.of_folder(against.folder(name), self.sizes.sentences)
+            name: against.run_python(
+                against.folder(name), conditions.__file__, str(self.sizes.sentences)
+            )
             for name in self._ours
         }
         conditions.draw(results, self._pictures)
@@ -193,6 +197,11 @@ class Bench:
     def hours(self) -> Result:
         """Turn talking calls for hours."""
         return hours.measure(self.sizes.hours, self.sizes.talking, tell)
+
+    def hour(self) -> Result:
+        """Let calls talk for an hour."""
+        sizes = self.sizes
+        return churn.talk(sizes.talking, sizes.hour * 3600, self._folder, self._cpus, tell)
 
     def churn(self) -> Result:
         """Run many short calls, one after the other."""
@@ -237,11 +246,12 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "workers": workers.table,
     "churn": churn.table,
     "hours": hours.table,
+    "hour": churn.table,
 }
 """Steps by name, with the function that makes the table. Each name is a method of Bench."""
 
 
-LONG = ("churn", "hours")
+LONG = ("churn", "hours", "hour")
 """Steps that run only if they are named."""
 
 

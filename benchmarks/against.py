@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,11 +38,26 @@ def checked_out(revision: str) -> Iterator[str]:
         git = ["git", "-C", str(root), "worktree"]
         subprocess.run([*git, "add", "--detach", "--force", folder, revision], check=True)
         try:
+            _compile(Path(folder))
             BRIDGES[revision] = lambda runner, log, cpu: _start(Path(folder), runner, log, cpu)
             _FOLDERS[revision] = Path(folder)
             yield revision
         finally:
             subprocess.run([*git, "remove", "--force", folder], check=True)
+
+
+def _compile(folder: Path) -> None:
+    """Build what is compiled, if anything is in that commit."""
+    if not (folder / "setup.py").exists():
+        return
+    with tempfile.TemporaryDirectory() as name:
+        pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", name]
+        subprocess.run([*pip, str(folder)], check=True)
+        (wheel,) = Path(name).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            for member in archive.namelist():
+                if member.endswith(".so"):
+                    archive.extract(member, folder)
 
 
 _FOLDERS: Final[dict[str, Path]] = {"today": Path(__file__).parents[1]}
@@ -70,16 +86,20 @@ def path(names: Sequence[str]) -> Result:
 
 
 def _path(folder: Path) -> Result:
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    figures: Result = run_python(folder, "-c", _MEASURE)
+    return figures
+
+
+def run_python(folder: Path, *arguments: str) -> Any:
+    """What Python prints as JSON, run with the code in `folder`."""
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE],
+        [sys.executable, *arguments],
         cwd=folder,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(folder)},
         stdout=subprocess.PIPE,
         check=True,
     )
-    figures: Result = json.loads(done.stdout)
-    return figures
+    return json.loads(done.stdout)
 
 
 def path_table(figures: Result, other: str) -> str:

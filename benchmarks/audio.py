@@ -23,6 +23,7 @@ import soxr
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 from pipecat_bridge.audio import g711
+from pipecat_bridge.audio.fir import NumpyFir
 from pipecat_bridge.audio.polyphase import Polyphase
 from pipecat_bridge.audio.resample import make_resampler
 
@@ -35,7 +36,7 @@ Process = Callable[[bytes], bytes]
 
 
 class Unpooled:
-    """The filter and arithmetic of FirResampler, but with new arrays for every step of a chunk.
+    """The filter and arithmetic of NumpyFir, but with new arrays for every step of a chunk.
 
     A chunk must be a whole number of blocks.
     """
@@ -56,7 +57,7 @@ class Unpooled:
 
 
 class Several:
-    """The arithmetic of FirResampler for the chunks of `streams` calls in one product. Each chunk
+    """The arithmetic of NumpyFir for the chunks of `streams` calls in one product. Each chunk
     has `count` samples. It shows what could be gained if calls waited for each other."""
 
     def __init__(self, up: int, down: int, count: int, streams: int) -> None:
@@ -139,14 +140,15 @@ def peak_bytes(process: Process, pcm: bytes) -> float:
 
 def resampling() -> None:
     print("us a chunk; bytes at the peak of one call, of which `result` is what it returns\n")
-    print("| path | chunk | delay | fir | without pool | soxr stream | soxr one-shot "
+    print("| path | chunk | delay | fir | in NumPy | without pool | soxr stream | soxr one-shot "
           "| bytes: fir | without pool | result |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("|---" * 11 + "|")
     noise = np.random.default_rng(1)
     for rate_in, rate_out, milliseconds in PATHS:
         count = rate_in * milliseconds // 1000
         pcm = noise.integers(-9000, 9000, count).astype(np.int16).tobytes()
         fir = make_resampler(rate_in, rate_out)
+        plain = NumpyFir(rate_in, rate_out)
         naive = unpooled(rate_in, rate_out, count)
         result = len(fir.process(pcm))
         cells = [
@@ -154,6 +156,7 @@ def resampling() -> None:
             f"{milliseconds} ms",
             f"{fir.delay * 1000:.2f} ms",
             f"{microseconds(fir.process, pcm):.1f}",
+            f"{microseconds(plain.process, pcm):.1f}",
             f"{microseconds(naive, pcm):.1f}" if naive else "",
             f"{microseconds(soxr_stream(rate_in, rate_out), pcm):.1f}",
             f"{microseconds(soxr_one_shot(rate_in, rate_out), pcm):.1f}",

@@ -1,14 +1,16 @@
-"""Many short calls one after the other: shows whether the daemon keeps memory or descriptors."""
+"""Shows whether the daemon keeps memory or descriptors, in many short calls or in long ones."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.bridges import today
+from pipecat_bridge.tools.load.bridge import Started
 from pipecat_bridge.tools.load.callers import Callers, Plan
+from pipecat_bridge.tools.load.patterns import Pattern
 from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.worker import LoadProcess
 
@@ -18,49 +20,85 @@ LENGTH = 0.5
 
 SAMPLES = 40
 
+Row = dict[str, float]
+
 
 def measure(
     calls: int, folder: Path, cpus: tuple[int | None, int | None], report: Callable[[str], None]
 ) -> dict[str, Any]:
     """Place `calls` calls. Returns memory, blocks and descriptors of the daemon over time."""
     report(f"{calls} calls of {LENGTH:g} s, {AT_ONCE} at once")
-    runner = LoadProcess(Runner, "127.0.0.1", 0, 2, cpu=cpus[1])
+
+    def short(callers: LoadProcess[Callers], row: Callable[[], Row]) -> Iterator[Row]:
+        done = samples = 0
+        while done < calls:
+            time.sleep(1.0)
+            done = callers.ask("status").get("dialled", 0)
+            if done >= (samples + 1) * calls / SAMPLES:
+                samples += 1
+                yield row()
+
+    rows = _watch(AT_ONCE, LENGTH, folder, cpus, short)
+    return {"calls": calls, "rows": rows}
+
+
+def talk(
+    calls: int,
+    seconds: float,
+    folder: Path,
+    cpus: tuple[int | None, int | None],
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """Let `calls` calls talk for `seconds`. Returns the same."""
+    report(f"{calls} calls that talk for {seconds / 60:g} minutes")
+
+    def long(callers: LoadProcess[Callers], row: Callable[[], Row]) -> Iterator[Row]:
+        for _ in range(SAMPLES):
+            time.sleep(seconds / SAMPLES)
+            yield row()
+
+    return {"calls": calls, "rows": _watch(calls, 0.0, folder, cpus, long)}
+
+
+def _watch(
+    at_once: int,
+    length: float,
+    folder: Path,
+    cpus: tuple[int | None, int | None],
+    rows: Callable[[LoadProcess[Callers], Callable[[], Row]], Iterator[Row]],
+) -> list[Row]:
+    """A row before the calls, those of `rows`, and one after the end of all calls."""
+    runner = LoadProcess(Runner, "127.0.0.1", 0, 2, Pattern(), cpu=cpus[1])
     try:
         bridge = today(f"http://127.0.0.1:{runner.ask('port')}", folder / "churn.log", cpus[0])
         try:
             bridge.wait()
-            plan = Plan(bridge.host, bridge.port, AT_ONCE, length=LENGTH)
+            plan = Plan(bridge.host, bridge.port, at_once, length=length)
             callers = LoadProcess(Callers, plan, cpu=cpus[1])
+            began = time.monotonic()
+
+            def row() -> Row:
+                return _row(callers.ask("status").get("dialled", 0), began, bridge)
+
             try:
-                rows = _watch(calls, callers, bridge)
-                placed = callers.ask("status")["dialled"]
+                all_rows = [row()]
+                callers.ask("dial")
+                all_rows += rows(callers, row)
+                callers.ask("hang_up")
+                time.sleep(2.0)
+                return [*all_rows, row()]
             finally:
                 callers.end()
-            time.sleep(2.0)
-            rows.append(_row(placed, bridge))
         finally:
             bridge.stop()
     finally:
         runner.end()
-    return {"calls": calls, "rows": rows}
 
 
-def _watch(calls: int, callers: LoadProcess[Callers], bridge: Any) -> list[dict[str, float]]:
-    callers.ask("dial")
-    rows = [_row(0, bridge)]
-    done = 0
-    while done < calls:
-        time.sleep(1.0)
-        done = callers.ask("status").get("dialled", 0)
-        if done >= len(rows) * calls / SAMPLES:
-            rows.append(_row(done, bridge))
-    callers.ask("hang_up")
-    return rows
-
-
-def _row(done: int, bridge: Any) -> dict[str, float]:
+def _row(done: int, began: float, bridge: Started) -> Row:
     reading, metrics = bridge.read(), bridge.metrics()
     return {
+        "minutes": round((reading.time - began) / 60, 1),
         "calls": done,
         "rss_mb": round(reading.rss / 1e6, 2),
         "descriptors": reading.descriptors,
@@ -75,10 +113,13 @@ def table(result: dict[str, Any]) -> str:
     some = rows[:: max(1, len(rows) // 10)]
     if some[-1] is not rows[-1]:
         some.append(rows[-1])
-    lines = ["| calls placed | ended | memory, MB | blocks | descriptors |", "|---" * 5 + "|"]
+    lines = [
+        "| minutes | calls placed | ended | memory, MB | blocks | descriptors |",
+        "|---" * 6 + "|",
+    ]
     lines += [
-        f"| {row['calls']:.0f} | {row['ended']:.0f} | {row['rss_mb']:.1f} | {row['blocks']:.0f}"
-        f" | {row['descriptors']:.0f} |"
+        f"| {row['minutes']:.0f} | {row['calls']:.0f} | {row['ended']:.0f} | {row['rss_mb']:.1f}"
+        f" | {row['blocks']:.0f} | {row['descriptors']:.0f} |"
         for row in some
     ]
     return "\n".join(lines)

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
@@ -289,20 +287,6 @@ def measure(repeats: int = 3) -> Result:
     ]
     result["three_stalls"] = three_stalls(said)
     result["gap"] = word_with_a_gap(said)
-    return result
-
-
-def of_folder(folder: Path, repeats: int) -> Result:
-    """The same, with the package in another folder."""
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).resolve()), str(repeats)],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        check=True,
-    )
-    result: Result = json.loads(done.stdout)
     return result
 
 

@@ -88,15 +88,12 @@ class Loop:
     def _run_jobs(self, now: float) -> None:
         jobs = self._jobs
         while jobs and jobs[0][0] <= now + EARLY:
-            due, order, job = jobs[0]
+            due, _, job = heapq.heappop(jobs)
             if self.lateness is not None:
                 self.lateness.append(max(0.0, now - due))
             again = job()
-            # The job may have added other jobs, but none of them is due before this job.
-            if again is None:
-                heapq.heappop(jobs)
-            else:
-                heapq.heapreplace(jobs, (again, order, job))
+            if again is not None:
+                self.at(again, job)
             now = time.monotonic()
 
 

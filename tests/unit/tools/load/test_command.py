@@ -47,6 +47,22 @@ class LoadTests(SynchronousTestCase):
         self.assertGreater(result["gc"]["pauses"], -1)
         self.assertIn("ended: ended by the bridge with an error", result["ended"])
 
+    def test_bots_and_phones_that_are_not_ideal_and_a_busy_core(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "run.json"
+            words = ["--calls", "2", "--duration", "2", "--settle", "0.5", "--json", str(path)]
+            words += ["--chunk", "0.06", "--jitter", "0.01", "--spurt", "1", "--pause", "0.5"]
+            words += ["--phone-jitter", "0.005", "--busy", "0.3", "--nice", "1"]
+            done = load(*words)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            result = json.loads(path.read_text())
+        self.assertEqual(result["up"], 2)
+        self.assertEqual(result["plan"]["pattern"][:3], [0.02, 1.0, 0.005])
+        self.assertGreater(result["marks"]["to_bot"], 10)
+        # Marks in a bot's pauses are not said.
+        self.assertLess(result["marks"]["to_caller"], result["marks"]["to_bot"])
+        self.assertGreater(result["to_bot_ms"]["p95"], 4)
+
     def test_the_bridge_does_not_start(self) -> None:
         done = load("--calls", "1", "--set", "calls.max_calls=many")
         self.assertEqual(done.returncode, 1)

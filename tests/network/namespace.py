@@ -1,0 +1,66 @@
+"""A machine of its own for the peers of a daemon, behind a link that can be narrow or down."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from typing import Self
+
+
+def _run(*words: str) -> None:
+    subprocess.run(words, check=True, capture_output=True, text=True)
+
+
+class Namespace:
+    """A network namespace, with a pair of virtual cards between it and us.
+
+    `ours` and `theirs` are the addresses of both ends. `number` keeps several of them apart.
+    """
+
+    def __init__(self, number: int) -> None:
+        tag = f"{os.getpid()}-{number}"
+        self._name = f"bridge-{tag}"
+        self._card, self._far_card = f"br{tag}a", f"br{tag}b"
+        net = f"10.{200 + number}.{os.getpid() % 256}"
+        self.ours, self.theirs = f"{net}.1", f"{net}.2"
+
+    def __enter__(self) -> Self:
+        _run("ip", "netns", "add", self._name)
+        pair = ("type", "veth", "peer", "name", self._far_card, "netns", self._name)
+        _run("ip", "link", "add", self._card, *pair)
+        _run("ip", "address", "add", f"{self.ours}/30", "dev", self._card)
+        self.up()
+        for words in (
+            ("ip", "address", "add", f"{self.theirs}/30", "dev", self._far_card),
+            ("ip", "link", "set", self._far_card, "up"),
+            ("ip", "link", "set", "lo", "up"),
+        ):
+            _run(*self.inside(words))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _run("ip", "netns", "delete", self._name)  # and the cards with it
+
+    def inside(self, command: Sequence[str]) -> list[str]:
+        """The command that runs `command` in the namespace."""
+        return ["ip", "netns", "exec", self._name, *command]
+
+    def down(self) -> None:
+        """Cut the link."""
+        _run("ip", "link", "set", self._card, "down")
+
+    def up(self) -> None:
+        """Mend the link."""
+        _run("ip", "link", "set", self._card, "up")
+
+    def narrow(self, bits_per_second: int) -> None:
+        """Limit what goes to the peers. A router's buffer of 0.4 s comes with it."""
+        _run(
+            *("tc", "qdisc", "add", "dev", self._card, "root", "tbf"),
+            *("rate", f"{bits_per_second}bit", "burst", "4kb", "latency", "400ms"),
+        )
+
+    def widen(self) -> None:
+        """Take the limit away."""
+        _run("tc", "qdisc", "delete", "dev", self._card, "root")
