@@ -58,10 +58,9 @@ class LoadTests(SynchronousTestCase):
             result = json.loads(path.read_text())
         self.assertEqual(result["up"], 2)
         self.assertEqual(result["plan"]["pattern"][:3], [0.02, 1.0, 0.005])
-        self.assertGreater(result["marks"]["to_bot"], 10)
-        # Marks in a bot's pauses are not said.
-        self.assertLess(result["marks"]["to_caller"], result["marks"]["to_bot"])
-        self.assertGreater(result["to_bot_ms"]["p95"], 4)
+        # Of 20 marks in two seconds, those in a bot's pauses are not said.
+        for direction in ("to_bot", "to_caller"):
+            self.assertTrue(5 < result["marks"][direction] < 18, result["marks"])
 
     def test_the_bridge_does_not_start(self) -> None:
         done = load("--calls", "1", "--set", "calls.max_calls=many")
