@@ -73,13 +73,13 @@ class LoadBot:
 
     def received(self, payload: bytes, arrived: float) -> None:
         """Take one message from the bridge."""
-        if payload == self._plain and self._ear is not None and self._ear.quiet:
-            self._ear.pass_over(self._plain_samples)
-            self._runner.counts["frames"] += 1
+        ear = self._ear
+        if ear is not None and ear.quiet and payload == self._plain:
+            ear.pass_over(self._plain_samples)
             if self._mouth is None:
                 self._output.send(self._plain_echo)
             else:
-                self._mouth.say(self._plain_pcm, [])
+                self._mouth.say(self._plain_pcm, ())
             return
         frame = protobuf.read(payload)
         if isinstance(frame, protobuf.AudioFields):
@@ -98,7 +98,6 @@ class LoadBot:
                 self._mouth = Mouth(
                     runner.loop, runner.pattern, audio.rate, random, self._output.send, self._said
                 )
-        runner.counts["frames"] += 1
         times = Times(arrived, time.monotonic())
         echo = b""
         if self._mouth is None:

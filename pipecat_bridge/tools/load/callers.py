@@ -159,6 +159,7 @@ class LoadCaller:
         self._index = 0
         self._said_who = False
         self._last = 0.0
+        self._delays = callers.plan.pattern.delays
         self._random = Random(id(self))
         self._arrives = 0.0  # when the last frame arrives
 
@@ -196,10 +197,10 @@ class LoadCaller:
         if callers.plan.length and now - self._began > callers.plan.length:
             self.hang_up()
             return None
-        pattern = callers.plan.pattern
-        if not pattern.delays or not self._said_who:
+        if not self._delays or not self._said_who:
             self._send()
         else:
+            pattern = callers.plan.pattern
             at = self._began + pattern.delayed(self._due - self._began, self._random)
             self._arrives = max(at, self._arrives)
             callers.loop.at(self._arrives, self._send)
@@ -231,7 +232,6 @@ class LoadCaller:
         if index % EVERY == 0:
             self._marks.append(now)
         self._index = index + 1
-        callers.counts["frames_out"] += 1
 
     def _readable(self) -> None:
         try:
@@ -271,8 +271,8 @@ class LoadCaller:
         if not last:
             callers.answered[self.number] = arrived
         if callers.recording:
-            callers.counts["frames_in"] += 1
-            callers.counts["silent_in"] += pcm == callers.silence
+            if pcm == callers.silence:
+                callers.counts["silent_in"] += 1
             if last:
                 callers.pace[self.role].append(arrived - last)
         for number, offset, came, sample in self._ear.hear(pcm, arrived):

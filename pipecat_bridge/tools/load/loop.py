@@ -110,7 +110,7 @@ def receive(sock: socket.socket) -> tuple[bytes, float]:
     """
     data, notes, _, _ = sock.recvmsg(READ_BYTES, 64)
     now = time.monotonic()
-    if notes and len(notes[0][2]) == _STAMP.size:
+    if notes:
         seconds, nanoseconds = _STAMP.unpack(notes[0][2])
         waited = time.time() - seconds - nanoseconds * 1e-9
         if 0 < waited < 1:

@@ -80,23 +80,19 @@ class HeardMark(NamedTuple, Generic[Tag]):
 class Ear(Generic[Tag]):
     """Finds the marks of one stream, with chunks of any length.
 
-    `damaged`: number of loud places that are no valid mark.
+    `damaged`: number of loud places that are no valid mark. `quiet`: no mark is unfinished.
     """
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self.damaged = 0
+        self.quiet = True
         self._length = round((_PULSES * _SPACING + _HALF_WIDTH) * rate)
         self._pulses = np.rint(np.arange(_PULSES) * _SPACING * rate).astype(int)
         self._kept: _Samples = np.empty(0, np.int16)  # the beginning of an unfinished mark
         self._chunks: deque[tuple[int, Tag]] = deque()  # (first sample, tag) of its chunks
         self._end = 0
         self._plain = b""  # the last chunk without a mark; most chunks are equal to it
-
-    @property
-    def quiet(self) -> bool:
-        """True if no mark is unfinished."""
-        return not len(self._kept)
 
     def pass_over(self, samples: int) -> None:
         """Skip samples that have no mark. Allowed only if `quiet` is True."""
@@ -127,11 +123,11 @@ class Ear(Generic[Tag]):
         while True:
             index = int(np.searchsorted(loud, at))
             if index == len(loud):
-                self._kept = samples[:0]
+                self._kept, self.quiet = samples[:0], True
                 return heard
             first = int(loud[index])
             if first + self._length > len(samples):
-                self._kept = samples[first:].copy()
+                self._kept, self.quiet = samples[first:].copy(), False
                 return heard
             at = first + self._length
             mark = self._read(samples[first:at], start + first)

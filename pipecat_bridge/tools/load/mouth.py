@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, NamedTuple
 
@@ -48,7 +48,7 @@ class Mouth:
         self._send = send
         self._marked = marked
         self._size = round(pattern.chunk * rate) * 2
-        self._waiting = bytearray()
+        self._waiting = b""
         self._marks: deque[Said] = deque()
         self._begun = time.monotonic()
         self._next = 0.0  # when the last message will have been said
@@ -56,14 +56,15 @@ class Mouth:
         self._samples = 0  # that were said
         self._encoded: dict[bytes, bytes] = {}
 
-    def say(self, pcm: bytes, marks: list[Said]) -> None:
+    def say(self, pcm: bytes, marks: Sequence[Said]) -> None:
         """Say `pcm` with its `marks` after all that waits."""
-        self._marks.extend(marks)
-        self._waiting += pcm
-        while len(self._waiting) >= self._size:
-            chunk = bytes(self._waiting[: self._size])
-            del self._waiting[: self._size]
-            self._plan(chunk)
+        if marks:
+            self._marks.extend(marks)
+        waiting, size = self._waiting + pcm, self._size
+        while len(waiting) >= size:
+            self._plan(waiting[:size])
+            waiting = waiting[size:]
+        self._waiting = waiting
 
     def _plan(self, chunk: bytes) -> None:
         now = time.monotonic()
