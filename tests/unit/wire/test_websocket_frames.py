@@ -17,6 +17,9 @@ from pipecat_bridge.wire.websocket import (
     pong,
     server_frame,
 )
+from pipecat_bridge.wire.websocket import (
+    TEXT as TEXT_OPCODE,
+)
 
 KEY = b"\x5a\x01\xff\x33"
 LIMIT = 1 << 20
@@ -114,6 +117,78 @@ class LeftToAutobahn(SynchronousTestCase):
     def test_an_absurd_length(self) -> None:
         head = b"\x82\xff" + b"\xff" * 8 + KEY
         self.assertEqual(feed(PlainFrames(LIMIT, True), head), ([], head))
+
+    def test_from_a_header_that_breaks_the_protocol_on_nothing_is_collected(self) -> None:
+        mask_bit = 0x80
+        for name, head in {
+            "reserved bit": bytes((0xC2, mask_bit | 100)),
+            "reserved opcode": bytes((0x83, mask_bit | 100)),
+            "reserved control opcode": bytes((0x8B, mask_bit | 5)),
+            "not masked": bytes((0x82, 100)),
+            "a ping of 126": bytes((0x89, mask_bit | 126)),
+            "a ping in fragments": bytes((0x09, mask_bit | 5)),
+            "a continuation of nothing": bytes((0x80, mask_bit | 5)),
+            "125 in two bytes": bytes((0x82, mask_bit | 126, 0, 125)),
+            "65535 in eight bytes": bytes((0x82, mask_bit | 127)) + (65535).to_bytes(8, "big"),
+            "125 in two bytes, of the other kind": bytes((0x81, mask_bit | 126, 0, 125)),
+        }.items():
+            with self.subTest(name=name):
+                frames = PlainFrames(LIMIT, True)
+                self.assertEqual(feed(frames, frame(2, b"good"), head), ([b"good"], head))
+                self.assertEqual(feed(frames, frame(2, b"x")), ([], frame(2, b"x")))
+
+    def test_a_message_within_another(self) -> None:
+        for inner in (frame(2, b"x"), frame(1, b"x", fin=False), frame(1, b"y" * 200)):
+            frames = PlainFrames(LIMIT, True)
+            self.assertEqual(feed(frames, FIRST, inner, LAST), ([], FIRST + inner + LAST))
+            self.assertEqual(feed(frames, frame(2, b"x")), ([], frame(2, b"x")))
+
+    def test_a_text_that_is_no_utf8(self) -> None:
+        for bad in (
+            b"\xff",
+            b"\xed\xa0\x80",
+            b"\xc0\xaf",
+            b"\xf4\x90\x80\x80",
+            b"a" * 200 + b"\xc3",
+        ):
+            frames = PlainFrames(LIMIT, True, TEXT_OPCODE)
+            for good in ("good", "\u00e9" * 100):
+                text = good.encode()
+                self.assertEqual(feed(frames, frame(1, text)), ([text], b""))
+            self.assertEqual(feed(frames, frame(1, bad)), ([], frame(1, bad)))
+        self.assertEqual(feed(PlainFrames(LIMIT, True), frame(2, b"\xff")), ([b"\xff"], b""))
+
+
+class Slices(SynchronousTestCase):
+    def test_a_few_at_a_time(self) -> None:
+        stream = (frame(2, b"one") + PING) * 50
+        for extra in (b"", PING[:3]):
+            frames = PlainFrames(LIMIT, True)
+            pieces = frames.feed(stream + extra, 7)
+            self.assertEqual((len(pieces), frames.more), (7, True))
+            while frames.more:
+                some = frames.feed(b"", 7)
+                self.assertTrue(0 < len(some) <= 7)
+                pieces += some
+            self.assertEqual(len(pieces), 100)
+            rest = frames.feed(PING[len(extra) :], 7)
+            self.assertEqual([piece for _, piece in rest], [PING])
+
+    def test_exactly_as_many_as_there_are(self) -> None:
+        frames = PlainFrames(LIMIT, True)
+        self.assertEqual(len(frames.feed(PING * 7, 7)), 7)
+        self.assertFalse(frames.more)
+
+    def test_a_long_frame_in_many_pieces_is_copied_a_few_times(self) -> None:
+        """Not once for each piece: the pieces are put together when all are there."""
+        payload = bytes(1 << 18)
+        stream = frame(2, payload)
+        frames = PlainFrames(LIMIT, True)
+        pieces = []
+        for at in range(0, len(stream), 1000):
+            pieces += frames.feed(stream[at : at + 1000])
+            self.assertLessEqual(max(map(len, frames._pieces), default=0), 1008)
+        self.assertEqual(pieces, [(True, payload)])
 
 
 class Pongs(SynchronousTestCase):
