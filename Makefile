@@ -135,7 +135,7 @@ venv: $(INSTALLED) ## set up .venv with all that the other targets need
 
 .PHONY: clean
 clean: ## remove what the other targets made, .venv included
-	@rm -rf .venv build dist demo htmlcov .coverage* *.egg-info .*_cache .hypothesis _trial_temp*
+	@rm -rf pipecat_bridge/*.so .venv build dist demo htmlcov .coverage* *.egg-info .*_cache .hypothesis _trial_temp*
 	@find . -name __pycache__ -prune -exec rm -rf {} + -o -name dropin.cache -exec rm -f {} +
 
 $(INSTALLED): setup.cfg setup.py pyproject.toml pipecat_bridge/_native.c scripts/install.sh

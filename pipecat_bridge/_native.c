@@ -1,12 +1,14 @@
 /* The two loops on the frames' way that are slow in Python: the FIR resampler and WebSocket masks.
  *
  * Each has a twin in Python that gives the same to the bit, and says what is computed and why:
- * audio/polyphase.py and wire/websocket.py. Arguments are checked here, so that no call can reach
- * beyond a buffer. Nothing is kept between two calls.
+ * audio/polyphase.py and wire/websocket.py. Lengths are checked here, so that no call can reach
+ * beyond a buffer; taps must be finite. Nothing is kept between two calls.
  */
 
 #define PY_SSIZE_T_CLEAN
+#ifndef Py_GIL_DISABLED
 #define Py_LIMITED_API 0x030B0000 /* one build for Python 3.11 and all that follow */
+#endif
 #include <Python.h>
 #include <stdint.h>
 #include <string.h>
@@ -14,12 +16,15 @@
 #if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "samples are little-endian here and on the wire: use the twins in Python"
 #endif
+#if __FLT_EVAL_METHOD__ != 0
+#error "doubles are computed with more than 53 bits: the twins in Python would give other samples"
+#endif
 
 enum {
     LANES = 4,       /* doubles that are added up side by side */
     BATCH = 512,     /* samples of input that are computed together */
     WIDEST = 1024,   /* taps for one output; 192 to 8 kHz has 864 */
-    HIGHEST = 65536, /* `up` and `down`, so that no product of lengths overflows */
+    HIGHEST = 1280,  /* `up` and `down`; fir.py allows no more */
 };
 
 typedef double lanes
@@ -27,7 +32,7 @@ typedef double lanes
 
 /* Where the C library can choose at run time, processors with AVX2 run their own version. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define FASTEST __attribute__((target_clones("arch=x86-64-v3", "default")))
+#define FASTEST __attribute__((target_clones("arch=haswell", "default"))) /* GCC 11 knows no v3 */
 #else
 #define FASTEST
 #endif
@@ -71,7 +76,7 @@ FASTEST static void resample(const Filter *filter, char *history, const char *in
     const Py_ssize_t up = filter->up, down = filter->down, width = filter->width;
     const Py_ssize_t before = width - 1, whole = down / up, rest = down % up;
     /* Output n needs the inputs up to n * down / up, and the row of the remainder. */
-    const Py_ssize_t first = (phase * up + down - 1) / down;
+    const Py_ssize_t first = (phase * up + down - 1) / down; /* at most HIGHEST squared */
     Py_ssize_t newest = first * down / up - phase, row = first * down % up;
     int16_t sample;
 
@@ -113,16 +118,20 @@ static PyObject *fir(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "w*y*y*nnn", &history, &pcm, &taps, &up, &down, &phase))
         return NULL;
     const Py_ssize_t count = pcm.len / 2, before = history.len / 2, width = before + 1;
-    if (up < 1 || up > HIGHEST || down < 1 || down > HIGHEST || phase < 0 || phase >= down ||
+    if (pcm.itemsize != 1 || up < 1 || up > HIGHEST || down < 1 || down > HIGHEST || phase < 0 || phase >= down ||
         pcm.len % 2 || history.len % 2 || width % LANES || width > WIDEST ||
         taps.len != up * width * (Py_ssize_t)sizeof(double) ||
-        (uintptr_t)taps.buf % sizeof(double) || count > PY_SSIZE_T_MAX / HIGHEST / 4) {
+        (uintptr_t)taps.buf % sizeof(double) || count > INT64_MAX / HIGHEST / 4) {
         PyErr_SetString(PyExc_ValueError, "fir: lengths and numbers that do not go together");
         goto done;
     }
-    const Py_ssize_t first = (phase * up + down - 1) / down;
-    const Py_ssize_t end = ((phase + count) * up + down - 1) / down;
-    result = PyBytes_FromStringAndSize(NULL, (end - first) * 2);
+    const int64_t first = ((int64_t)phase * up + down - 1) / down;
+    const int64_t end = ((int64_t)(phase + count) * up + down - 1) / down;
+    if (end - first > PY_SSIZE_T_MAX / 2) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(end - first) * 2);
     if (result == NULL)
         goto done;
     const Filter filter = {taps.buf, width, up, down};

@@ -146,7 +146,9 @@ class Bridge(Daemon):
         if not native.COMPILED:
             self._log.warn(
                 "the compiled loops are missing, so a call costs a third more: install a C compiler"
-                " and Python's headers, and then pipecat-bridge again"
+                " and Python's headers, and then pipecat-bridge again with pip install"
+                " --force-reinstall --no-deps --no-cache-dir ({why})",
+                why=native.MISSING,
             )
 
     def _warn_of_far_runners(self) -> None:

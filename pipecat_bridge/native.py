@@ -20,9 +20,13 @@ period of `down`. Raises ValueError if the lengths do not go together."""
 mask: Callable[[bytes, bytes], bytes] | None
 """mask(payload, key): the payload, masked or unmasked with a key of four bytes."""
 
+MISSING = ""
+"""Why they are missing, if they are."""
+
 try:
     from pipecat_bridge._native import fir, mask
-except ImportError:
+except ImportError as error:
     fir = mask = None
+    MISSING = str(error)
 
 COMPILED: Final = fir is not None

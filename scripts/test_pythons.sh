@@ -5,7 +5,7 @@
 # Each other version comes from the Debian release that has it. The script installs it into
 # .pythons/VERSION (git ignores it), with all extras of the project, and installs nothing outside of
 # it but debootstrap. What is there already is used again.
-# There is no C compiler in it, so these tests also show that the twins in Python do.
+# There is no C compiler in it: these tests are also those of what runs without the compiled module.
 # Needs Debian or a derivative with apt, and root (debootstrap and chroot). 1.2 GB, three minutes.
 set -eu
 python=$1
@@ -87,7 +87,7 @@ python_env() {
         echo "$suite $packages" >"$home/stamp"
     fi
     copy_project "$root/project"
-    wanted=$(cat "$project/setup.cfg" "$project/pyproject.toml" "$here/install.sh" | cksum)
+    wanted=$(cat "$project/setup.cfg" "$project/setup.py" "$project/pyproject.toml" "$here/install.sh" | cksum)
     if [ "$(cat "$home/installed" 2>/dev/null)" != "$wanted" ]; then
         inside "$root" /project/scripts/install.sh "python$1" /venv bot,demo,dev
         echo "$wanted" >"$home/installed"
@@ -100,7 +100,8 @@ copy_project() {
     rm -rf --one-file-system "$1"
     mkdir "$1"
     tar -c -C "$project" --exclude='.[a-z]*' --exclude=__pycache__ --exclude='*.egg-info' \
-        --exclude=./build --exclude=./dist --exclude=./demo --exclude=./htmlcov --exclude='*.so' --exclude=./bench . |
+        --exclude=./build --exclude=./dist --exclude=./demo --exclude=./htmlcov --exclude=./bench \
+        --exclude='*.so' . |
         tar -x -C "$1" --no-same-owner
 }
 
@@ -115,6 +116,8 @@ for version in $(printf '%s\n' "$promised" | sed -n '1p;$p' | uniq); do
     fi
     python_env "$version"
     echo "$me: the unit tests on $(chroot "$root" /venv/bin/python -V)"
+    inside "$root" /venv/bin/python -c 'from pipecat_bridge.native import *; exit(COMPILED)' ||
+        fail "the compiled module was built there, so its twins in Python would not be tested"
     less=
     has_proc "$root/proc" || { less=$without_proc; echo "$me: no /proc here: without the tests that need it"; }
     # shellcheck disable=SC2016,SC2086 # for the inner shell; words

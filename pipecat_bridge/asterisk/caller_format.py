@@ -2,7 +2,9 @@
 
 `Dial(AudioSocket/...)` without `c(slin)` sends the caller's codec, unchanged, as kind 0x10. With
 `c(slin16)`, releases before 20.17 / 22.7 send 16 kHz audio as kind 0x10. No field of the protocol
-tells the formats apart. The bytes per second do: 8,000 of G.711, 16,000 linear, 32,000 at 16 kHz.
+tells the formats apart. The bytes per second do: 8,000 of G.711, 16,000 linear, 32,000 at 16 kHz. A
+phone that is short of processor time may send linear audio at half its pace for a second. Then the
+level tells.
 """
 
 from __future__ import annotations
@@ -37,8 +39,12 @@ LINEAR_MOST: Final = 22_600
 FRAMES: Final = 10
 """Frames that are needed for a decision: 0.2 s."""
 
-CHECKED: Final = 50
-"""Frames, 1 s. Then a decision may be corrected, once, and no frame is held any longer."""
+WINDOW: Final = 50
+"""Frames, mostly 1 s. After each window a decision may be corrected."""
+
+WINDOWS: Final = 4
+"""After so many windows nothing is corrected any more. If the pace was that of G.711 in all of
+them, it is G.711, whatever the level says."""
 
 AT_ONCE: Final = 0.005
 """Frames closer together than this, in seconds, are a pile: they waited while this process or
@@ -46,11 +52,10 @@ Asterisk was busy. A call may begin with a pile, and it is unknown how long that
 so it does not count for the pace."""
 
 LOUDER: Final = 2
-SILENT: Final = 200
-"""G.711 sounds quieter if it is decoded than if its octets are taken for linear samples, and linear
-audio louder if it is taken for G.711, up to -15 dB. So audio that would be louder as G.711, by the
-factor `LOUDER` and by the level `SILENT`, is linear at any pace: a phone that is short of processor
-time may send at half its pace for a second."""
+MARGIN: Final = 200
+"""G.711 is quieter if it is decoded than if its octets are taken for linear samples. Linear audio
+is louder if it is taken for G.711, unless it is very loud. So what would be louder in both laws, by
+the factor `LOUDER` and by the level `MARGIN` in each frame, is linear for now."""
 
 Guess = Literal["linear", "g711", "slin16"]
 
@@ -67,13 +72,23 @@ class CallerFormat:
     """Turns payloads of kind 0x10 into linear PCM.
 
     Frames are held until their pace has shown the format. Then they are returned all at once. But
-    frames of the usual length are returned as linear from the first on. The first `CHECKED` frames
-    may correct a decision. Audio whose level shows that it is linear is never taken for G.711.
+    frames of the usual length are returned as linear from the first on. A decision is corrected
+    until pace and level agree, for `WINDOWS` windows of frames.
 
     `codec` is None until the first decision. `settled`: all that comes is linear, for sure.
     """
 
-    __slots__ = ("_checks", "_g711", "_held", "_levels", "_sizes", "_times", "codec", "settled")
+    __slots__ = (
+        "_check_at",
+        "_g711",
+        "_held",
+        "_levels",
+        "_sizes",
+        "_times",
+        "_windows",
+        "codec",
+        "settled",
+    )
 
     def __init__(self, g711_codec: Literal["ulaw", "alaw"]) -> None:
         self._g711 = g711_codec
@@ -81,7 +96,8 @@ class CallerFormat:
         self._sizes: list[int] = []
         self._times: list[float] = []
         self._levels = (0.0, 0.0)  # of the frames in `_sizes`: taken for linear, and for G.711
-        self._checks = [FRAMES, CHECKED]
+        self._check_at = FRAMES
+        self._windows = WINDOWS  # that are left
         self.codec: Guess | None = None
         self.settled = False
 
@@ -102,20 +118,23 @@ class CallerFormat:
 
     def watch(self, payload: bytes, now: float) -> None:
         """A payload came at `now` seconds."""
-        if not self._checks:
+        if not self._windows:
             return
         size = len(payload)
         linear, as_g711 = self._levels
-        whole = payload[: size & ~1]
-        self._levels = linear + _level(whole), as_g711 + _level(g711.decode(self._g711, payload))
+        quieter = min(_level(g711.decode(law, payload)) for law in g711.CODECS)
+        self._levels = linear + _level(payload[: size & ~1]), as_g711 + quieter
         self._sizes.append(size)
         self._times.append(now)
         if self.codec is None and size == USUAL_BYTES:
-            self.codec, self._checks = "linear", [CHECKED]
-        piles = list(_piles(self._times))
-        complete = piles[-1][0] - piles[0][1] + 1
-        if complete >= self._checks[0] - 1 or len(self._times) == CHECKED:
-            self._check()
+            self.codec, self._check_at = "linear", WINDOW
+        if len(self._times) == WINDOW:
+            self._end_window()
+        elif self._check_at == FRAMES:
+            piles = list(_piles(self._times))
+            if piles[-1][0] - piles[0][1] + 1 >= FRAMES - 1:
+                self._check_at = WINDOW
+                self.codec = self._guess(_by_pace(self._sizes, self._times))
 
     def convert(self, payload: bytes) -> list[bytes]:
         """PCM for one payload, after `watch`; an empty list while undecided."""
@@ -130,15 +149,17 @@ class CallerFormat:
     def _decode(self, payload: bytes) -> bytes:
         return g711.decode(self._g711, payload) if self.codec == "g711" else payload
 
-    def _check(self) -> None:
+    def _guess(self, pace: Guess) -> Guess:
         linear, as_g711 = self._levels
-        self.codec = _by_pace(self._sizes, self._times)
-        if self.codec == "g711" and as_g711 > LOUDER * linear + SILENT * len(self._sizes):
-            self.codec = "linear"
-        self._checks.pop(0)
-        if not self._checks or len(self._times) == CHECKED:
-            self._checks, self._sizes, self._times = [], [], []
-            self.settled = self.codec == "linear"
+        loud = as_g711 > LOUDER * linear + MARGIN * len(self._sizes)
+        return "linear" if pace == "g711" and loud and self._windows > 1 else pace
+
+    def _end_window(self) -> None:
+        pace = _by_pace(self._sizes, self._times)
+        self.codec = self._guess(pace)
+        self._windows = 0 if pace != "g711" else self._windows - 1
+        self.settled = self.codec == "linear" and not self._windows
+        self._sizes, self._times, self._levels = [], [], (0.0, 0.0)
 
 
 def _level(pcm: bytes) -> float:

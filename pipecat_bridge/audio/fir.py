@@ -51,9 +51,9 @@ class NativeFir:
         if size & 1:
             check_even(pcm)
         _, taps, _, up, down = self._filter
-        phase = self._phase
-        self._phase = (phase + (size >> 1)) % down
-        return self._resample(self._history, pcm, taps, up, down, phase)
+        output = self._resample(self._history, pcm, taps, up, down, self._phase)
+        self._phase = (self._phase + (size >> 1)) % down
+        return output
 
 
 class _Filter(NamedTuple):
@@ -79,7 +79,7 @@ def _filter(up: int, down: int) -> _Filter:
 
 
 class NumpyFir:
-    """Resamples one stream by `Polyphase`. It needs no compiler, and twice the time."""
+    """Resamples one stream by `Polyphase`. It needs no compiler, and up to three times as long."""
 
     __slots__ = ("_history", "_phase", "_shared", "delay", "rate_in", "rate_out")
 

@@ -11,8 +11,9 @@ class FrameQueue:
     """Mono PCM16 at `rate` Hz.
 
     `waiting`: bytes of it. Pieces stay as they came, so no operation but `take_all` and `clear`
-    takes longer because much waits. `came`: when the audio came that was taken last, in seconds;
-    the mean of its samples.
+    takes longer because much waits. Only pieces that are shorter than a frame are joined: each has
+    a cost in memory. `came`: when the audio came that was taken last, in seconds; the mean of its
+    samples.
     """
 
     __slots__ = (
@@ -62,8 +63,16 @@ class FrameQueue:
 
     def append(self, pcm: bytes, now: float) -> None:
         """Add audio that came at `now`."""
-        self._pieces.append((pcm, 0, now))
-        self.waiting += len(pcm)
+        pieces, size = self._pieces, len(pcm)
+        self.waiting += size
+        if size < self.frame_bytes and pieces:
+            last, start, came = pieces[-1]
+            before = len(last) - start
+            if 0 < before + size <= self.frame_bytes:
+                now = (came * before + now * size) / (before + size)
+                pcm = last[start:] + pcm
+                pieces.pop()
+        pieces.append((pcm, 0, now))
 
     def take(self, size: int) -> bytes:
         """Remove and return the first `size` bytes, or what there is."""
@@ -78,6 +87,8 @@ class FrameQueue:
         self._at = end
         self.waiting -= size
         self.came = self._piece_came
+        if not self.waiting:
+            self._piece, self._at = b"", 0  # it may be long, and nothing else may come
         return piece[at:end]
 
     def _take_across(self, size: int) -> bytes:
@@ -95,6 +106,8 @@ class FrameQueue:
             else:
                 self._piece, self._at, self._piece_came = self._pieces.popleft()
         self.waiting -= size
+        if not self.waiting:
+            self._piece, self._at = b"", 0
         if size:
             self.came = came / size
         return b"".join(parts)

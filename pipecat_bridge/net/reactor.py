@@ -17,9 +17,9 @@ of frames to be read must not make those late that are due to the callers."""
 SHORTEST: Final = 0.0005
 PER_SOCKET: Final = 5e-6
 """Seconds. Busy sockets wait `PER_SOCKET` for each open socket, but at least `SHORTEST` and at most
-the interval that was asked for. A batch is some ten frames then, at 100 calls and their 300 sockets
-as well as at 40 calls. What a batch saves is the sleep, the poll, and caches that are warm: a fifth
-of the processor time at 100 calls (docs/lab-notes.md). From 200 calls on, `AT_ONCE` decides."""
+the interval that was asked for. With 100 calls and their 300 sockets a batch is some ten frames
+then. What a batch saves is the sleep, the poll, and caches that are warm: a fifth of the processor
+time at 100 calls (docs/lab-notes.md). From 200 calls on, `AT_ONCE` decides."""
 
 SOON: Final = 0.25
 """Part of the interval by which a poll waits longer for a timer: to be woken once, for both."""

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def _run(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True, text=True)
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert not done.returncode, f"{' '.join(words)}: {done.stderr}"
+
+
+@contextmanager
+def namespace(number: int) -> Iterator[Namespace]:
+    """A namespace that is there for a while. `number` keeps several of them apart."""
+    made = Namespace(number)
+    try:
+        made.set_up()
+        yield made
+    finally:
+        made.take_down()
 
 
 class Namespace:
     """A network namespace, with a pair of virtual cards between it and us.
 
-    `ours` and `theirs` are the addresses of both ends. `number` keeps several of them apart.
+    `ours` and `theirs` are the addresses of both ends.
     """
 
     def __init__(self, number: int) -> None:
@@ -25,7 +37,8 @@ class Namespace:
         net = f"10.{200 + number}.{os.getpid() % 256}"
         self.ours, self.theirs = f"{net}.1", f"{net}.2"
 
-    def __enter__(self) -> Self:
+    def set_up(self) -> None:
+        """Make the namespace, and the link to it."""
         _run("ip", "netns", "add", self._name)
         pair = ("type", "veth", "peer", "name", self._far_card, "netns", self._name)
         _run("ip", "link", "add", self._card, *pair)
@@ -37,10 +50,10 @@ class Namespace:
             ("ip", "link", "set", "lo", "up"),
         ):
             _run(*self.inside(words))
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        _run("ip", "netns", "delete", self._name)  # and the cards with it
+    def take_down(self) -> None:
+        """Remove the namespace, if it was made, and the link with it."""
+        subprocess.run(["ip", "netns", "delete", self._name], capture_output=True)
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """The command that runs `command` in the namespace."""

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from pipecat_bridge.tools.load.bridge import Started, daemon
-from tests.network.namespace import Namespace
+from tests.network.namespace import Namespace, namespace
 
 PHONE_PORT, DIALBACK_PORT, RUNNER_PORT = 9092, 8001, 8000  # of addresses that nobody else has
 NEEDED = 600_000
@@ -56,10 +56,15 @@ class OneCall:
             start_new_session=True,
         )
         self._id = ""
+
+    def wait(self) -> None:
+        """Wait until the call talks."""
+        give_up = time.monotonic() + 30.0
         # The load generator's first calls are short, to warm up.
         while not self._id or self.record()["stats"]["caller_frames"] < LONGER_THAN_WARM_UP:
             time.sleep(0.1)
             assert self._process.poll() is None
+            assert time.monotonic() < give_up
             self._id = next((call["id"] for call in self._get("calls")["running"]), "")
 
     def record(self) -> dict[str, Any]:
@@ -88,7 +93,7 @@ class OneCall:
 def one_call(number: int, seconds: float, folder: Path) -> Iterator[tuple[Namespace, OneCall]]:
     """A link, and a call over it."""
     with ExitStack() as stack:
-        link = stack.enter_context(Namespace(number))
+        link = stack.enter_context(namespace(number))
         bridge = daemon(
             f"http://{link.theirs}:{RUNNER_PORT}",
             folder / "daemon.log",
@@ -101,6 +106,7 @@ def one_call(number: int, seconds: float, folder: Path) -> Iterator[tuple[Namesp
         bridge.wait()
         call = OneCall(link, bridge, seconds, folder)
         stack.callback(call.stop)
+        call.wait()
         yield link, call
 
 

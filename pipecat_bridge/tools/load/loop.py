@@ -78,8 +78,9 @@ class Loop:
                 # epoll.poll waits for whole milliseconds only.
                 elif left is None or left > 0:
                     select.select(waiting, (), (), left)
-                poll_at = now() + TOGETHER
-                for fd, _ in epoll.poll(0):
+                events = epoll.poll(0)
+                poll_at = now() + TOGETHER if events else 0.0
+                for fd, _ in events:
                     reader = readers.get(fd)
                     if reader is not None:
                         reader()

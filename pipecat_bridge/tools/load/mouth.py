@@ -54,6 +54,7 @@ class Mouth:
         self._next = 0.0  # when the last message will have been said
         self._last = 0.0  # when it arrives
         self._samples = 0  # that were said
+        self._planned = 0  # chunks; none may overtake them
         self._encoded: dict[bytes, bytes] = {}
 
     def say(self, pcm: bytes, marks: Sequence[Said]) -> None:
@@ -75,10 +76,15 @@ class Mouth:
             return
         at = self._begun + self._pattern.delayed(due - self._begun, self._random)
         self._last = at = max(at, self._last)
-        if at <= now:
+        if at <= now and not self._planned:
             self._say(chunk, first)
         else:
-            self._loop.at(at, lambda: self._say(chunk, first))
+            self._planned += 1
+            self._loop.at(at, lambda: self._say_planned(chunk, first))
+
+    def _say_planned(self, chunk: bytes, first: int) -> None:
+        self._planned -= 1
+        self._say(chunk, first)
 
     def _say(self, chunk: bytes, first: int) -> None:
         frame = self._encoded.get(chunk)

@@ -6,7 +6,7 @@ from itertools import accumulate, cycle, islice
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.asterisk.caller_format import CHECKED, FRAMES, CallerFormat
+from pipecat_bridge.asterisk.caller_format import FRAMES, WINDOW, WINDOWS, CallerFormat
 from pipecat_bridge.audio import g711
 from tests.doubles.asterisk import JITTER
 from tests.unit.signals import tone
@@ -100,6 +100,16 @@ class LinearTests(SynchronousTestCase):
                         self.assertEqual(taken.codec, "linear")
                         self.assertEqual(b"".join(out), b"".join(payloads))
 
+    def test_loud_and_at_half_its_pace_for_a_second(self) -> None:
+        """Then nothing tells it from G.711 until the pace is right again."""
+        taken = CallerFormat("ulaw")
+        payloads = cut(tone(440, 8000, 4.0, 0), 320)[:150]
+        slow = [number * 40 * MS for number in range(60)]
+        feed(taken, payloads[:60], slow)
+        self.assertEqual(taken.codec, "g711")
+        feed(taken, payloads[60:], [slow[-1] + number * 20 * MS for number in range(90)])
+        self.assertEqual((taken.codec, taken.settled), ("linear", True))
+
     def test_forty_ms_frames_are_not_mistaken_for_16_khz(self) -> None:
         for when in ([number * 40 * MS for number in range(15)], jittered(40 * MS, 15)):
             taken = CallerFormat("ulaw")
@@ -157,6 +167,21 @@ class G711Tests(SynchronousTestCase):
                         feed(taken, cut(encoded, 160), jittered(20 * MS, 60))
                         self.assertEqual(taken.codec, "g711")
 
+    def test_a_pace_that_lasts_is_believed_at_last(self) -> None:
+        """Also of octets that are silence as linear samples, and loud in both laws."""
+        taken = CallerFormat("ulaw")
+        payloads = [bytes(160)] * (WINDOW * WINDOWS)
+        feed(taken, payloads[:-1], jittered(20 * MS, len(payloads))[:-1])
+        self.assertEqual((taken.codec, taken.settled), ("linear", False))
+        take(taken, payloads[-1], jittered(20 * MS, len(payloads))[-1])
+        self.assertEqual(taken.codec, "g711")
+
+    def test_the_other_law_after_silence(self) -> None:
+        taken = CallerFormat("alaw")
+        times = jittered(20 * MS, 2 * WINDOW)
+        feed(taken, [b"\xff" * 160] * (2 * WINDOW), times)
+        self.assertEqual(taken.codec, "g711")
+
     def test_frames_of_all_lengths(self) -> None:
         encoded = bytes(range(256)) * 160
         for size in (80, 160, 240, 320, 480):
@@ -174,22 +199,22 @@ class G711Tests(SynchronousTestCase):
 
     def test_the_usual_length_is_corrected_after_two_seconds(self) -> None:
         taken = CallerFormat("alaw")
-        for number in range(CHECKED):
+        for number in range(WINDOW):
             self.assertEqual(taken.codec, "linear" if number else None)
             take(taken, b"\xd5" * 320, number * 40 * MS)
         self.assertEqual((taken.codec, taken.phone_codec), ("g711", "alaw"))
 
     def test_a_busy_machine_does_not_make_it_g711(self) -> None:
         """For half a second, and once more later, each frame takes 40 ms; then all catch up."""
-        times = [number * 20 * MS for number in range(CHECKED)]
+        times = [number * 20 * MS for number in range(WINDOW)]
         for slow in (range(12), range(20, 32)):
             for number in slow:
                 times[number] = times[slow[0]] + (number - slow[0]) * 40 * MS
         times = list(accumulate(times, max))
         taken = CallerFormat("ulaw")
-        out = feed(taken, [bytes(320)] * CHECKED, times)
+        out = feed(taken, [bytes(320)] * WINDOW, times)
         self.assertEqual((taken.codec, taken.settled), ("linear", True))
-        self.assertEqual(len(out), CHECKED)
+        self.assertEqual(len(out), WINDOW)
 
     def test_a_wrong_decision_is_corrected_by_what_follows(self) -> None:
         """The first frames come twice as fast, as after a short stall."""

@@ -57,6 +57,20 @@ class FrameQueueTests(SynchronousTestCase):
         queue.take_all()
         self.assertEqual(queue.came, 5.0)
 
+    def test_the_smallest_pieces_cost_no_more_memory_than_frames(self) -> None:
+        queue, written = queue_of(*((2, float(number)) for number in range(3200)))
+        self.assertLessEqual(len(queue._pieces), 3200 * 2 // FRAME + 1)
+        self.assertEqual(queue.take(FRAME), written[:FRAME])
+        self.assertApproximates(queue.came, 79.5, 1e-9)
+        self.assertEqual(queue.take_all(), written[FRAME:])
+
+    def test_what_has_been_played_is_not_kept(self) -> None:
+        for size in (FRAME, 1_000_000):
+            queue, _ = queue_of((1_000_000, 0.0))
+            while queue.take(size):
+                pass
+            self.assertEqual((queue._piece, len(queue._pieces)), (b"", 0))
+
     def test_another_head_has_the_time_of_what_it_replaces(self) -> None:
         queue, _ = queue_of((320, 1.0), (320, 2.0), (320, 4.0))
         queue.take(160)

@@ -116,6 +116,16 @@ class MouthTests(SynchronousTestCase):
         self.assertEqual(times, [0.02, 0.06, *[0.4] * 8])
         self.assertEqual(sorted(number for number, _ in self.said), list(range(20)))
 
+    def test_after_the_loop_stood_still_nothing_overtakes(self) -> None:
+        one = self.mouth(Pattern())
+        one.say(bytes(2 * 1280), [])  # the second one waits for 40 ms
+        self.jobs.now += 0.09  # its job is late
+        one.say(b"\1" * 1280, [])
+        self.jobs.turn(self.jobs.now + 1.0)
+        first, second, third = (frame for _, frame in self.sent)
+        self.assertEqual(first, second)
+        self.assertNotEqual(second, third)
+
     def test_nothing_is_said_in_a_pause(self) -> None:
         self.hear(self.mouth(Pattern(spurt=0.1, pause=0.2)), 30)
         self.assertFalse([at for at, _ in self.sent if 0.12 <= at < 0.3])
