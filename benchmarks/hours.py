@@ -43,6 +43,7 @@ class TalkingCall(Path):
         self._caller, self._bot = caller, bot
         self._ticks = self._frames = self._chunks = 0
         self._last_chunk = 0.0
+        self._began = 0.0  # when the first frame was played
 
     def turn(self, seconds: float) -> None:
         """Let time pass."""
@@ -63,6 +64,8 @@ class TalkingCall(Path):
                 spoken = self._spoken(chunk)
             clock.rightNow = now
             phone.line.tick()
+            if not self._began and self.playout.stats.frames_played:
+                self._began = now
         self._ticks += round(seconds / FRAME)
 
     def _spoken(self, chunk: float) -> float:
@@ -71,11 +74,14 @@ class TalkingCall(Path):
 
     @property
     def lost(self) -> float:
-        """Seconds of the bot's audio that are neither played, nor waiting, nor told."""
+        """Seconds of the bot's audio that are neither played, nor waiting, nor told. Since it began
+        to play, it has played all the time but in underruns."""
         stats = self.playout.stats
         told = (stats.shortened_ms - stats.stretched_ms + stats.dropped_ms) / 1000
-        played = stats.frames_played * FRAME
-        return self._chunks * CHUNK - played - told - self.playout.depth
+        time = self._ticks * FRAME + FRAME - self._began if self._began else 0.0
+        played = time - stats.underrun_ms / 1000
+        waiting = self.playout._queue.seconds
+        return self._chunks * CHUNK - played - told - waiting
 
 
 def measure(hours: float, calls: int, report: Callable[[str], None]) -> Result:
