@@ -83,7 +83,7 @@ async def test_audio_goes_both_ways(
         call.phone.hangup()
         record = await call.ended()
     measured.append(f"Pipecat {release.name}, {mode}, {bot}, {rate} Hz: SINAD {found:.1f} dB")
-    assert found > CLEAN[mode]
+    assert found > CLEAN[mode], str(record["stats"])
     assert (record["outcome"], call.phone.faults) == ("caller-hangup", [])
     assert record["stats"]["bot_frames_bad"] == 0
 
