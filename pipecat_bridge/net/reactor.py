@@ -18,8 +18,8 @@ SHORTEST: Final = 0.0005
 PER_SOCKET: Final = 5e-6
 """Seconds. Busy sockets wait `PER_SOCKET` for each open socket, but at least `SHORTEST` and at most
 the interval that was asked for. With 100 calls and their 300 sockets a batch is some ten frames
-then. What a batch saves is the sleep, the poll, and caches that are warm: a fifth of the processor
-time at 100 calls (docs/lab-notes.md). From 200 calls on, `AT_ONCE` decides."""
+then. What a batch saves is the sleep, the poll, and caches that are warm (docs/lab-notes.md). From
+200 calls on, `AT_ONCE` decides."""
 
 SOON: Final = 0.25
 """Part of the interval by which a poll waits longer for a timer: to be woken once, for both."""
