@@ -192,6 +192,11 @@ class Arrivals:
         self._close(now)
         return True
 
+    def moved(self, seconds: float) -> None:
+        """What waits has become longer by `seconds`; less than 0: shorter. The chunks that came
+        before must not ask for the same change once more."""
+        self._spare += seconds
+
     def _close(self, now: float) -> None:
         if self._before_gap is not None and not self._judge_gap(self._before_gap):
             self._open(now)

@@ -172,7 +172,9 @@ class JitterBuffer:
         if self._tail or not (self._playing or self._starts(now)):
             return False
         if self._tempo.debt:
+            before = self.queue.frames
             self._left_out -= self._tempo.work()
+            self._arrivals.moved((self.queue.frames - before) * FRAME)
         self._plain = not self._tempo.debt
         return True
 

@@ -58,6 +58,7 @@ LESS_ALIKE: Final = 0.97
 
 _HEAD: Final = 3  # frames that are looked at
 _ANYHOW: Final = -1.0
+_ROUNDING: Final = 1e-9
 
 
 class Tempo:
@@ -67,7 +68,7 @@ class Tempo:
     before each frame while it is not 0.
     """
 
-    __slots__ = ("_alike", "_long", "_queue", "_since", "_stats", "_voice", "debt")
+    __slots__ = ("_alike", "_excess", "_long", "_queue", "_since", "_stats", "_voice", "debt")
 
     def __init__(self, queue: FrameQueue, stats: PlayoutStats) -> None:
         self._queue = queue
@@ -78,6 +79,7 @@ class Tempo:
     def stop(self) -> None:
         """Leave everything as it is."""
         self.debt = 0.0
+        self._excess = 0.0  # seconds of the last period that was repeated which were too much
         self._long = 0  # reports in a row of a surplus
         self._since = 0.0  # seconds that must be played before the next change
         self._alike = ALIKE
@@ -98,12 +100,15 @@ class Tempo:
         rest = self._queue.rest * self._queue.seconds_per_byte
         frames = max(0, floor((surplus - SPARE) / FRAME))
         if surplus < -SHORT:
+            self._excess = 0.0
             self.debt = rest + FRAME * floor(surplus / FRAME)
         elif frames or rest > IDLE:
             self._long += 1
             if before > 0.0 or surplus > MUCH or self._long >= LASTING:
                 self.debt = rest + FRAME * frames
             return
+        else:
+            self.debt = self._excess
         self._long = 0
 
     def work(self) -> int:
@@ -141,8 +146,10 @@ class Tempo:
         if self.debt > 0:
             self.debt -= seconds
             self._stats.shortened_ms += seconds * 1000
-            if self.debt < SHORTEST:
-                self.debt = 0.0
+            self._excess = min(self._excess, self.debt)
         else:
-            self.debt = min(self.debt + seconds, 0.0)
+            self.debt += seconds
             self._stats.stretched_ms += seconds * 1000
+            self._excess = max(0.0, self.debt)
+        if 0 <= self.debt + _ROUNDING < SHORTEST:
+            self.debt = self._excess = 0.0

@@ -70,7 +70,7 @@ async def test_audio_goes_both_ways(
     release: Release, mode: str, bot: str, rate: int, settled: float, measured: list[str]
 ) -> None:
     runner = await release.runner(bot)
-    pcm = to_pcm(multitone(TONES[rate], seconds(rate, 2 * rate)))
+    pcm = to_pcm(multitone(TONES[rate], seconds(rate, 4 * rate)))
     async with daemon(mode, url_of(mode, runner)) as line:
         call = await line.call(rate=rate)
         await call.until("ready")
@@ -79,11 +79,17 @@ async def test_audio_goes_both_ways(
         start = len(call.phone.frames)
         await call.phone.start_audio(chunks(pcm, rate // 50 * 2))
         heard = to_signal(b"".join(frame.payload for frame in call.phone.frames[start:]))
-        found = sinad(heard[round(0.7 * rate) : round(1.7 * rate)], rate)
+        each = [
+            sinad(heard[round(begin * rate) : round((begin + 1) * rate)], rate)
+            for begin in (0.7, 1.7, 2.7)
+        ]
+        found = max(each)
         call.phone.hangup()
         record = await call.ended()
     measured.append(f"Pipecat {release.name}, {mode}, {bot}, {rate} Hz: SINAD {found:.1f} dB")
-    assert found > CLEAN[mode], str(record["stats"])
+    assert found > CLEAN[mode], (each, record["stats"])
+    # An echo of Pipecat 1.3 comes unevenly: its time may be scaled until its jitter is known.
+    assert min(each) > CLEAN[mode] or record["stats"]["scaled_ms"], (each, record["stats"])
     assert (record["outcome"], call.phone.faults) == ("caller-hangup", [])
     assert record["stats"]["bot_frames_bad"] == 0
 

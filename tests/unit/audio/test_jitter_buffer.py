@@ -190,6 +190,21 @@ class DelayTests(SynchronousTestCase):
         self.assertGreater(heard.stats.stretched_ms, 0)
         self.assertLessEqual(heard.stats.underruns, 3)
 
+    def test_chunks_of_an_uneven_bot(self) -> None:
+        """As an echo of Pipecat 1.3 sends them. If one more frame must wait, time is stretched once,
+        and what was too much is taken back."""
+        uneven = (0.08, 0.08, 0.14, 0.16, 0.22, 0.28, 0.28)
+        chance = Random(1)
+        for phase in range(20):
+            with self.subTest(phase=phase):
+                times = [uneven[n % 7] + 0.28 * (n // 7) for n in range(500)]
+                pattern = _Times([at + chance.uniform(0.0, 2 * MS) for at in times])
+                heard = hear(TALK[:160_000], pattern, phase=phase * MS)
+                stats = heard.stats
+                self.assertLess(stats.stretched_ms, 36)
+                self.assertLess(stats.stretched_ms - stats.shortened_ms, 24)
+                self.assertEqual(stats.underruns, 0)
+
     def test_clocks_that_differ(self) -> None:
         sound = np.tile(TALK, 5)
         for ppm in (-200, 200):
