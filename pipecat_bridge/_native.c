@@ -21,10 +21,10 @@
 #endif
 
 enum {
-    LANES = 4,       /* doubles that are added up side by side */
-    BATCH = 512,     /* samples of input that are computed together */
-    WIDEST = 1024,   /* taps for one output; 192 to 8 kHz has 864 */
-    HIGHEST = 1280,  /* `up` and `down`; fir.py allows no more */
+    LANES = 4,      /* doubles that are added up side by side */
+    BATCH = 512,    /* samples of input that are computed together */
+    WIDEST = 1024,  /* taps for one output; 192 to 8 kHz has 864 */
+    HIGHEST = 1280, /* `up` and `down`; fir.py allows no more */
 };
 
 typedef double lanes
@@ -42,7 +42,7 @@ typedef struct {
     Py_ssize_t width, up, down;
 } Filter;
 
-/* The sum of `width` products, a multiple of LANES. All sums are exact (polyphase.py), so their
+/* The sum of `width` products, a multiple of LANES. All sums are exact (filters.py), so their
  * order does not matter. */
 static inline __attribute__((always_inline)) double dot(
     const double *taps, const double *samples, Py_ssize_t width)
@@ -118,8 +118,8 @@ static PyObject *fir(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "w*y*y*nnn", &history, &pcm, &taps, &up, &down, &phase))
         return NULL;
     const Py_ssize_t count = pcm.len / 2, before = history.len / 2, width = before + 1;
-    if (pcm.itemsize != 1 || up < 1 || up > HIGHEST || down < 1 || down > HIGHEST || phase < 0 || phase >= down ||
-        pcm.len % 2 || history.len % 2 || width % LANES || width > WIDEST ||
+    if (up < 1 || up > HIGHEST || down < 1 || down > HIGHEST || phase < 0 || phase >= down ||
+        pcm.itemsize != 1 || pcm.len % 2 || history.len % 2 || width % LANES || width > WIDEST ||
         taps.len != up * width * (Py_ssize_t)sizeof(double) ||
         (uintptr_t)taps.buf % sizeof(double) || count > INT64_MAX / HIGHEST / 4) {
         PyErr_SetString(PyExc_ValueError, "fir: lengths and numbers that do not go together");

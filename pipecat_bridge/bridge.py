@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
-from pipecat_bridge import native
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call.registry import Calls
@@ -19,6 +18,7 @@ from pipecat_bridge.events.events import EventLog, Events
 from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.net.descriptors import EXHAUSTED_HELP, Descriptors, limit
 from pipecat_bridge.net.listener import Listen
+from pipecat_bridge.net.process import warn_if_not_compiled
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
 from pipecat_bridge.runner.pool.address import RunnerAddress, without_secrets
@@ -143,13 +143,7 @@ class Bridge(Daemon):
             "this process may have {limit} file descriptors, and a call takes two or three",
             limit=limit(),
         )
-        if not native.COMPILED:
-            self._log.warn(
-                "the compiled loops are missing, so a call costs a third more: install a C compiler"
-                " and Python's headers, and then pipecat-bridge again with pip install"
-                " --force-reinstall --no-deps --no-cache-dir ({why})",
-                why=native.MISSING,
-            )
+        warn_if_not_compiled(self._log)
 
     def _warn_of_far_runners(self) -> None:
         """Warn if a runner on another machine cannot dial back without more options."""

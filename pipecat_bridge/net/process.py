@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 from typing import Any
 
+from twisted.logger import Logger
+
+from pipecat_bridge import native
 from pipecat_bridge.net.descriptors import raise_limit
 from pipecat_bridge.net.reactor import keep_time, poll_in_batches
 
@@ -31,3 +34,14 @@ def tune_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTOR)
+
+
+def warn_if_not_compiled(log: Logger) -> None:
+    """Say once at the start that calls cost more than they need to."""
+    if not native.COMPILED:
+        log.warn(
+            "the compiled loops are missing, so a call costs a third more: install a C compiler and"
+            " Python's headers, and then pipecat-bridge again with pip install --force-reinstall"
+            " --no-deps --no-cache-dir ({why})",
+            why=native.MISSING,
+        )

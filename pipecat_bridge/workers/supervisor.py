@@ -11,6 +11,7 @@ from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.net.descriptors import Descriptors, limit
 from pipecat_bridge.net.listener import Listener, ReservedPort
 from pipecat_bridge.net.ports import shifted
+from pipecat_bridge.net.process import warn_if_not_compiled
 from pipecat_bridge.net.proxied import PREFIX
 from pipecat_bridge.options import Options
 from pipecat_bridge.runner.modes import MODES
@@ -75,6 +76,7 @@ class Supervisor(Daemon):
             "each process may have {limit} file descriptors, and a call takes two or three",
             limit=limit(),
         )
+        warn_if_not_compiled(self._log)
 
     def _worker(self, number: int) -> Worker:
         bots = self.bot_ports[number - 1] if self.bot_ports else None

@@ -1,18 +1,17 @@
-"""A phone that is gone without a word: stopped, cut off, or just not reading any more."""
+"""A phone that is gone without a word: stopped, or just not reading any more. One that is cut off
+is in tests/network."""
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
-import pytest
 from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
@@ -38,13 +37,13 @@ Call = tuple[subprocess.Popen[bytes], str]
 
 
 @asynccontextmanager
-async def phone_process(it: Line, *prefix: str) -> AsyncIterator[Call]:
+async def phone_process(it: Line) -> AsyncIterator[Call]:
     """A call of such a process, whose bot hears it."""
     port = it.bridge.phones.listener.port
     assert port is not None
     place, call_id = port.getHost(), uuid4()
     command = [sys.executable, "-c", PHONE, place.host, str(place.port), call_id.hex]
-    process = subprocess.Popen([*prefix, *command])
+    process = subprocess.Popen(command)
     try:
         bots = it.runner.bots
         await it.runner.until(lambda: str(call_id) in bots)
@@ -108,42 +107,3 @@ async def test_a_caller_on_hold_is_not_lost() -> None:
         assert phone.ended is None
         phone.hangup()
         assert (await it.ended(phone))["outcome"] == "caller-hangup"
-
-
-@pytest.fixture
-def namespace() -> Iterator[tuple[str, str]]:
-    """A network namespace behind a virtual cable: its name, and our address at the cable."""
-    name, ours = f"phone-{os.getpid()}", f"cable{os.getpid() % 100000}"
-    setup = (
-        f"netns add {name}",
-        f"link add {ours} type veth peer name far netns {name}",
-        f"addr add 198.18.77.1/30 dev {ours}",
-        f"link set {ours} up",
-        f"-n {name} addr add 198.18.77.2/30 dev far",
-        f"-n {name} link set far up",
-    )
-    try:
-        for each in setup:
-            ip(each)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no network namespace can be made here: {error}")
-    else:
-        yield name, "198.18.77.1"
-    finally:
-        for each in (f"link del {ours}", f"netns del {name}"):
-            subprocess.run(["ip", *each.split()], check=False, capture_output=True)
-
-
-def ip(arguments: str) -> None:
-    subprocess.run(["ip", *arguments.split()], check=True, capture_output=True)
-
-
-@ensureDeferred
-async def test_a_cable_that_is_cut(namespace: tuple[str, str]) -> None:
-    """Neither FIN nor RST comes, and nothing is acknowledged."""
-    name, ours = namespace
-    listen = f"audiosocket.listen=tcp:0:interface={ours}"
-    there = ("ip", "netns", "exec", name)
-    async with line(SOON, listen) as it, phone_process(it, *there) as (_, call_id):
-        ip(f"-n {name} link set far down")
-        check(*await lost(it, call_id))

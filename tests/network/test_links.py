@@ -18,6 +18,7 @@ from pipecat_bridge.tools.load.bridge import Started, daemon
 from tests.network.namespace import Namespace, namespace
 
 PHONE_PORT, DIALBACK_PORT, RUNNER_PORT = 9092, 8001, 8000  # of addresses that nobody else has
+TOOK_NOTHING = "the phone took no audio for 2 s"
 NEEDED = 600_000
 """Bits per second that one call needs from the bridge: 16 and 32 kB of audio, with its headers."""
 
@@ -90,8 +91,10 @@ class OneCall:
 
 
 @contextmanager
-def one_call(number: int, seconds: float, folder: Path) -> Iterator[tuple[Namespace, OneCall]]:
-    """A link, and a call over it."""
+def one_call(
+    number: int, seconds: float, folder: Path, *settings: str
+) -> Iterator[tuple[Namespace, OneCall]]:
+    """A link, and a call over it, with `settings` of the daemon."""
     with ExitStack() as stack:
         link = stack.enter_context(namespace(number))
         bridge = daemon(
@@ -100,6 +103,7 @@ def one_call(number: int, seconds: float, folder: Path) -> Iterator[tuple[Namesp
             settings=[
                 f"audiosocket.listen=tcp:{PHONE_PORT}:interface={link.ours}",
                 f"runner.listen=tcp:{DIALBACK_PORT}:interface={link.ours}",
+                *settings,
             ],
         )
         stack.callback(bridge.stop)
@@ -142,11 +146,14 @@ def test_a_link_that_is_down_for_3_s_is_survived(tmp_path: Path) -> None:
 
 
 def test_a_link_that_stays_down_ends_the_call(tmp_path: Path) -> None:
-    with one_call(3, 60.0, tmp_path) as (link, call):
+    """Neither FIN nor RST comes, and nothing is acknowledged."""
+    with one_call(3, 60.0, tmp_path, "audiosocket.stall_timeout=2") as (link, call):
         link.down()
         give_up = time.monotonic() + 20.0
         while call.record()["state"] != "ended" and time.monotonic() < give_up:
             time.sleep(0.2)
         record = call.record()
-    assert record["outcome"] == "phone-lost"
-    assert record["reason"] == "the phone took no audio for 10 s"
+    assert (record["outcome"], record["reason"]) == ("phone-lost", TOOK_NOTHING)
+    lines = (tmp_path / "daemon.log").read_text().splitlines()
+    [said] = [line for line in lines if "connection from" in line]
+    assert said.endswith(f"{record['id']} connection from {record['peer']} closed: {TOOK_NOTHING}")

@@ -14,11 +14,11 @@ from unittest.mock import patch
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import CannotListenError
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import capturedLogs, formatEvent
+from twisted.logger import Logger, capturedLogs, formatEvent
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge import __version__, service
+from pipecat_bridge import __version__, native, service
 from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.net import process
@@ -218,3 +218,16 @@ class CollectorTests(SynchronousTestCase):
         process.tune_collector()
         self.assertEqual(gc.get_threshold(), process.COLLECTOR)
         self.assertGreater(gc.get_freeze_count(), 10_000)
+
+
+class CompiledTests(SynchronousTestCase):
+    def test_without_the_compiled_loops_it_says_how_to_get_them(self) -> None:
+        for compiled in (True, False):
+            self.patch(native, "COMPILED", compiled)
+            self.patch(native, "MISSING", "No module named 'pipecat_bridge._native'")
+            with capturedLogs() as captured:
+                process.warn_if_not_compiled(Logger())
+            said = [formatEvent(event) or "" for event in captured]
+            self.assertEqual(len(said), 0 if compiled else 1)
+        for words in ("C compiler", "--no-cache-dir", "No module named"):
+            self.assertIn(words, said[0])

@@ -191,8 +191,8 @@ class DelayTests(SynchronousTestCase):
         self.assertLessEqual(heard.stats.underruns, 3)
 
     def test_chunks_of_an_uneven_bot(self) -> None:
-        """As an echo of Pipecat 1.3 sends them. If one more frame must wait, time is stretched once,
-        and what was too much is taken back."""
+        """As an echo of Pipecat 1.3 sends them. If one more frame must wait, time is stretched
+        once, and what was too much is taken back."""
         uneven = (0.08, 0.08, 0.14, 0.16, 0.22, 0.28, 0.28)
         chance = Random(1)
         for phase in range(20):

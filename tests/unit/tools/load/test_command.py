@@ -39,7 +39,7 @@ class LoadTests(SynchronousTestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             result = json.loads(path.read_text())
         self.assertIn("| CPU per call, % of a core", done.stdout)
-        # Two calls stay, and marks come each 0.1 s; the third begins anew each second.
+        # Two calls stay, and marks come each 0.2 s; the third begins anew each second.
         self.assertGreater(result["marks"]["to_bot"], 10)
         self.assertGreater(result["marks"]["to_caller"], 10)
         self.assertGreater(result["cpu_percent"], 0)
