@@ -39,6 +39,7 @@ def checked_out(revision: str) -> Iterator[str]:
         subprocess.run([*git, "add", "--detach", "--force", folder, revision], check=True)
         try:
             _compile(Path(folder))
+            _check(Path(folder))
             BRIDGES[revision] = lambda runner, log, cpu: _start(Path(folder), runner, log, cpu)
             _FOLDERS[revision] = Path(folder)
             yield revision
@@ -64,8 +65,21 @@ _FOLDERS: Final[dict[str, Path]] = {"today": Path(__file__).parents[1]}
 
 
 def _start(folder: Path, runner: str, log: Path, cpu: int | None) -> Started:
-    program = ["env", f"PYTHONPATH={folder}", sys.executable, "-c", TWISTD]
-    return daemon(runner, log, cpu, (), program)
+    return daemon(runner, log, cpu, (), [*_python(folder), "-c", TWISTD])
+
+
+def _python(folder: Path) -> list[str]:
+    """Python with the code in `folder`. Without -P the code of the working directory came first."""
+    return ["env", f"PYTHONPATH={folder}", sys.executable, "-P"]
+
+
+def _check(folder: Path) -> None:
+    """Raise RuntimeError if a daemon of `folder` would run other code."""
+    where = [*_python(folder), "-c", "import pipecat_bridge; print(pipecat_bridge.__file__)"]
+    told = subprocess.run(where, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found = Path(told.strip())
+    if not found.is_relative_to(folder):
+        raise RuntimeError(f"expected the code of {folder}, but {found} would run")
 
 
 def folder(name: str) -> Path:

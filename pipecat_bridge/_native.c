@@ -30,9 +30,14 @@ enum {
 typedef double lanes
     __attribute__((vector_size(LANES * sizeof(double)), aligned(sizeof(double)), may_alias));
 
-/* Where the C library can choose at run time, processors with AVX2 run their own version. */
+/* Where the C library can choose at run time, processors with AVX2 run their own version. To GCC
+ * "arch=haswell" is that one processor, and none that followed. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define FASTEST __attribute__((target_clones("arch=haswell", "default"))) /* GCC 11 knows no v3 */
+#if __GNUC__ >= 12
+#define FASTEST __attribute__((target_clones("arch=x86-64-v3", "default")))
+#else
+#define FASTEST __attribute__((target_clones("avx2", "default")))
+#endif
 #else
 #define FASTEST
 #endif

@@ -10,16 +10,16 @@ from typing import Any, Final, Literal
 from twisted.internet.base import ReactorBase
 from twisted.python import log
 
-AT_ONCE: Final = 16
-"""Events that are handled between two looks at the timers: about half a millisecond's work. A pile
-of frames to be read must not make those late that are due to the callers."""
+AT_ONCE: Final = 32
+"""Events that are handled between two looks at the timers: about a millisecond's work. A pile of
+frames to be read must not make those late that are due to the callers."""
 
 SHORTEST: Final = 0.0005
-PER_SOCKET: Final = 5e-6
+PER_SOCKET: Final = 1e-5
 """Seconds. Busy sockets wait `PER_SOCKET` for each open socket, but at least `SHORTEST` and at most
-the interval that was asked for. With 100 calls and their 300 sockets a batch is some ten frames
-then. What a batch saves is the sleep, the poll, and caches that are warm (docs/lab-notes.md). From
-200 calls on, `AT_ONCE` decides."""
+the interval that was asked for. With 100 calls that is 2 ms and some fifteen frames: the frames
+that come between two ticks of the clock are read at the second one. What a batch saves is the
+sleep, the poll, and caches that are warm (docs/lab-notes.md)."""
 
 SOON: Final = 0.25
 """Part of the interval by which a poll waits longer for a timer: to be woken once, for both."""

@@ -66,6 +66,10 @@ class AudioSocketMessage(NamedTuple):
     payload: bytes
 
 
+_new: Final = tuple.__new__
+"""A named tuple's own `__new__` is a function in Python."""
+
+
 class DecodeError(FormatError):
     """The peer does not speak AudioSocket. The rest of its stream cannot be used.
 
@@ -83,12 +87,16 @@ def encode(kind: int, payload: bytes = b"") -> bytes:
         raise ValueError(
             f"a payload of {len(payload)} bytes for kind 0x{kind:02x}, at most {LENGTH_LIMIT} fit"
         )
-    return bytes((kind, len(payload) >> 8, len(payload) & 0xFF)) + payload
+    return _header(kind, len(payload)) + payload
 
 
 def audio_header(rate: int, size: int) -> bytes:
     """The header of an audio message of `size` bytes at `rate` samples per second."""
-    return bytes((AUDIO_KINDS[rate], size >> 8, size & 0xFF))
+    return _header(AUDIO_KINDS[rate], size)
+
+
+def _header(kind: int, size: int) -> bytes:
+    return bytes((kind, size >> 8, size & 0xFF))
 
 
 class Decoder:
@@ -112,6 +120,8 @@ class Decoder:
         "_fault",
         "_skip",
         "_takes_uuid",
+        "_usual",
+        "_usual_bytes",
         "last_skipped",
         "skipped",
     )
@@ -121,12 +131,26 @@ class Decoder:
         self._takes_uuid = True
         self._buffer = b""
         self._skip = 0  # bytes of a skipped payload that are still to come
+        # Nearly all data is one message of audio, as long as the one before. -1: it cannot be now.
+        self._usual = b""
+        self._usual_bytes = -1
         self._fault = ""
         self.skipped = 0
         self.last_skipped = (0, 0)
 
     def feed(self, data: bytes) -> list[AudioSocketMessage]:
         """Take `data`; return the messages that are complete now."""
+        if len(data) == self._usual_bytes and data[:HEADER_BYTES] == self._usual:
+            return [_new(AudioSocketMessage, (data[0], data[HEADER_BYTES:]))]
+        self._usual_bytes = -1
+        messages = self._feed(data)
+        if messages and messages[-1].kind in AUDIO_RATES and not (self._buffer or self._skip):
+            kind, payload = messages[-1]
+            self._usual = _header(kind, len(payload))
+            self._usual_bytes = HEADER_BYTES + len(payload)
+        return messages
+
+    def _feed(self, data: bytes) -> list[AudioSocketMessage]:
         if self._fault:
             raise DecodeError(self._fault, [])
         if self._buffer:

@@ -223,7 +223,7 @@ class BatchedPollingTests(SynchronousTestCase):
 
     def test_batches_grow_with_the_number_of_sockets_up_to_the_limit(self) -> None:
         longest = 0.002
-        for sockets, expected in ((100, SHORTEST), (300, 300 * PER_SOCKET), (5000, longest)):
+        for sockets, expected in ((40, SHORTEST), (150, 150 * PER_SOCKET), (5000, longest)):
             with self.subTest(sockets=sockets):
                 self.time.slept.clear()
                 self.polling = self.with_interval(longest)

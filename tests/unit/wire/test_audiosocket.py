@@ -116,6 +116,22 @@ class DecodeTests(SynchronousTestCase):
         self.assertEqual(decoder.feed(b""), [])
         self.assertEqual(decoder.feed(second[5:]), [AudioSocketMessage(0x10, b"cdef")])
 
+    def test_what_only_looks_like_the_message_before_is_no_message(self) -> None:
+        same = raw(0x10, b"abcd")
+        audio = AudioSocketMessage(0x10, b"abcd")
+        unknown = struct.pack(">BH", 0x77, 7)
+        for begun, rest in (
+            (raw(0x10, same)[:3], [AudioSocketMessage(0x10, same)]),
+            (raw(0x10, same + same)[:10], [AudioSocketMessage(0x10, same + same)]),
+            (unknown, []),
+        ):
+            with self.subTest(begun=begun):
+                decoder = Decoder()
+                self.assertEqual([decoder.feed(same), decoder.feed(same)], [[audio], [audio]])
+                self.assertEqual(decoder.feed(begun), [])
+                self.assertEqual(decoder.feed(same), rest)
+                self.assertEqual([decoder.feed(same), decoder.feed(b"")], [[audio], []])
+
     def test_odd_and_empty_audio_passes(self) -> None:
         for size in (0, 1, 3, 321):
             with self.subTest(size=size):
@@ -285,6 +301,7 @@ class FaultTests(SynchronousTestCase):
 
     def test_nothing_is_decoded_after_a_fault(self) -> None:
         decoder = Decoder()
+        self.assertEqual(len(decoder.feed(raw(0x10, b"ab"))), 1)
         for data in (self.TOO_LONG + raw(0x10, b"ab"), raw(0x10, b"ab")):
             with self.assertRaises(DecodeError):
                 decoder.feed(data)
