@@ -14,7 +14,7 @@ MAX_SHOWN: Final = 200
 """Longest URL in logs and errors, in characters."""
 
 _OTHER = re.compile(r"[^A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]")
-_PATH = re.compile(r"/[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*")
+_PATH = re.compile(r"/(?!/)[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*")
 _NAME = re.compile(r"(?=.*[a-z-])[a-z0-9.-]+|[0-9]+(\.[0-9]+)+")
 """A host name. TLS accepts no host name that is only digits."""
 _ADDRESS = re.compile(r"(.*\]|[^:]*)(:[0-9]{1,5})?")
@@ -42,6 +42,8 @@ def url_fault(url: str, schemes: Sequence[str], *, query: bool = True) -> str:
         return "the port is no number from 1 to 65535"
     if "]" in found[1] and not _IN_BRACKETS.fullmatch(found[1]):
         return "host or port is wrong"  # urlsplit ignores characters between "]" and ":"
+    if parts.path.startswith("//"):
+        return "its path begins with two slashes"  # libraries differ in what they ask for then
     if "#" in url:
         return "it has a fragment"
     if "?" in url and not query:
@@ -84,7 +86,7 @@ def _is_name(host: str) -> bool:
 
 
 def is_path(text: str) -> bool:
-    """Whether `text` is a path with or without a query."""
+    """Whether `text` is a path with or without a query. Two slashes first may be a host."""
     return _PATH.fullmatch(text) is not None
 
 

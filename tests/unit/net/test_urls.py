@@ -150,6 +150,7 @@ class TakenTests(SynchronousTestCase):
 class RefusedTests(SynchronousTestCase):
     def test_urls(self) -> None:
         for mode, url, why in (
+            ("direct", "ws://h//ws", "its path begins with two slashes"),
             ("direct", "ws://h/ws#x", "it has a fragment"),
             ("direct", "ws://h/ws#", "it has a fragment"),
             ("direct", "ws://h/a b", "' ' in it has to be percent-encoded"),
@@ -200,13 +201,22 @@ class RefusedTests(SynchronousTestCase):
         self.assertEqual(faults(mode="dialback", dialback_url="ws://h:{port}/{worker}"), [])
 
     def test_paths(self) -> None:
-        for path in ("start", "/a b", "/a#b", "/\N{SNOWMAN}", "/a\r\nX: y", "http://h/x", "?x"):
+        for path in (
+            "start",
+            "/a b",
+            "/a#b",
+            "/\N{SNOWMAN}",
+            "/a\r\nX: y",
+            "http://h/x",
+            "?x",
+            "//x",
+        ):
             for key in ("start_path", "health_path"):
                 [fault] = faults(mode="dial", **{key: path})
                 self.assertTrue(fault.startswith(f'[runner] {key} = "{shown_url(path)}": expected'))
                 self.assertTrue(fault.isprintable())
             self.assertFalse(is_path(path))
-        for path in ("/", "/start", "/v1/x.y?a=b%20c&d", "//x"):
+        for path in ("/", "/start", "/v1/x.y?a=b%20c&d", "/a//x"):
             self.assertEqual(faults(mode="dial", start_path=path, health_path=path), [])
 
     def test_what_a_handshake_tells(self) -> None:
