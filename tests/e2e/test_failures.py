@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from pytest_twisted import ensureDeferred
 
+from pipecat_bridge.runner.pool import breaker
 from tests.doubles.asterisk import StrictAsterisk
 from tests.doubles.runner import RunnerDouble
 from tests.e2e.dialled import settled
@@ -283,7 +284,10 @@ async def standing(it: Line, runner: RunnerDouble) -> dict[str, float]:
 
 @pytest.mark.parametrize(("row", "mode"), CASES)
 @ensureDeferred
-async def test_before_it_is_ready_another_runner_is_asked(row: Failure, mode: str) -> None:
+async def test_before_it_is_ready_another_runner_is_asked(
+    row: Failure, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaker, "BUSY_SECONDS", 60.0)  # three calls may take more than one
     ill, well = make(mode, **row.options[mode]), make(mode)
     async with pool(ill, well, settings=QUICK) as it:
         await refuse(row, ill)
