@@ -38,7 +38,7 @@ _LINES: Final = (
     (re.compile(r"\bpoll\(|_poll\(|_sleep\(|\.select\("), WAITING),
 )
 _FILES: Final = (
-    ("/pipecat_bridge/audio/(polyphase|resample|soxr_resample)", "resampler"),
+    ("/pipecat_bridge/audio/(fir|polyphase|resample|soxr_resample)", "resampler"),
     ("/(numpy|soxr)/|/benchmarks/before", "resampler"),
     ("/pipecat_bridge/wire/frames|/google/protobuf/", "protobuf"),
     ("/pipecat_bridge/", "the daemon's own"),

@@ -13,9 +13,6 @@ from tests.pipecat.harness import FRAME, daemon, reactor
 from tests.pipecat.releases import Release, until
 
 STALL = 0.8
-JITTER = 60.0
-"""Milliseconds by which audio may wait longer than its jitter asks for: a chunk, and a tick."""
-
 BACK = 10.0
 """Seconds after which the delay must be what it was."""
 
@@ -69,18 +66,16 @@ async def test_the_delay_comes_back_after_a_stall(release: Release) -> None:
         since = frames()
         await until(lambda: waiting() > 500, "what the network held")
         await until(lambda: frames() > since + BACK / FRAME, "ten seconds", timeout=15.0)
-        most = asked = 0.0
+        most = 0.0
         since = frames()
         while frames() < since + 1 / FRAME:
             most = max(most, waiting())
-            asked = float(line.bridge.calls.record(call.id)["stats"]["prebuffer_ms"])
             await deferLater(reactor, FRAME / 2)
         stats = line.bridge.calls.record(call.id)["stats"]
         call.phone.hangup()
         await call.ended()
     await path.stopListening()
-    # On a machine that is busy with other work, the jitter of the bot asks for more.
-    assert most <= max(100, asked + JITTER)
+    assert most <= 100
     assert stats["underruns"] > before["underruns"]
     assert stats["underrun_ms"] > 500
     assert stats["shortened_ms"] > 500

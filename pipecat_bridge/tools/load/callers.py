@@ -7,6 +7,7 @@ import socket
 import time
 from collections import Counter, defaultdict
 from contextlib import suppress
+from math import nan
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -26,6 +27,9 @@ from pipecat_bridge.wire.audiosocket import (
 FRAME: Final = 0.02
 REDIAL: Final = 0.1
 """Seconds from the end of a call to the next call of the same phone, if it dials again."""
+
+PROMPT: Final = 0.005
+"""Seconds. Of frames that were unread for longer, only the last one's time of arrival is known."""
 
 
 class Plan(NamedTuple):
@@ -255,7 +259,8 @@ class LoadCaller:
             if stop > end:
                 break
             if data[at] == AUDIO_KINDS[self._callers.plan.rate]:
-                self._hear(data[at + HEADER_BYTES : stop], arrived)
+                known = stop == end or self._callers.loop.unread_for <= PROMPT
+                self._hear(data[at + HEADER_BYTES : stop], arrived, known)
             elif data[at : at + 3] == HANGUP:
                 self._close("hung up by the bridge")
                 return
@@ -265,16 +270,16 @@ class LoadCaller:
             at = stop
         self._rest = data[at:]
 
-    def _hear(self, pcm: bytes, arrived: float) -> None:
+    def _hear(self, pcm: bytes, arrived: float, known: bool) -> None:
         callers = self._callers
-        last, self._last = self._last, arrived
+        last, self._last = self._last, arrived if known else nan
         if not last:
             callers.answered[self.number] = arrived
         if callers.recording:
             if pcm == callers.silence:
                 callers.counts["silent_in"] += 1
             if last:
-                callers.pace[self.role].append(arrived - last)
+                callers.pace[self.role].append(self._last - last)
         for number, offset, came, sample in self._ear.hear(pcm, arrived):
             callers.up.add(self.number)
             if callers.recording:

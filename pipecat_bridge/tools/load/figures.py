@@ -99,11 +99,16 @@ def gaps(heard: Iterable[HeardByBot] | Iterable[HeardByCaller], rate: int) -> Ga
 
 
 def pace(intervals: Mapping[Role, Sequence[float]]) -> dict[str, Any]:
-    """How far intervals between frames at the phones are from 20 ms, in calls without faults."""
-    values = np.array(intervals.get(Role.STEADY, []))
+    """How far intervals between frames at the phones are from 20 ms, in calls without faults.
+
+    Of an interval of nan it is not known when one of its frames came.
+    """
+    every = np.array(intervals.get(Role.STEADY, []))
+    values = every[~np.isnan(every)]
     return {
         "deviation_ms": spread(np.abs(values - FRAME)),
         "late": int((values > LATE).sum()),
+        "unknown": len(every) - len(values),
     }
 
 

@@ -39,6 +39,10 @@ class Loop:
         self._running = True
         self.lateness: list[float] | None = None
         """How late each job began, in seconds; None while this is not recorded."""
+        self.unread_for = 0.0
+        """Seconds since the last look at the sockets, without those in which data would have ended
+        the wait. The kernel joins what comes meanwhile on a socket and keeps only the last time.
+        """
 
     def read(self, fd: int, reader: Callable[[], None]) -> None:
         """Call `reader` whenever `fd` is readable."""
@@ -65,6 +69,7 @@ class Loop:
         now = time.monotonic
         waiting = [epoll.fileno()]
         poll_at = 0.0
+        looked = now()
         while self._running:
             begun = now()
             left = jobs[0][0] - begun if jobs else None
@@ -78,7 +83,9 @@ class Loop:
                 # epoll.poll waits for whole milliseconds only.
                 elif left is None or left > 0:
                     select.select(waiting, (), (), left)
+                    looked += now() - begun
                 events = epoll.poll(0)
+                self.unread_for, looked = now() - looked, now()
                 poll_at = now() + TOGETHER if events else 0.0
                 for fd, _ in events:
                     reader = readers.get(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import pytest
@@ -68,6 +69,11 @@ class PaceTests(SynchronousTestCase):
         pace = figures.pace(intervals)
         self.assertEqual(pace["late"], 1)
         self.assertEqual(pace["deviation_ms"]["max"], 30.0)
+
+    def test_a_time_that_is_not_known_is_in_no_figure(self) -> None:
+        pace = figures.pace({Role.STEADY: [0.02, nan, nan, 0.021]})
+        self.assertEqual((pace["late"], pace["unknown"]), (0, 2))
+        self.assertAlmostEqual(pace["deviation_ms"]["max"], 1.0)
 
     def test_nothing_measured_is_no_figure(self) -> None:
         self.assertEqual(figures.spread([]), {})

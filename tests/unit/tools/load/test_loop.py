@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from unittest.mock import patch
 
 import pytest
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.tools.load import loop
+from pipecat_bridge.tools.load import loop as load_loop
 from pipecat_bridge.tools.load.loop import EARLY, Loop
 
 pytestmark = pytest.mark.tools
@@ -18,7 +19,7 @@ class JobTests(SynchronousTestCase):
         self.loop = Loop()
         self.ran: list[str] = []
         self.now = 1000.0
-        clock = patch.object(loop.time, "monotonic", lambda: self.now)
+        clock = patch.object(load_loop.time, "monotonic", lambda: self.now)
         clock.start()
         self.addCleanup(clock.stop)
 
@@ -59,3 +60,40 @@ class JobTests(SynchronousTestCase):
         self.now = due
         self.loop._run_jobs(due)
         self.assertEqual(self.ran, ["early", "added"])
+
+
+class UnreadTests(SynchronousTestCase):
+    """How long what is read now may have waited."""
+
+    def test_time_in_which_the_loop_was_busy_counts_and_time_asleep_does_not(self) -> None:
+        now = 1000.0
+        one, other = socket.socketpair()
+        self.addCleanup(one.close)
+        self.addCleanup(other.close)
+        seen: list[float] = []
+        loop = Loop()
+
+        def wait(*_: object) -> None:
+            nonlocal now
+            now += 10.0
+
+        def sleep(seconds: float) -> None:
+            nonlocal now
+            now += seconds
+
+        def read() -> None:
+            nonlocal now
+            seen.append(loop.unread_for)
+            now += 0.25  # busy
+            if len(seen) == 2:
+                loop.stop()
+
+        with (
+            patch.object(load_loop.time, "monotonic", lambda: now),
+            patch.object(load_loop.time, "sleep", sleep),
+            patch.object(load_loop.select, "select", wait),
+        ):
+            other.send(b"x")
+            loop.read(one.fileno(), read)
+            loop.run()
+        self.assertEqual(seen, [0.0, 0.25])
