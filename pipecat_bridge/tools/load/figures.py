@@ -101,7 +101,7 @@ def gaps(heard: Iterable[HeardByBot] | Iterable[HeardByCaller], rate: int) -> Ga
 def pace(intervals: Mapping[Role, Sequence[float]]) -> dict[str, Any]:
     """How far intervals between frames at the phones are from 20 ms, in calls without faults.
 
-    Of an interval of nan it is not known when one of its frames came.
+    An interval of nan is `unknown`: of one of its frames the time of arrival is not known.
     """
     every = np.array(intervals.get(Role.STEADY, []))
     values = every[~np.isnan(every)]

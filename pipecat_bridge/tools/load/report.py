@@ -76,7 +76,7 @@ _ROWS: Final[tuple[tuple[str, Callable[[Result], str]], ...]] = (
     ("delay bot -> caller, ms", lambda r: _figures(r["to_caller_ms"])),
     ("pace to the phone, off 20 ms by", lambda r: _figures(r["pace"]["deviation_ms"])),
     ("late frames (40 ms or more apart)", lambda r: str(r["pace"]["late"])),
-    ("frames that were read too late to know", lambda r: str(r["pace"].get("unknown", 0))),
+    ("distances between frames that were read too late", lambda r: str(r["pace"]["unknown"])),
     ("frames lost / put in, to bot + to caller", _gaps),
     ("loop lag mean / max, ms", _lag),
     ("GC pauses / longest ms / % of the time", _pauses),
