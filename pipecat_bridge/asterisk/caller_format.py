@@ -44,7 +44,7 @@ WINDOW: Final = 50
 
 WINDOWS: Final = 4
 """After so many windows nothing is corrected any more. If the pace was that of G.711 in all of
-them, it is G.711, whatever the level says."""
+them, it is G.711, whatever the level says. Windows of zeros do not count."""
 
 AT_ONCE: Final = 0.005
 """Frames closer together than this, in seconds, are a pile: they waited while this process or
@@ -151,13 +151,20 @@ class CallerFormat:
 
     def _guess(self, pace: Guess) -> Guess:
         linear, as_g711 = self._levels
+        if pace != "g711":
+            return pace
+        if not linear:  # silence, while an octet 0 is a loud one in both laws
+            return "linear"
         loud = as_g711 > LOUDER * linear + MARGIN * len(self._sizes)
-        return "linear" if pace == "g711" and loud and self._windows > 1 else pace
+        return "linear" if loud and self._windows > 1 else "g711"
 
     def _end_window(self) -> None:
         pace = _by_pace(self._sizes, self._times)
         self.codec = self._guess(pace)
-        self._windows = 0 if pace != "g711" else self._windows - 1
+        if pace != "g711":
+            self._windows = 0
+        elif self._levels[0]:  # zeros prove nothing of what follows
+            self._windows -= 1
         self.settled = self.codec == "linear" and not self._windows
         self._sizes, self._times, self._levels = [], [], (0.0, 0.0)
 

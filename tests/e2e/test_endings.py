@@ -153,7 +153,7 @@ def check_log(lines: list[Logged]) -> None:
     count = Counter(line.call_id for line in lines)
     without_call = count.pop("-")
     [(call_id, most)] = count.most_common(1)
-    assert most <= MOST_LINES, [line.text for line in lines if line.call_id == call_id]
+    assert most <= MOST_LINES, "\n".join(line.text for line in lines if line.call_id == call_id)
     assert without_call < CALLS, without_call
 
 

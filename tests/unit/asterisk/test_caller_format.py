@@ -110,6 +110,18 @@ class LinearTests(SynchronousTestCase):
         feed(taken, payloads[60:], [slow[-1] + number * 20 * MS for number in range(90)])
         self.assertEqual((taken.codec, taken.settled), ("linear", True))
 
+    def test_silence_is_linear_however_long_its_pace_is_halved(self) -> None:
+        """Zeros are silence only if they are linear. What follows them is looked at anew."""
+        for sound, codec in ((tone(440, 8000, 2.0, -20), "linear"), (b"\x80" * 32000, "g711")):
+            with self.subTest(codec=codec):
+                taken = CallerFormat("ulaw")
+                payloads = [bytes(320)] * 300 + cut(sound, 320)
+                times = [number * 40 * MS for number in range(len(payloads))]
+                feed(taken, payloads[:300], times[:300])
+                self.assertEqual((taken.codec, taken.settled), ("linear", False))
+                feed(taken, payloads[300:], times[300:])
+                self.assertEqual(taken.codec, codec)
+
     def test_forty_ms_frames_are_not_mistaken_for_16_khz(self) -> None:
         for when in ([number * 40 * MS for number in range(15)], jittered(40 * MS, 15)):
             taken = CallerFormat("ulaw")
@@ -168,9 +180,9 @@ class G711Tests(SynchronousTestCase):
                         self.assertEqual(taken.codec, "g711")
 
     def test_a_pace_that_lasts_is_believed_at_last(self) -> None:
-        """Also of octets that are silence as linear samples, and loud in both laws."""
+        """Also of octets that are quiet as linear samples, and loud in both laws."""
         taken = CallerFormat("ulaw")
-        payloads = [bytes(160)] * (WINDOW * WINDOWS)
+        payloads = [b"\x01\x00" * 80] * (WINDOW * WINDOWS)
         feed(taken, payloads[:-1], jittered(20 * MS, len(payloads))[:-1])
         self.assertEqual((taken.codec, taken.settled), ("linear", False))
         take(taken, payloads[-1], jittered(20 * MS, len(payloads))[-1])
