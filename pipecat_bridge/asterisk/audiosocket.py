@@ -16,6 +16,7 @@ from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import Line, LineOptions
 from pipecat_bridge.audio.frame import frame_bytes
 from pipecat_bridge.contracts import AnswerCall, PhoneEnd
+from pipecat_bridge.net.slices import MOST, Slices
 from pipecat_bridge.net.transport import EagerTransport, bound_send_buffer
 from pipecat_bridge.wire.audiosocket import (
     AUDIO_8K,
@@ -80,6 +81,7 @@ class AudioSocketConnection(Protocol):
         peer = self.transport.getPeer()
         self._bound_send_buffer(self.line.rate)
         self._out = EagerTransport(self.transport)
+        self._slices = Slices(self._reactor, self.transport, lambda: self.dataReceived(b""))
         timeout = self._options.handshake_timeout
         self._deadline = self._reactor.callLater(timeout, self._handshake_timed_out)
         self.line.open(f"{getattr(peer, 'host', '?')}:{getattr(peer, 'port', '?')}")
@@ -89,7 +91,7 @@ class AudioSocketConnection(Protocol):
         if line.closed:
             return
         try:
-            messages, fault = self._decoder.feed(data), ""
+            messages, fault = self._decoder.feed(data, MOST), ""
         except DecodeError as error:
             messages, fault = error.messages, str(error)
         try:
@@ -98,11 +100,14 @@ class AudioSocketConnection(Protocol):
                 self._count_skipped()
             if fault and not line.closed:
                 self._refuse(fault)
+            elif self._decoder.more and not line.closed:
+                self._slices.later()
         except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call
             line.broken(Failure())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._cancel_deadline()
+        self._slices.close()
         try:
             self.line.lost(*self._end_by(reason))
         except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call

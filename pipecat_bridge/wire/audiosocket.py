@@ -6,6 +6,7 @@ little-endian mono. The decoder does no I/O: bytes in, messages out, at any spli
 
 from __future__ import annotations
 
+import sys
 from enum import IntEnum
 from typing import Final, NamedTuple, NoReturn
 
@@ -102,7 +103,8 @@ def _header(kind: int, size: int) -> bytes:
 class Decoder:
     """Turns a byte stream into messages.
 
-    `feed` returns the messages that are complete. Messages of an unknown kind, or with a length
+    `feed` returns the messages that are complete, at most `most` of them; then `more` is True if
+    there may be others, which `feed(b"")` returns. Messages of an unknown kind, or with a length
     that their kind cannot have, are skipped: `skipped` counts them, and `last_skipped` is the kind
     and the length of the last one. A hangup may have any length. Of an error only the code is kept,
     the first byte.
@@ -123,6 +125,7 @@ class Decoder:
         "_usual",
         "_usual_bytes",
         "last_skipped",
+        "more",
         "skipped",
     )
 
@@ -135,30 +138,31 @@ class Decoder:
         self._usual = b""
         self._usual_bytes = -1
         self._fault = ""
+        self.more = False
         self.skipped = 0
         self.last_skipped = (0, 0)
 
-    def feed(self, data: bytes) -> list[AudioSocketMessage]:
-        """Take `data`; return the messages that are complete now."""
+    def feed(self, data: bytes, most: int = sys.maxsize) -> list[AudioSocketMessage]:
+        """Take `data`; return the messages that are complete now, or `most` of them."""
         if len(data) == self._usual_bytes and data[:HEADER_BYTES] == self._usual:
             return [_new(AudioSocketMessage, (data[0], data[HEADER_BYTES:]))]
         self._usual_bytes = -1
-        messages = self._feed(data)
+        messages = self._feed(data, most)
         if messages and messages[-1].kind in AUDIO_RATES and not (self._buffer or self._skip):
             kind, payload = messages[-1]
             self._usual = _header(kind, len(payload))
             self._usual_bytes = HEADER_BYTES + len(payload)
         return messages
 
-    def _feed(self, data: bytes) -> list[AudioSocketMessage]:
+    def _feed(self, data: bytes, most: int) -> list[AudioSocketMessage]:
         if self._fault:
             raise DecodeError(self._fault, [])
         if self._buffer:
             data = self._buffer + data
             self._buffer = b""
         messages: list[AudioSocketMessage] = []
-        offset, end = self._skip, len(data)
-        while end - offset >= HEADER_BYTES:
+        offset, end, taken = self._skip, len(data), 0
+        while end - offset >= HEADER_BYTES and taken < most:
             kind = data[offset]
             size = data[offset + 1] << 8 | data[offset + 2]
             longest = _LONGEST_AUDIO.get(kind)
@@ -178,6 +182,8 @@ class Decoder:
                 if self._awaits_uuid:
                     self._awaits_uuid = self._takes_uuid = False
             offset = start + size
+            taken += 1  # what is skipped takes time as well
+        self.more = taken == most and end - offset >= HEADER_BYTES
         self._skip = max(0, offset - end)
         self._buffer = data[offset:]
         return messages

@@ -8,6 +8,7 @@ it for a log line at a level that is off; this module takes 1 us.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final
 
 import numpy as np
@@ -65,32 +66,36 @@ class PlainFrames:
         "_usual",
         "_usual_start",
         "_within",
+        "more",
     )
 
     def __init__(self, limit: int, masked: bool, opcode: int = BINARY) -> None:
         self._limit = limit
         self._mask_bit = _MASKED if masked else 0
         self._first = _FINAL | opcode
-        self._pieces: list[bytes] = []  # of a frame that is not complete
+        self._pieces: list[bytes] = []  # of a frame that is not complete, or what was not taken yet
         self._missing = 0  # bytes that it needs, at least, before it is worth to look at it again
         self._fragmented = False
         self._passing = False
+        self.more = False
+        """True if `feed` has stopped at `most`, and there may be more to take."""
         # Nearly all data is a single plain message with a length of two bytes.
         self._usual = bytes((self._first, self._mask_bit | _SHORT + 1))
         self._usual_start = 4 + (_KEY_BYTES if masked else 0)
         self._within = False  # a frame or a message, or `_passing`
 
-    def feed(self, data: bytes) -> list[Piece]:
-        """Take `data`; return what is complete now, in the order of the stream."""
+    def feed(self, data: bytes, most: int = sys.maxsize) -> list[Piece]:
+        """Take `data`; return what is complete now, in the order of the stream, `most` pieces at
+        most."""
         if data[:2] == self._usual and len(data) > _SHORT and not self._within:
             size, start = data[2] << 8 | data[3], self._usual_start
             if len(data) == start + size and _SHORT < size <= self._limit:
                 return [self._take(data, 0, start, start + size)]
-        return self._feed(data)
+        return self._feed(data, most)
 
-    def _feed(self, data: bytes) -> list[Piece]:
+    def _feed(self, data: bytes, most: int) -> list[Piece]:
         if self._passing:
-            return [(False, data)]
+            return [(False, data)] if data else []
         if self._pieces:
             self._pieces.append(data)
             self._missing -= len(data)
@@ -99,18 +104,21 @@ class PlainFrames:
             data = b"".join(self._pieces)
         pieces: list[Piece] = []
         at = 0
-        while True:
+        while len(pieces) < most:
             start, stop = self._measure(data, at)
             if stop < 0:
                 self._passing = self._within = True
-                self._pieces = []
+                self._pieces, self.more = [], False
                 pieces.append((False, data[at:]))
                 return pieces
             if stop > len(data):
+                self._missing = stop - len(data)
                 break
             pieces.append(self._take(data, at, start, stop))
             at = stop
-        self._missing = stop - len(data)
+        else:
+            self._missing = 0
+        self.more = len(pieces) == most and at < len(data)
         self._pieces = [data[at:]] if at < len(data) else []
         self._within = bool(self._pieces) or self._fragmented
         return pieces

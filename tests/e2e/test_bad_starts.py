@@ -13,7 +13,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.logger import LogLevel
 
-from pipecat_bridge.runner.socket.dialler import MAX_HANDSHAKE
+from pipecat_bridge.runner.socket.protocol import MAX_HANDSHAKE
 from tests.doubles.runner import RunnerDouble
 from tests.doubles.start_runner import StartRunner
 from tests.e2e.dialled import dialled, page, settled

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from pipecat_bridge.runner.socket.dialler import MAX_HANDSHAKE
+from pipecat_bridge.runner.socket.protocol import MAX_HANDSHAKE
 from tests.certificates import DAY, Authority, self_signed, write
 from tests.doubles.asterisk import HUNG_UP
 from tests.doubles.runner import RunnerDouble

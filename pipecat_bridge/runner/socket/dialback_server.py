@@ -34,6 +34,7 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
 
     factory: DialbackServer
     peer_masks = True
+    handshake = "a request"
     frame = staticmethod(server_frame)
     _place: _Expected | None = None  # the claimed place, until the handshake is done
 

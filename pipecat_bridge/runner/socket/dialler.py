@@ -24,9 +24,6 @@ from pipecat_bridge.runner.socket.protocol import BotSocketProtocol, protocol_op
 from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.wire.websocket import ClientMask
 
-MAX_HANDSHAKE: Final = 1 << 16
-"""Upper limit of an answer to the opening handshake, in bytes. Autobahn has no limit."""
-
 TLS_ALERT: Final = b"\x15\x03"
 """The first bytes that a server with TLS sends to a client that speaks no TLS."""
 
@@ -42,6 +39,7 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
 
     factory: _DialFactory
     peer_masks = False
+    handshake = "an answer"
     http_headers: Any = None  # headers of the answer, or None before it has come
     http_status_line: Any = ""  # first line of the answer, or "" before it has come
     _leaving: IDelayedCall | None = None
@@ -56,9 +54,7 @@ class DialledProtocol(BotSocketProtocol, WebSocketClientProtocol):  # type: igno
             super().dataReceived(data)
         except UnicodeDecodeError:  # Autobahn decodes the answer for its log
             self.failHandshake("the answer to the opening handshake is not in UTF-8")
-        if self.state == self.STATE_CONNECTING and len(self.data) > MAX_HANDSHAKE:
-            self.failHandshake(f"an answer of more than {MAX_HANDSHAKE} bytes")
-        elif self.state == self.STATE_CONNECTING and self.data.startswith(TLS_ALERT):
+        if self.state == self.STATE_CONNECTING and self.data.startswith(TLS_ALERT):
             self.failHandshake("the server speaks TLS, expected a URL with wss://")
 
     def failHandshake(self, reason: str) -> None:

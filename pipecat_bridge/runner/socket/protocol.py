@@ -9,6 +9,7 @@ from autobahn.twisted.websocket import WebSocketAdapterProtocol
 from autobahn.websocket.protocol import WebSocketProtocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITransport
 
+from pipecat_bridge.net.slices import MOST, Slices
 from pipecat_bridge.net.transport import EagerTransport, set_buffers
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link.interfaces import Direction, SocketClose
@@ -22,6 +23,14 @@ Pipecat's WebSocket server closes with it at the end of every bot."""
 BUSY_CODES: Final = (1012, 1013)
 """Close codes of a server that restarts (1012), or that serves another client now (1013); see
 IANA's registry of WebSocket close codes."""
+
+MAX_HANDSHAKE: Final = 1 << 16
+"""Most bytes of the peer's part of the opening handshake. Autobahn has no limit."""
+
+BITE: Final = 1024
+BITES: Final = 2
+"""Bytes that Autobahn gets at once until it stands between two messages, and how often in a turn.
+They may be a hundred tiny frames, of 20 us each."""
 
 ROUNDED_DOWN: Final = 1.0
 """Seconds that are added to Autobahn's timeouts. Autobahn rounds their end down to a whole second
@@ -51,11 +60,13 @@ def _ignore(payload: bytes) -> None:
 class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: ignore[misc]  # as theirs
     """Carries the messages of a link. Subclasses add the opening handshake of their role.
 
-    `peer_masks`: the peer masks its frames, as a client does. `frame` makes a final WebSocket frame
+    `peer_masks`: the peer masks its frames, as a client does. `handshake`: what the peer sends of
+    the opening handshake. `frame` makes a final WebSocket frame
     from payload and opcode, masked if this role must mask.
     """
 
     peer_masks: bool
+    handshake: str
     frame: Callable[[bytes, int], bytes]
     outlet: EagerTransport
     _link: BotLink | None = None
@@ -67,6 +78,8 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     _opcode = BINARY
     _received: Callable[[bytes], None] = staticmethod(_ignore)  # of the link, while there is one
     _frames: PlainFrames | None = None  # set when Autobahn is between two frames
+    _unread = b""  # until then, of what has come
+    _greeted = 0  # bytes of the opening handshake
 
     @property
     def settings(self) -> WebSocketOptions:
@@ -84,17 +97,16 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         options = self.settings
         set_buffers(transport, options.read_buffer, options.write_buffer, options.unsent_limit)
         self.outlet = EagerTransport(transport, self._drained)
+        self._slices = Slices(self.clock, self.outlet, lambda: self.dataReceived(b""))
         super().makeConnection(self.outlet)
 
     def dataReceived(self, data: bytes) -> None:
         """Take audio and pongs here, without Autobahn. Autobahn gets all other frames, whole."""
         if self._frames is None:
-            if self.state != self.STATE_OPEN or not self._between_messages():
-                super().dataReceived(data)
+            data = self._begin(data)
+            if self._frames is None:
                 return
-            longest = min(self.settings.max_frame, self.settings.max_message)
-            self._frames = PlainFrames(longest, self.peer_masks, self._opcode)
-        for message, piece in self._frames.feed(data):
+        for message, piece in self._frames.feed(data, MOST):
             gone = self.state == self.STATE_CLOSED or self.failedByMe
             if message and not gone:  # also after our own close: the bot's last audio
                 self._heard = True
@@ -103,6 +115,32 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
                 self.onPong(payload)
             elif not message:
                 super().dataReceived(piece)
+        if self._frames.more:
+            self._slices.later()
+
+    def _begin(self, data: bytes) -> bytes:
+        """Give Autobahn the handshake, and then all up to the beginning of a message, a little in
+        each turn. Returns what comes after that."""
+        data = self._unread + data
+        self._unread = b""
+        for _ in range(BITES):
+            if self.state == self.STATE_OPEN and self._between_messages():
+                longest = min(self.settings.max_frame, self.settings.max_message)
+                self._frames = PlainFrames(longest, self.peer_masks, self._opcode)
+                return data
+            if not data:
+                return b""
+            bite, data = data[:BITE], data[BITE:]
+            if self.state == self.STATE_CONNECTING:
+                self._greeted += len(bite)
+                if self._greeted > MAX_HANDSHAKE:
+                    self.failHandshake(f"{self.handshake} of more than {MAX_HANDSHAKE} bytes")
+                    return b""
+            super().dataReceived(bite)
+        if data:
+            self._unread = data
+            self._slices.later()
+        return b""
 
     def _between_messages(self) -> bool:
         begun: list[Any] = [self.current_frame, self.inside_message, self.data]
@@ -139,6 +177,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             waiting.cancel()
             self.closeHandshakeTimeoutCall = None
         self.outlet.forget()
+        self._slices.close()
         self.is_closed.addCallback(lambda _: None)  # drop the result: it is this protocol
         self._received = _ignore
         link, self._link = self._link, None
@@ -188,13 +227,13 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     def pause(self) -> None:
         """Stop reading."""
         self._paused = True
-        self.outlet.pauseProducing()
+        self._slices.read(False)
 
     def resume(self) -> None:
         """Start reading again."""
         self._paused = False
         if self.state != self.STATE_CLOSED:
-            self.outlet.resumeProducing()
+            self._slices.read(True)
 
     def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake. Autobahn disconnects a peer that does not answer it."""

@@ -726,7 +726,7 @@ class UnknownTests(Case):
         line.turn(5 * MS)
         line.asterisk.send(message(0x04, b"1") * 1000)
         line.turn(5 * MS)
-        (first, second) = line.call.warnings
+        (first, second, *_) = line.call.warnings
         self.assertEqual((first[0], second[0]), ("unknown-message", "unknown-message"))
         self.assertIn("kind 0x02 with a length of 0 was skipped", first[1])
         self.assertIn("kind 0x04 with a length of 1 was skipped", second[1])

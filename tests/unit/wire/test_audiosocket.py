@@ -305,3 +305,32 @@ class FaultTests(SynchronousTestCase):
         for data in (self.TOO_LONG + raw(0x10, b"ab"), raw(0x10, b"ab")):
             with self.assertRaises(DecodeError):
                 decoder.feed(data)
+
+
+class SliceTests(SynchronousTestCase):
+    def test_a_few_at_a_time_and_no_byte_is_lost(self) -> None:
+        stream = raw(0x01, bytes(16)) + (raw(0x03, b"1") + raw(0x42, b"skipped")) * 40
+        for extra in range(4):
+            decoder = Decoder(uuid_first=True)
+            got = decoder.feed(stream + raw(0x10, b"ab")[:extra], 7)
+            turns = 1
+            while decoder.more:
+                got += decoder.feed(b"", 7)
+                turns += 1
+            got += decoder.feed(raw(0x10, b"ab")[extra:], 7)
+            self.assertEqual(len(got), 42)
+            self.assertEqual(decoder.skipped, 40)
+            self.assertEqual(turns, 12)  # what is skipped counts as well
+            self.assertEqual(got[-1], (0x10, b"ab"))
+
+    def test_exactly_as_many_as_there_are(self) -> None:
+        decoder = Decoder()
+        self.assertEqual(len(decoder.feed(raw(0x03, b"1") * 7, 7)), 7)
+        self.assertFalse(decoder.more)
+
+    def test_a_fault_behind_a_slice_comes_in_its_turn(self) -> None:
+        decoder = Decoder()
+        self.assertEqual(len(decoder.feed(raw(0x03, b"1") * 7 + b"\x10\xff\xff", 7)), 7)
+        self.assertTrue(decoder.more)
+        with self.assertRaises(DecodeError):
+            decoder.feed(b"", 7)

@@ -159,6 +159,27 @@ class LeftToAutobahn(SynchronousTestCase):
         self.assertEqual(feed(PlainFrames(LIMIT, True), frame(2, b"\xff")), ([b"\xff"], b""))
 
 
+class Slices(SynchronousTestCase):
+    def test_a_few_at_a_time(self) -> None:
+        stream = (frame(2, b"one") + PING) * 50
+        for extra in (b"", PING[:3]):
+            frames = PlainFrames(LIMIT, True)
+            pieces = frames.feed(stream + extra, 7)
+            self.assertEqual((len(pieces), frames.more), (7, True))
+            while frames.more:
+                some = frames.feed(b"", 7)
+                self.assertTrue(0 < len(some) <= 7)
+                pieces += some
+            self.assertEqual(len(pieces), 100)
+            rest = frames.feed(PING[len(extra) :], 7)
+            self.assertEqual([piece for _, piece in rest], [PING])
+
+    def test_exactly_as_many_as_there_are(self) -> None:
+        frames = PlainFrames(LIMIT, True)
+        self.assertEqual(len(frames.feed(PING * 7, 7)), 7)
+        self.assertFalse(frames.more)
+
+
 class Pieces(SynchronousTestCase):
     def test_a_long_frame_in_many_pieces_is_copied_a_few_times(self) -> None:
         """Not once for each piece: the pieces are put together when all are there."""

@@ -22,7 +22,8 @@ from pipecat_bridge.net.redaction import Redaction
 from pipecat_bridge.options import CallerAudioOptions, WebSocketOptions
 from pipecat_bridge.runner.link.early import Early
 from pipecat_bridge.runner.link.link import BotLink
-from pipecat_bridge.runner.socket.dialler import MAX_HANDSHAKE, Dialler
+from pipecat_bridge.runner.socket.dialler import Dialler
+from pipecat_bridge.runner.socket.protocol import MAX_HANDSHAKE
 from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.wire.dialect import Dialect
 from pipecat_bridge.wire.pipecat import PipecatDialect
