@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import inf
 from uuid import UUID
 
 from twisted.internet.error import ConnectionDone
@@ -48,6 +49,10 @@ packet the kernel needs some buffer to send again.
 LEAST_SEND_BUFFER = 8192
 """Smallest send buffer, in bytes."""
 
+RATE_STAYS = 1.0
+"""Seconds for which a phone keeps its sample rate. All audio that waits for it is converted then,
+and three minutes of it take 20 ms. Asterisk changes the rate at the beginning, if ever."""
+
 STALLED = 1.0
 """If the phone has taken no frame for so many seconds, a reset of the connection means a lost phone
 and not a hangup. Asterisk reads until it closes, so its machine or kernel has given up."""
@@ -70,6 +75,7 @@ class AudioSocketConnection(Protocol):
         self._decoder = Decoder(uuid_first=True)
         self._format = CallerFormat(options.g711)
         self._deadline: IDelayedCall | None = None
+        self._rate_since = -inf
         self.on_lost: Callable[[], None] = lambda: None
         self.line = Line(self, answer, clock, options, now)
         self._set_header(self.line.rate)
@@ -151,7 +157,14 @@ class AudioSocketConnection(Protocol):
             else:
                 line.caller.hear(payload, rate)
             if rate != line.rate:
-                line.set_rate(rate)
+                self._follow(rate)
+
+    def _follow(self, rate: int) -> None:
+        """Send audio at the phone's new rate: it plays at that rate what it gets."""
+        now = self._now()
+        if now - self._rate_since >= RATE_STAYS:
+            self._rate_since = now
+            self.line.set_rate(rate)
 
     def _hear_doubtful(self, payload: bytes) -> bool:
         """Take audio of kind 0x10, which may be G.711, or at 16 kHz. False: it was dropped."""

@@ -44,16 +44,19 @@ class Slices:
     def _go_on(self) -> None:
         self._next = None
         self._again()
+        self._resume()
+
+    def _resume(self) -> None:
         if self._next is None and self._reading:
             self._transport.resumeProducing()
 
     def read(self, wanted: bool) -> None:
         """Read, or do not, as soon as nothing is left of what has come."""
         self._reading = wanted
-        if not wanted:
+        if wanted:
+            self._resume()
+        else:
             self._transport.pauseProducing()
-        elif self._next is None:
-            self._transport.resumeProducing()
 
     def close(self) -> None:
         """Forget what is left: the connection is over."""

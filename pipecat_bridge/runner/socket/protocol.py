@@ -68,6 +68,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     peer_masks: bool
     handshake: str
     frame: Callable[[bytes, int], bytes]
+    failHandshake: Callable[[str], None]
     outlet: EagerTransport
     _link: BotLink | None = None
     _direction: Direction = "both"

@@ -15,7 +15,12 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.asterisk.audiosocket import CLOSE_TIMEOUT, STALLED, AudioSocketConnection
+from pipecat_bridge.asterisk.audiosocket import (
+    CLOSE_TIMEOUT,
+    RATE_STAYS,
+    STALLED,
+    AudioSocketConnection,
+)
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import Line, LineOptions
 from pipecat_bridge.asterisk.networks import Networks
@@ -275,14 +280,27 @@ class AudioTests(Case):
 
     def test_the_rate_changes_within_a_call(self) -> None:
         line = StrictLine()
-        line.call.say(tone(440, 8000, 3.0))
+        line.call.say(tone(440, 8000, 6.0))
         for kind, rate in ((0x10, 8000), (0x12, 16000), (0x16, 48000), (0x10, 8000)):
             line.asterisk.send(message(kind, tone(330, rate, FRAME)))
-            line.turn(0.5)
+            line.turn(RATE_STAYS + 0.1)
             self.assertEqual(line.call.heard[-1][2], rate)
             self.assertEqual(line.asterisk.frames[-1].rate, rate)
         self.assertEqual(line.asterisk.far_end.holes, [])
         self.assertEqual(line.asterisk.faults, [])
+
+    def test_a_rate_that_changes_all_the_time_is_followed_once_a_second(self) -> None:
+        """Each time all that waits is converted: with every message, this stopped all calls."""
+        line = StrictLine()
+        line.call.say(tone(440, 8000, 30.0))
+        rates: list[int] = []
+        convert = line.call.playout.set_rate
+        self.patch(line.call.playout, "set_rate", lambda rate: (rates.append(rate), convert(rate)))
+        flood = message(0x18, bytes(2)) + message(0x10, bytes(2))
+        for _ in range(25):
+            line.asterisk.send(flood * 10)
+            line.turn(0.1)
+        self.assertEqual(rates, [192000, 8000, 192000])
 
     def test_a_frame_of_any_even_length_goes_on_as_it_is(self) -> None:
         line = StrictLine()
@@ -359,7 +377,7 @@ class FormatTests(Case):
         self.assertEqual((line.connection.line.codec, line.connection.line.rate), ("linear", 8000))
         for kind, rate in RATES.items():
             line.asterisk.send(message(kind, bytes(rate // 25)))
-            line.turn(5 * MS)
+            line.turn(RATE_STAYS + 0.1)
             self.assertEqual(
                 (line.connection.line.codec, line.connection.line.rate), ("linear", rate)
             )

@@ -30,7 +30,7 @@ class Owner:
 
 def turn(clock: Clock) -> None:
     """A turn of the loop: what is due now, but not what that puts off until the next turn."""
-    for call in clock.getDelayedCalls():
+    for call in list(clock.getDelayedCalls()):
         clock.calls.remove(call)
         call.called = 1
         call.func()
