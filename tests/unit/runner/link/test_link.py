@@ -6,6 +6,7 @@ import json
 from itertools import permutations, product
 from typing import Any
 
+from pipecat_bridge.runner.link.bot_stream import LONGEST_TEXT
 from pipecat_bridge.runner.link.early import CallerDigit, CallerText
 from pipecat_bridge.wire import rtvi
 from tests.doubles import protobuf
@@ -266,6 +267,18 @@ class FromBotTests(BotSideCase):
         bot.burst(bytes(48000), 24000)
         self.side.turn()
         self.assertApproximates(self.side.playout.depth, 2.0, 0.021)
+
+    def test_a_text_that_is_too_long_is_not_read(self) -> None:
+        """A megabyte of JSON would take 0.1 s, and all calls would wait."""
+        bot = self.talk()
+        bot.rtvi("server-message", {"t": "x" * (LONGEST_TEXT - 200)})
+        self.side.turn()
+        self.assertEqual(self.side.heard.warnings, [])
+        bot.rtvi("server-message", {"t": [0] * LONGEST_TEXT})
+        self.side.turn()
+        [(kind, text)] = self.side.heard.warnings
+        self.assertEqual(kind, "bad-message")
+        self.assertIn(f"characters, expected up to {LONGEST_TEXT}", text)
 
     def test_garbage_is_told_and_counted_and_the_call_goes_on(self) -> None:
         harmless = {"no-channels"}
