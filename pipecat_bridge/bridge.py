@@ -123,6 +123,7 @@ class Bridge(Daemon):
             lambda: Deferred.fromCoroutine(self.runner.reachable()),
             self.descriptors,
             metrics,
+            self.options.api.hosts,
         )
 
     def startService(self) -> None:

@@ -38,7 +38,7 @@ class RunnerOptions(Struct, frozen=True):
     url: str | list[str] = "http://127.0.0.1:8000"
     listen: str = "tcp:8001:interface=127.0.0.1"
     dialback_url: str = ""
-    require_token: bool = False
+    require_token: bool = True
     headers: dict[str, str] = field(default_factory=dict)
     start_path: str = "/start"
     start_body: dict[str, Any] = field(default_factory=dict)
@@ -134,6 +134,7 @@ class ApiOptions(Struct, frozen=True):
     """`[api]`: HTTP API and metrics."""
 
     listen: str = "tcp:8080:interface=127.0.0.1"
+    hosts: tuple[str, ...] = ()
     linger: Seconds = 3.0
 
 

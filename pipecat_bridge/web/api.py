@@ -26,6 +26,7 @@ from pipecat_bridge.call.registry import (
     UnknownCallError,
 )
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.web.origin import fault_of
 from pipecat_bridge.web.preparation import read_preparation
 from pipecat_bridge.web.problem import ProblemError
 
@@ -110,6 +111,19 @@ class NotFound(Resource):
     def render(self, request: Request) -> bytes:
         text = "nothing is here: see /v1/calls, /healthz, /readyz and /metrics"
         return write(request, 404, {"error": text})
+
+
+class Refused(Resource):
+    """Answers any request with 403."""
+
+    isLeaf = True
+
+    def __init__(self, fault: str) -> None:
+        super().__init__()
+        self._fault = fault
+
+    def render(self, request: Request) -> bytes:
+        return write(request, 403, {"error": self._fault})
 
 
 class CallsResource(Resource):
@@ -269,9 +283,23 @@ def metrics_page(metrics: CollectorRegistry) -> JSONResource:
 
 
 class ApiSite(Site):
-    """The site of the API. Requests are not logged; what they do to a call is logged there."""
+    """The site of the API. Requests are not logged; what they do to a call is logged there.
+
+    `hosts`: names of this API, as `fault_of` takes them.
+    """
 
     noisy = False
+
+    def __init__(self, root: Resource, hosts: tuple[str, ...] = ()) -> None:
+        super().__init__(root)
+        self._hosts = hosts
+
+    def getResourceFor(self, request: Request) -> Resource:
+        fault = fault_of(request, self._hosts)
+        if fault:
+            return Refused(fault)
+        resource: Resource = super().getResourceFor(request)
+        return resource
 
     def log(self, request: object) -> None:
         """Log nothing for a request."""
@@ -282,6 +310,7 @@ def api_site(
     reachable: Callable[[], Deferred[bool]],
     descriptors: Descriptors,
     metrics: CollectorRegistry,
+    hosts: tuple[str, ...] = (),
 ) -> Site:
     """The site that serves the API, `/healthz`, `/readyz` and `/metrics`."""
     root, v1 = NotFound(), NotFound()
@@ -290,4 +319,4 @@ def api_site(
     root.putChild(b"metrics", metrics_page(metrics))
     root.putChild(b"v1", v1)
     v1.putChild(b"calls", CallsResource(calls))
-    return ApiSite(root)
+    return ApiSite(root, hosts)

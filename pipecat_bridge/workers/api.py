@@ -244,6 +244,6 @@ def _write(answer: WorkerAnswer, request: Request) -> None:
     request.finish()
 
 
-def workers_site(api: WorkersApi) -> Site:
-    """The site that serves `api`."""
-    return ApiSite(api)
+def workers_site(api: WorkersApi, hosts: tuple[str, ...] = ()) -> Site:
+    """The site that serves `api`, under the names `hosts`."""
+    return ApiSite(api, hosts)

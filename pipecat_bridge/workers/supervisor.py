@@ -51,7 +51,9 @@ class Supervisor(Daemon):
             self.embedded.on_change = self._runner_is
         own = own_registry(self.switchboard, self.descriptors, self.embedded)
         self._api = WorkersApi(reactor, self.switchboard, self.descriptors, options, own)
-        self.api_listener = Listener(reactor, options.api.listen, workers_site(self._api))
+        self.api_listener = Listener(
+            reactor, options.api.listen, workers_site(self._api, options.api.hosts)
+        )
         services: list[Service] = [*self.bot_ports, self.api_listener, self.phones]
         for service in services:
             service.setServiceParent(self)

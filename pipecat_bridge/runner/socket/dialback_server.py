@@ -6,6 +6,7 @@ import hmac
 import re
 import secrets
 from typing import Final
+from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
@@ -39,6 +40,9 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
     _place: _Expected | None = None  # the claimed place, until the handshake is done
 
     def onConnect(self, request: ConnectionRequest) -> None:
+        if request.origin and urlsplit(request.origin).netloc != request.headers.get("host"):
+            # Only browsers send it, and a bot is none.
+            raise ConnectionDeny(403, "a page of another site may not be a bot here")
         self._place, self._direction = self.factory.admit(request.path, request.params)
 
     def onOpen(self) -> None:

@@ -1,0 +1,52 @@
+"""Which requests of browsers the API takes: those of its own pages.
+
+A web page from anywhere can let the browser of an operator send requests to this machine. It cannot
+read the answers, unless its own name leads to this machine as well (DNS rebinding). So the Host
+must be a name of ours, and what changes something must not come from another page. What no browser
+sends has neither Origin nor Sec-Fetch-Site: the dialplan's CURL, curl, scripts.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from twisted.web.server import Request
+
+_CHANGES_NOTHING: Final = (b"GET", b"HEAD", b"OPTIONS")
+_OURS: Final = ("same-origin", "none")
+"""Values of Sec-Fetch-Site: a page of this API, or an address that somebody has typed."""
+
+
+def fault_of(request: Request, hosts: tuple[str, ...]) -> str:
+    """Why a request is refused; "" if it is not. `hosts`: names of this API that have a dot."""
+    host = request.getHeader("host") or ""
+    if not _is_ours(host, hosts):
+        return (
+            f"the Host {host[:100]!a} is no name of this API: expected an address, a name without a"
+            " dot, or one of [api] hosts"
+        )
+    if request.method in _CHANGES_NOTHING:
+        return ""
+    origin, site = request.getHeader("origin"), request.getHeader("sec-fetch-site")
+    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        return f"a request from a page of {origin[:100]!a} changes nothing here"
+    if site is not None and site not in _OURS:
+        return "a request from a page of another site changes nothing here"
+    return ""
+
+
+def _is_ours(host: str, hosts: tuple[str, ...]) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    # Names in public have a dot, so a name without one belongs to this network.
+    if ("." not in name and ":" not in name) or name in hosts:
+        return True
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
