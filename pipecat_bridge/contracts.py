@@ -104,6 +104,10 @@ LossCause = Literal["connection", "error", "silent"]
 """Why a ready bot is lost. connection: its connection broke. error: it reported a fatal error.
 silent: it ended the call and had sent no audio."""
 
+TextFate = Literal["sent", "no-texts", "full"]
+"""What became of a text for a bot. `no-texts`: the bot's protocol has none. `full`: it was dropped,
+as too much waits already for a bot that does not read."""
+
 FailureCause = Literal["runner", "bridge"]
 """What failed when there is no bot: the runners, or the bridge itself."""
 
@@ -182,12 +186,13 @@ class Bot(Protocol):
         """Takes the caller's audio. There is another sink once the bot is ready."""
         ...
 
-    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
-        """Send text, as if the caller had typed it; False if this bot takes no text."""
+    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> TextFate:
+        """Send text, as if the caller had typed it."""
         ...
 
-    def send_digit(self, digit: str) -> None:
-        """Send a key that the caller pressed."""
+    def send_digit(self, digit: str) -> bool:
+        """Send a key that the caller pressed. False: it was dropped, as the bot does not read."""
+        ...
 
     def start(self) -> None:
         """Ask a runner for the bot. The listener hears what becomes of it."""

@@ -138,6 +138,7 @@ class FrameCutter:
 _RIFF_HEADER = 12
 _CHUNK_HEADER = 8
 _SHORTEST_HEADER = 44
+_MOST_CHUNKS = 64  # that are looked at; a file has three or four
 _CHUNK = struct.Struct("<4sI")
 _FORMAT = struct.Struct("<2xHI")  # after the encoding: channels and rate
 
@@ -153,7 +154,9 @@ def strip_riff(data: Pcm) -> Wave:
         return Wave(frame)
     rate = channels = None
     at = _RIFF_HEADER
-    while at + _CHUNK_HEADER <= len(frame):
+    for _ in range(_MOST_CHUNKS):
+        if at + _CHUNK_HEADER > len(frame):
+            break
         name, size = _CHUNK.unpack_from(frame, at)
         at += _CHUNK_HEADER
         if name == b"data":
@@ -166,11 +169,20 @@ def strip_riff(data: Pcm) -> Wave:
     return Wave(_search_audio(frame), rate, channels)
 
 
+def without_header(audio: bytes, rate: int, channels: int) -> tuple[bytes, int, int]:
+    """Audio, rate and channels of a frame. A RIFF/WAVE header counts more than `rate` and
+    `channels`."""
+    body, header_rate, header_channels = strip_riff(audio)
+    return body, header_rate or rate, header_channels or channels
+
+
 def _data_end(frame: bytes, start: int, size: int) -> int:
     """Return `start` + `size` if well-formed chunks follow there, else the end of the frame."""
     at = end = start + size
     at += size & 1
-    while size and at < len(frame):
+    for _ in range(_MOST_CHUNKS if size else 0):
+        if at >= len(frame):
+            break
         if at + _CHUNK_HEADER > len(frame):
             return len(frame)
         name, length = _CHUNK.unpack_from(frame, at)

@@ -7,14 +7,19 @@ It has no clock. Methods get the time, in seconds of a monotonic clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from pipecat_bridge.audio.cues import Cues
 from pipecat_bridge.audio.frame import FRAMES_PER_SECOND
 from pipecat_bridge.audio.hold import HoldLoop
 from pipecat_bridge.audio.jitter_buffer import JitterBuffer
-from pipecat_bridge.audio.pcm import SampleCarry, mix_down, strip_riff
+from pipecat_bridge.audio.pcm import SampleCarry, mix_down, without_header
 from pipecat_bridge.audio.resample import Resampler, make_resampler
 from pipecat_bridge.audio.stats import PlayoutStats
+from pipecat_bridge.errors import FormatError
+
+MAX_RATES: Final = 8
+"""Sample rates of bots in one call. The filter of a rate that is new takes milliseconds to make."""
 
 
 class Playout:
@@ -42,6 +47,7 @@ class Playout:
         self._queue = self._voice.queue
         self._max_frames = int(max_queue * FRAMES_PER_SECOND)
         self._bot_rate: int | None = None
+        self._bot_rates: set[int] = set()
         self._resampler: Resampler | None = None
         self._carry = SampleCarry()
         self._cues: Cues | None = None
@@ -94,7 +100,7 @@ class Playout:
         is not possible.
         """
         if audio.startswith(b"RIFF"):
-            audio, rate, channels = _without_header(audio, rate, channels)
+            audio, rate, channels = without_header(audio, rate, channels)
         if rate != self._bot_rate:
             self._convert_from(rate)
         audio = self._carry.join(audio, channels)
@@ -112,6 +118,8 @@ class Playout:
         return True
 
     def _convert_from(self, rate: int) -> None:
+        if len(self._bot_rates) >= MAX_RATES and rate not in self._bot_rates:
+            raise FormatError(f"sample rate of {rate} Hz, after {MAX_RATES} others in this call")
         resampler = make_resampler(rate, self.rate, self._kind) if rate != self.rate else None
         if resampler is not None:
             self.stats.filter_ms = resampler.delay * 1000
@@ -119,6 +127,7 @@ class Playout:
         if self._bot_rate not in (None, rate):
             self._carry.reset()  # half a sample of the old rate would shift all that follows
         self._bot_rate = rate
+        self._bot_rates.add(rate)
 
     def read(self, now: float) -> bytes | None:
         """The frame for this tick; None if there is nothing to play."""
@@ -201,8 +210,3 @@ class Playout:
         if not cues and self._cues is cues:
             self._cues = None
         return frame
-
-
-def _without_header(audio: bytes, rate: int, channels: int) -> tuple[bytes, int, int]:
-    body, header_rate, header_channels = strip_riff(audio)
-    return body, header_rate or rate, header_channels or channels

@@ -131,7 +131,8 @@ class Call:
     def caller_digit(self, digit: str) -> None:
         """The caller pressed a key."""
         self.history.tell("dtmf", {"digit": digit})
-        self.bot.send_digit(digit)
+        if not self.bot.send_digit(digit):
+            self.warn("not-read", f"the key {digit} was dropped: too much waits for the bot")
 
     def phone_gone(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
         """The phone has ended: `how`, and why."""

@@ -16,6 +16,7 @@ KINDS: Final[dict[str, str]] = {
     "bot-no-answer": "the bot has sent no audio since the caller stopped speaking",
     "bot-error": "the bot reports an error",
     "queue-full": "the bot sent audio too far ahead, and some of it was dropped",
+    "not-read": "a key for the bot was dropped, as the bot does not read what waits for it",
     "bad-message": "the bridge cannot use a message of the bot",
     "bad-command": "the bridge cannot carry out a command of the bot",
     "metadata": "the data with which the call was prepared looks wrong",

@@ -33,9 +33,10 @@ def _nothing() -> None:
 class EagerTransport:
     """Wraps a connected transport. Everything but writing and closing is passed through.
 
-    `congested`: bytes wait in user space. `on_drained` is called when the kernel has taken the last
-    of them. `broken`: a send failed because the connection is over; Twisted notices that only when
-    it reads. `error`: the error of that send, because the kernel reports it only once.
+    `congested`: bytes wait in user space. `waiting`: how many were given since then. `on_drained`
+    is called when the kernel has taken the last of them. `broken`: a send failed because the
+    connection is over; Twisted notices that only when it reads. `error`: the error of that send,
+    because the kernel reports it only once.
 
     Without a plain TCP socket (in memory, TLS) the data goes through Twisted's `write`. The
     transport is then congested from the time Twisted pauses a producer until Twisted resumes it.
@@ -49,6 +50,7 @@ class EagerTransport:
         self._socket = plain_socket(self._transport)
         self._open = True
         self.congested = False
+        self.waiting = 0
         self.error: OSError | None = None
         signals = _BufferSignals(self._filled, self._emptied, self._gone)
         self._transport.registerProducer(signals, self._socket is None)
@@ -67,6 +69,8 @@ class EagerTransport:
             return
         if self._socket is None:
             self._transport.write(data)
+            if self.congested:
+                self.waiting += len(data)
         elif self.congested or not self._send(data):
             self._queue(data)
 
@@ -95,6 +99,7 @@ class EagerTransport:
 
     def _queue(self, data: bytes) -> None:
         self.congested = True
+        self.waiting += len(data)
         self._transport.write(data)
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
@@ -107,6 +112,7 @@ class EagerTransport:
     def _emptied(self) -> None:
         if self.congested:
             self.congested = False
+            self.waiting = 0
             self._on_drained()
 
     def _gone(self) -> None:

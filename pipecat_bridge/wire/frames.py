@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from google.protobuf.message import DecodeError as _DecodeError
 
 from pipecat_bridge.errors import FormatError
 from pipecat_bridge.wire.frames_pb2 import AudioRawFrame, Frame
+
+LONGEST_TEXT: Final = 65536
+"""Bytes of a message without audio. To read a megabyte of JSON takes 0.1 s,
+and all calls wait. What a bot tells or orders is a hundred times shorter."""
 
 
 class Audio(NamedTuple):
@@ -77,6 +81,7 @@ def decode(data: bytes) -> BotFrame:
     if kind == "audio":
         audio = frame.audio
         return Audio(audio.audio, audio.sample_rate, audio.num_channels or 1)
+    check_length(len(data))
     if kind == "message":
         return Message(frame.message.data)
     if kind == "interruption":
@@ -87,6 +92,12 @@ def decode(data: bytes) -> BotFrame:
         said = frame.transcription
         return Transcription(said.text, said.user_id, said.timestamp)
     raise FrameError(f"{len(data)} bytes that are none of Pipecat's five frames")
+
+
+def check_length(size: int) -> None:
+    """Raise FrameError if a message without audio has more than `LONGEST_TEXT` bytes."""
+    if size > LONGEST_TEXT:
+        raise FrameError(f"{size} bytes without audio, expected up to {LONGEST_TEXT}")
 
 
 def audio_encoder(rate: int) -> Callable[[bytes], bytes]:

@@ -17,7 +17,15 @@ from msgspec import Struct
 
 from pipecat_bridge.errors import FormatError
 from pipecat_bridge.wire import commands, rtvi
-from pipecat_bridge.wire.frames import Audio, BotFrame, Interruption, Mark, Message, Nothing
+from pipecat_bridge.wire.frames import (
+    Audio,
+    BotFrame,
+    Interruption,
+    Mark,
+    Message,
+    Nothing,
+    check_length,
+)
 from pipecat_bridge.wire.nesting import MAX_DEPTH, too_deep
 
 RATE: Final = 8000
@@ -27,6 +35,9 @@ FRAME_BYTES: Final = 320
 
 ACCOUNT: Final = "AC" + 32 * "0"
 """A placeholder: calls do not come from Twilio, so there is no account."""
+
+LONGEST_MARK: Final = 256
+"""Characters of a mark's name. A thousand of them may wait, and each is sent back."""
 
 _PER_MS: Final = RATE // 1000
 
@@ -166,6 +177,7 @@ class TwilioDialect:
             event = message.event
             if event == "media" and message.media is not None:
                 return Audio(self._decode(message.media.payload), RATE, 1)
+            check_length(len(payload))
             if not event:
                 return _beside(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -175,10 +187,16 @@ class TwilioDialect:
         if event == "clear":
             return Interruption()
         if event == "mark" and message.mark is not None:
-            return Mark(message.mark.name)
+            return _mark(message.mark.name)
         if event in _CONTENTS:
             raise TwilioError(f'a {event} message without "{event}": expected {_CONTENTS[event]}')
         return Nothing()
+
+
+def _mark(name: str) -> Mark:
+    if len(name) > LONGEST_MARK:
+        raise TwilioError(f"a mark with a name of {len(name)} characters: at most {LONGEST_MARK}")
+    return Mark(name)
 
 
 def _beside(payload: bytes) -> Message:

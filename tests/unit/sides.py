@@ -12,7 +12,14 @@ from twisted.internet.task import Clock
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.registry import Calls
-from pipecat_bridge.contracts import BotListener, BotRequest, LinkStats, PhoneStats, QueueStats
+from pipecat_bridge.contracts import (
+    BotListener,
+    BotRequest,
+    LinkStats,
+    PhoneStats,
+    QueueStats,
+    TextFate,
+)
 from pipecat_bridge.events.events import CallEvent, Events
 from pipecat_bridge.options import BotAudioOptions, CallOptions
 
@@ -53,10 +60,12 @@ class PhoneSide:
 
 
 class LinkSide:
-    """Keeps what is sent to the bot; its dialect has words for text if `takes_text`."""
+    """Keeps what is sent to the bot; its dialect has words for text if `takes_text`. It
+    takes nothing unless it `reads`."""
 
     def __init__(self) -> None:
         self.takes_text = True
+        self.reads = True
         self.stats = LinkStats()
         self.queue_stats = QueueStats()
         self.audio: list[tuple[bytes, int]] = []
@@ -109,13 +118,18 @@ class BotSide:
     def audio_sink(self) -> Callable[[bytes, int], None]:
         return self.link.send_audio
 
-    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
-        if self.link.takes_text:
-            self.link.texts.append((content, run_immediately, audio_response))
-        return self.link.takes_text
+    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> TextFate:
+        if not self.link.takes_text:
+            return "no-texts"
+        if not self.link.reads:
+            return "full"
+        self.link.texts.append((content, run_immediately, audio_response))
+        return "sent"
 
-    def send_digit(self, digit: str) -> None:
-        self.link.digits += digit
+    def send_digit(self, digit: str) -> bool:
+        if self.link.reads:
+            self.link.digits += digit
+        return self.link.reads
 
     def start(self) -> None:
         self.starts += 1

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
 from pipecat_bridge.audio.pcm import is_silent
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import BotEventListener, LinkStats
-from pipecat_bridge.errors import FormatError
 from pipecat_bridge.runner.link.barge_in import BargeIns, Signal
 from pipecat_bridge.runner.link.sockets import SocketPair
 from pipecat_bridge.wire import commands, frames, rtvi
 from pipecat_bridge.wire.dialect import Dialect
-
-LONGEST_TEXT: Final = 65536
-"""Characters of a text or message beside the audio. To read a megabyte of JSON takes 0.1 s, and all
-calls wait. What a bot tells or orders is a hundred times shorter."""
 
 
 def _nobody() -> None:
@@ -69,20 +63,14 @@ class BotStream:
         elif isinstance(frame, frames.Interruption):
             self._interrupt("frame")
         elif isinstance(frame, frames.Message):
-            self._check_length(frame.data)
             self._take_message(frame.data)
         elif isinstance(frame, frames.Text):
-            self._check_length(frame.text)
             self._take_text(frame.text)
         elif isinstance(frame, frames.Transcription):
             said = rtvi.UserTranscription(frame.text, True, frame.timestamp, frame.user_id)
             self._listener.bot_event(said)
         elif isinstance(frame, frames.Mark):
             self._playout.mark(partial(self._played, frame.name))
-
-    def _check_length(self, text: str) -> None:
-        if len(text) > LONGEST_TEXT:
-            raise FormatError(f"a text of {len(text)} characters, expected up to {LONGEST_TEXT}")
 
     def _tell_full(self) -> None:
         ahead = self._playout.depth

@@ -8,13 +8,22 @@ from typing import Final, NamedTuple
 from pipecat_bridge.wire.dialect import Dialect
 
 MAX_MESSAGES: Final = 100
-"""Keys and texts that are kept; further ones are dropped."""
+MAX_BYTES: Final = 1 << 18
+"""Keys and texts that are kept, and how long they are together; further ones are dropped."""
+
+PIECE: Final = 0.02
+"""Seconds. Shorter pieces of audio are put together."""
 
 
 class CallerDigit(NamedTuple):
     """A key that the caller pressed."""
 
     digit: str
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return 1
 
     def encoded(self, dialect: Dialect) -> list[bytes]:
         """The messages to the bot, in its dialect."""
@@ -27,6 +36,11 @@ class CallerText(NamedTuple):
     content: str
     run_immediately: bool
     audio_response: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return len(self.content)
 
     def encoded(self, dialect: Dialect) -> list[bytes]:
         """The messages to the bot, in its dialect."""
@@ -47,7 +61,11 @@ class EarlyAudio:
     def add(self, pcm: bytes, rate: int) -> None:
         """Add mono PCM16 with `rate` samples per second, and forget what is too old."""
         pieces = self._pieces
-        pieces.append((pcm, rate))
+        before, before_rate = pieces[-1] if pieces else (b"", 0)
+        if before_rate == rate and len(before) < 2 * rate * PIECE:
+            pieces[-1] = (before + pcm, rate)
+        else:
+            pieces.append((pcm, rate))
         self._seconds += len(pcm) / (2 * rate)
         while pieces:
             old, old_rate = pieces[0]
@@ -76,8 +94,12 @@ class Early:
     def __init__(self, seconds: float) -> None:
         self.audio = EarlyAudio(seconds)
         self.messages: list[CallerMessage] = []
+        self._bytes = 0
 
-    def add_message(self, message: CallerMessage) -> None:
-        """Keep a key or a text."""
-        if len(self.messages) < MAX_MESSAGES:
-            self.messages.append(message)
+    def add_message(self, message: CallerMessage) -> bool:
+        """Keep a key or a text; False if there is no room for it."""
+        if len(self.messages) >= MAX_MESSAGES or self._bytes + message.size > MAX_BYTES:
+            return False
+        self.messages.append(message)
+        self._bytes += message.size
+        return True

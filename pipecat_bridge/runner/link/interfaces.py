@@ -45,8 +45,9 @@ class BotSocket(Protocol):
         """What this socket writes to."""
         ...
 
-    def send(self, payload: bytes) -> None:
-        """Send one message."""
+    def send(self, payload: bytes) -> bool:
+        """Send one message. False: it was dropped, and the next ones will be as well."""
+        ...
 
     def ping(self, payload: bytes) -> None:
         """Send a ping."""

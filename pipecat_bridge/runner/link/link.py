@@ -32,6 +32,7 @@ from pipecat_bridge.runner.link.interfaces import (
     SocketClose,
 )
 from pipecat_bridge.runner.link.sockets import SocketPair
+from pipecat_bridge.runner.link.turns import Turns
 from pipecat_bridge.wire import frames
 from pipecat_bridge.wire.commands import CommandError
 from pipecat_bridge.wire.dialect import Dialect
@@ -71,6 +72,7 @@ class BotLink:
         self.sockets = SocketPair(clock)
         self.to_bot = CallerStream(clock, self.sockets, dialect, options)
         self.from_bot = BotStream(clock, playout, events, self.sockets, dialect, now)
+        self._turns = Turns(clock, playout, self._take, self.sockets.hold)
         self._clock = clock
         self._listener = listener
         self._early: Early | None = early  # until the bot is ready
@@ -117,6 +119,8 @@ class BotLink:
         may still come on the output socket."""
         sockets = self.sockets
         sockets.remove(socket)
+        if socket is sockets.output:
+            self._turns.finish()
         if self._closed:
             return
         if not self.ready:
@@ -168,6 +172,7 @@ class BotLink:
             stack.callback(self._close_sockets)
             stack.callback(self.from_bot.close)
             stack.callback(self.to_bot.close)
+            stack.callback(self._turns.close)
             stack.callback(self._cancel_timer)
 
     def _close_sockets(self) -> None:
@@ -203,8 +208,7 @@ class BotLink:
         held, self._beginning = self._beginning, Beginning()
         for kind, fault in held.faults:
             self.from_bot.warn(kind, fault)
-        for frame in held.frames:
-            self._take(frame)
+        self._turns.add(held.frames)
 
     def _start_flow(self) -> None:
         if self._flowing or self._early is None:
@@ -228,13 +232,14 @@ class BotLink:
         if self._flowing:
             self.to_bot.send(pcm, rate)
 
-    def send_message(self, message: CallerMessage) -> None:
-        """Send a key or a text. It passes the queue of audio and is never dropped. Before the bot
-        is ready it is kept."""
-        if self._early is not None:
-            self._early.add_message(message)
-        if self._flowing:
-            self.sockets.send(message.encoded(self.dialect))
+    def send_message(self, message: CallerMessage) -> bool:
+        """Send a key or a text. It passes the queue of audio. Before the bot is ready it is kept.
+
+        False: it was dropped. Too much waits already for a bot that is not ready or does not read.
+        """
+        if self._early is not None and not self._early.add_message(message):
+            return False
+        return not self._flowing or self.sockets.send(message.encoded(self.dialect))
 
     @guarded()
     def drained(self) -> None:
@@ -256,7 +261,10 @@ class BotLink:
         try:
             frame = self._decode(payload)
             if self.ready:
-                self.from_bot.take(frame)
+                if self._turns.waits(frame):
+                    self._turns.add([frame])
+                else:
+                    self.from_bot.take(frame)
             else:
                 self._take_early(frame, len(payload))
         except PeerError as error:
@@ -264,8 +272,9 @@ class BotLink:
         except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call
             self.broken(Failure())
 
+    @guarded()
     def _take(self, frame: frames.BotFrame) -> None:
-        """Take a frame that was held. After `close` frames are ignored."""
+        """Take a frame that has waited. After `close` frames are ignored."""
         if self._closed:
             return
         try:

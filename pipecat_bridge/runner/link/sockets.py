@@ -61,11 +61,20 @@ class SocketPair:
         """Fires when no socket is open."""
         return self._open.idle()
 
-    def send(self, messages: list[bytes]) -> None:
-        """Send messages to the bot, if the input socket is open."""
-        if self.input is not None:
-            for message in messages:
-                self.input.send(message)
+    def send(self, messages: list[bytes]) -> bool:
+        """Send messages to the bot. False if one was dropped: the input socket is not open, or the
+        bot does not read."""
+        socket = self.input
+        return socket is not None and all(socket.send(message) for message in messages)
+
+    def hold(self, held: bool) -> None:
+        """Read the output socket no more, or again."""
+        if self.output is None or self._closed:
+            return
+        if held:
+            self.output.pause()
+        else:
+            self.output.resume()
 
     def end_output(self) -> None:
         """Begin to close the output socket after the input socket closed; the rest is read."""

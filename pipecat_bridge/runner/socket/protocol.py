@@ -36,6 +36,12 @@ ROUNDED_DOWN: Final = 1.0
 """Seconds that are added to Autobahn's timeouts. Autobahn rounds their end down to a whole second
 of the clock, so a timeout of 1 s would take between 0 and 1 s."""
 
+MOST_WAITING: Final = 1 << 18
+"""Bytes that wait for a bot that does not read. Then keys, texts and marks are dropped as well."""
+
+MOST_FRAGMENTS: Final = 4096
+"""Frames of one message. Autobahn limits its bytes, and an empty frame has none."""
+
 
 def protocol_options(options: WebSocketOptions) -> dict[str, Any]:
     """Options for Autobahn's factories, client and server.
@@ -74,6 +80,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     _direction: Direction = "both"
     _keepalive: IDelayedCall | None = None
     _pinged_at: float | None = None  # time of the first ping after the peer's last message
+    _pong: bytes | None = None  # payload of the newest ping, while the peer does not read
     _heard = False
     _paused = False
     _opcode = BINARY
@@ -108,7 +115,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             if self._frames is None:
                 return
         for message, piece in self._frames.feed(data, MOST):
-            gone = self.state == self.STATE_CLOSED or self.failedByMe
+            gone = self.state == self.STATE_CLOSED or self.failedByMe or self.remoteCloseCode
             if message and not gone:  # also after our own close: the bot's last audio
                 self._heard = True
                 self._received(piece)
@@ -156,7 +163,24 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             self._received = self._link.received
             self._link.attach(self, self._direction)
 
+    def onMessageFrameBegin(self, length: int) -> None:
+        super().onMessageFrameBegin(length)
+        if len(self.message_data) >= MOST_FRAGMENTS and not self.failedByMe:
+            text = f"a message of more than {MOST_FRAGMENTS} frames"
+            self._max_message_size_exceeded(self.message_data_total_length, MOST_FRAGMENTS, text)
+
+    def onPing(self, payload: bytes) -> None:
+        """Answer a ping; of those that come while the peer does not read, the last one (RFC 6455,
+        section 5.5.3)."""
+        self._heard = True
+        if self.outlet.congested:
+            self._pong = payload
+        else:
+            super().onPing(payload)
+
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
+        if self.remoteCloseCode:
+            return  # nothing counts after the peer's close (section 5.5.1)
         self._heard = True
         if isBinary == (self._opcode == BINARY):
             self._received(payload)
@@ -195,6 +219,9 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         link.lost(self, SocketClose(wasClean and code in CLEAN, text, code in BUSY_CODES))
 
     def _drained(self) -> None:
+        if self._pong is not None:
+            payload, self._pong = self._pong, None
+            super().onPing(payload)
         if self._link is not None:
             self._link.drained()
 
@@ -215,14 +242,19 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
 
     # From the link
 
-    def send(self, payload: bytes) -> None:
-        """Send one message. It is dropped if the closing handshake has begun."""
-        if self.state == self.STATE_OPEN:
-            self.outlet.write(self.frame(payload, self._opcode))
+    def send(self, payload: bytes) -> bool:
+        """Send one message. False: it was dropped, as the closing handshake has begun, or the peer
+        does not read."""
+        outlet = self.outlet
+        if self.state != self.STATE_OPEN or (outlet.congested and outlet.waiting > MOST_WAITING):
+            return False
+        outlet.write(self.frame(payload, self._opcode))
+        return True
 
     def ping(self, payload: bytes) -> None:
-        """Send a ping of at most 125 bytes. It is dropped if the closing handshake has begun."""
-        if self.state == self.STATE_OPEN:
+        """Send a ping of at most 125 bytes. It is dropped if the closing handshake has begun, or
+        the peer does not read."""
+        if self.state == self.STATE_OPEN and self.outlet.waiting <= MOST_WAITING:
             self.outlet.write(self.frame(payload, PING))
 
     def pause(self) -> None:

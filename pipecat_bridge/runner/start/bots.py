@@ -19,6 +19,7 @@ from pipecat_bridge.contracts import (
     FailureCause,
     LinkStats,
     QueueStats,
+    TextFate,
 )
 from pipecat_bridge.errors import BlameError, BridgeError
 from pipecat_bridge.net.descriptors import Descriptors
@@ -136,22 +137,21 @@ class RunnerBot:
         link = self.link
         return link.to_bot.send if link is not None and link.ready else self.send_audio
 
-    def send_digit(self, digit: str) -> None:
-        """Send a key that the caller pressed."""
-        self._send(CallerDigit(digit))
+    def send_digit(self, digit: str) -> bool:
+        """Send a key that the caller pressed. False: it was dropped."""
+        return self._send(CallerDigit(digit))
 
-    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> bool:
-        """Send text, as if the caller had typed it. False if the bot's dialect has no texts."""
+    def send_text(self, content: str, run_immediately: bool, audio_response: bool) -> TextFate:
+        """Send text, as if the caller had typed it."""
         if not self._bots.mode.takes_text:
-            return False
-        self._send(CallerText(content, run_immediately, audio_response))
-        return True
+            return "no-texts"
+        sent = self._send(CallerText(content, run_immediately, audio_response))
+        return "sent" if sent else "full"
 
-    def _send(self, message: CallerMessage) -> None:
+    def _send(self, message: CallerMessage) -> bool:
         if self.link is not None:
-            self.link.send_message(message)
-        elif not self._stopped:
-            self._early.add_message(message)
+            return self.link.send_message(message)
+        return self._stopped or self._early.add_message(message)
 
     # Counters of the attempt under way, or of the ready bot
 

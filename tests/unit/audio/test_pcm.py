@@ -154,6 +154,12 @@ class StripRiffTests(SynchronousTestCase):
         nothing = chunk(b"fmt ", bytes(16))
         self.check(riff(nothing, chunk(b"data", AUDIO)), AUDIO, None)
 
+    def test_only_the_first_chunks_are_looked_at(self) -> None:
+        """A megabyte of empty chunks would take 80 ms, and all calls would wait."""
+        empty = chunk(b"junk", b"")
+        self.check(riff(*[empty] * 60, fmt(), chunk(b"data", AUDIO)))
+        self.check(riff(*[empty] * 64, fmt(), chunk(b"data", AUDIO)), AUDIO, None)
+
     def test_a_header_alone_holds_no_audio(self) -> None:
         self.check(riff(fmt(), chunk(b"data", b"")), b"")
         whole = riff(fmt(), chunk(b"data", AUDIO))

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.audio.playout import MAX_RATES, Playout
 from pipecat_bridge.audio.resample import make_resampler
+from pipecat_bridge.errors import FormatError
 from tests.doubles.bot import riff_header
 from tests.unit.signals import tone
 
@@ -192,13 +193,24 @@ class RateChangeTests(SynchronousTestCase):
 
     def test_a_number_of_channels_that_cannot_be_is_refused(self) -> None:
         line = Line()
-        for channels in (0, -1):
+        for channels in (0, -1, 9, 65535, 4_000_000_000):
             with self.assertRaisesRegex(ValueError, "channels: expected 1 to 8"):
                 line.write(bytes(64), channels=channels)
+        with self.assertRaisesRegex(ValueError, "channels: expected 1 to 8"):
+            line.write(riff_header(64, 8000, 32767) + bytes(64))
         pcm = loud(800)
         line.write(pcm)
         line.drain()
         self.assertEqual(line.heard, pcm)
+
+    def test_bots_of_one_call_have_a_few_rates(self) -> None:
+        """A filter for a rate that is new takes milliseconds to make, and all calls wait."""
+        line = Line()
+        rates = range(16000, 16000 + 1000 * MAX_RATES, 1000)
+        for rate in (*rates, *rates):
+            line.write(bytes(64), rate)
+        with self.assertRaisesRegex(FormatError, f"of 9000 Hz, after {MAX_RATES} others"):
+            line.write(bytes(64), 9000)
 
     def test_the_phone_changes_its_rate_while_audio_waits(self) -> None:
         for new in (16000, 44100, 48000, 12000):

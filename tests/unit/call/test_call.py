@@ -320,14 +320,21 @@ class PassingOnTests(SynchronousTestCase):
     def test_digits_and_texts_reach_the_link_before_the_bot_is_there(self) -> None:
         call, _, bot = self.exchange.call()
         call.caller_digit("#")
-        self.assertTrue(call.bot.send_text("hello", False, True))
+        self.assertEqual(call.bot.send_text("hello", False, True), "sent")
         self.assertEqual(bot.link.digits, "#")
         self.assertEqual(bot.link.texts, [("hello", False, True)])
 
     def test_a_bot_that_takes_no_text(self) -> None:
         call, _, bot = self.exchange.talk()
         bot.link.takes_text = False
-        self.assertFalse(call.bot.send_text("hello", True, True))
+        self.assertEqual(call.bot.send_text("hello", True, True), "no-texts")
+
+    def test_a_bot_that_does_not_read_gets_no_more_keys(self) -> None:
+        call, _, bot = self.exchange.talk()
+        bot.link.reads = False
+        call.caller_digit("5")
+        call.caller_digit("6")
+        self.assertEqual(call.warnings.counts, {"not-read": 2})
 
     def test_what_the_bot_tells_becomes_events(self) -> None:
         call, _, _ = self.exchange.talk()

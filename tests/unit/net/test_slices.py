@@ -6,6 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.net.slices import Slices
+from tests.unit.turns import turn
 
 
 class Owner:
@@ -26,14 +27,6 @@ class Owner:
         self.left -= 1
         if self.left:
             self.slices.later()
-
-
-def turn(clock: Clock) -> None:
-    """A turn of the loop: what is due now, but not what that puts off until the next turn."""
-    for call in list(clock.getDelayedCalls()):
-        clock.calls.remove(call)
-        call.called = 1
-        call.func()
 
 
 class SlicesTests(SynchronousTestCase):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.audio import g711
+from pipecat_bridge.errors import FormatError
 from pipecat_bridge.wire.dialect import Dialect
 from pipecat_bridge.wire.frames import Audio, BotFrame, Interruption, Mark, Message, Nothing
 from pipecat_bridge.wire.twilio import TwilioDialect, TwilioError, custom_parameters
@@ -227,10 +228,21 @@ class DecodeTests(SynchronousTestCase):
         self.assertEqual(self.decode('{"event": "clear", "streamSid": "MZ1"}'), Interruption())
 
     def test_mark(self) -> None:
-        for name in ("m", "", "äöü ☎ 𝄞", "x" * 10_000):
+        for name in ("m", "", "äöü ☎ 𝄞", "x" * 256):
             message = {"event": "mark", "streamSid": "MZ1", "mark": {"name": name}}
             for text in (json.dumps(message), json.dumps(message, ensure_ascii=False)):
                 self.assertEqual(self.decode(text), Mark(name))
+
+    def test_names_of_marks_and_messages_beside_the_audio_have_a_limit(self) -> None:
+        mark = json.dumps({"event": "mark", "mark": {"name": "x" * 257}})
+        with self.assertRaisesRegex(TwilioError, "a name of 257 characters: at most 256"):
+            self.decode(mark)
+        for message in (
+            {"label": "rtvi-ai", "t": [0] * 65536},
+            {"event": "mark", "x": "x" * 65536},
+        ):
+            with self.assertRaisesRegex(FormatError, "bytes without audio, expected up to 65536"):
+                self.decode(json.dumps(message))
 
     def test_events_that_are_not_for_us(self) -> None:
         for event in ("connected", "start", "stop", "dtmf", "keepalive", "Media"):

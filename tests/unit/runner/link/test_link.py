@@ -6,9 +6,9 @@ import json
 from itertools import permutations, product
 from typing import Any
 
-from pipecat_bridge.runner.link.bot_stream import LONGEST_TEXT
 from pipecat_bridge.runner.link.early import CallerDigit, CallerText
 from pipecat_bridge.wire import rtvi
+from pipecat_bridge.wire.frames import LONGEST_TEXT
 from tests.doubles import protobuf
 from tests.doubles.bot import BotDouble
 from tests.doubles.garbage import GARBAGE
@@ -278,7 +278,7 @@ class FromBotTests(BotSideCase):
         self.side.turn()
         [(kind, text)] = self.side.heard.warnings
         self.assertEqual(kind, "bad-message")
-        self.assertIn(f"characters, expected up to {LONGEST_TEXT}", text)
+        self.assertIn(f"without audio, expected up to {LONGEST_TEXT}", text)
 
     def test_garbage_is_told_and_counted_and_the_call_goes_on(self) -> None:
         harmless = {"no-channels"}
@@ -506,6 +506,62 @@ class StallTests(BotSideCase):
         self.assertEqual(side.link.to_bot.stats.sent - len(bot.audio), 25)
 
 
+def texts(bot: BotDouble) -> int:
+    """How many texts a bot has got."""
+    return sum(message["type"] == "send-text" for message in bot.messages)
+
+
+class UnreadTests(BotSideCase):
+    """A bot that does not read gets a limited amount, of everything."""
+
+    def test_keys_and_texts(self) -> None:
+        side = self.make()
+        bot = side.bot()
+        bot.stall()
+        text = CallerText("x" * 10_000, True, True)
+        sent = [side.link.send_message(text) for _ in range(200)]
+        self.assertLess(sum(sent), 60)
+        self.assertEqual(sent, sorted(sent, reverse=True))
+        self.assertFalse(side.link.send_message(CallerDigit("1")))
+        bot.unstall()
+        side.turn(0.1)
+        self.assertTrue(side.link.send_message(CallerDigit("2")))
+        side.turn(0.1)
+        self.assertEqual(texts(bot), sum(sent))
+
+    def test_of_many_pings_the_last_one_is_answered(self) -> None:
+        side = self.make()
+        bot = side.bot()
+        bot.stall()
+        before = side.transports[0].written
+        socket = bot.sockets[None]
+        for number in range(20_000):
+            socket.sendPing(b"%06d" % number + bytes(100))
+            if number % 200 == 0:
+                side.turn(0)
+        side.turn(0.1)
+        self.assertLess(side.transports[0].written - before, 400_000)
+        pongs: list[bytes] = []
+        socket.onPong = pongs.append
+        bot.unstall()
+        side.turn(0.1)
+        self.assertEqual(pongs[-1][:6], b"019999")
+
+    def test_before_the_bot_is_ready(self) -> None:
+        side = self.make()
+        sent = [side.link.send_message(CallerText("x" * 10_000, True, True)) for _ in range(50)]
+        self.assertEqual(sent, [True] * 26 + [False] * 24)
+        bot = side.bot()
+        side.turn(0.1)
+        self.assertEqual(texts(bot), 26)
+
+    def test_tiny_pieces_of_early_audio_are_put_together(self) -> None:
+        side = self.make()
+        for _ in range(8000):
+            side.link.send_audio(bytes(2), 16000)
+        self.assertLessEqual(len(side.early.audio.pieces), 26)
+
+
 class EndTests(BotSideCase):
     def end(self) -> list[str]:
         self.side.turn(0.05)
@@ -525,6 +581,27 @@ class EndTests(BotSideCase):
                     self.assertEqual(
                         self.side.heard.reasons, [f"the bot's WebSocket closed: good bye ({code})"]
                     )
+
+    def test_nothing_counts_after_the_bot_has_closed(self) -> None:
+        bot = self.make().bot()
+        self.side.turn()
+        bot.sockets[None].sendCloseFrame(code=1000)
+        bot.burst(numbered(100, 8000), 8000)
+        self.side.turn()
+        self.assertTrue(self.side.playout.empty)
+
+    def test_a_message_of_very_many_frames_is_too_big(self) -> None:
+        bot = self.make().bot()
+        self.side.turn()
+        socket = bot.sockets[None]
+        socket.beginMessage(isBinary=True)
+        for number in range(5000):
+            socket.beginMessageFrame(0)
+            socket.sendMessageFrameData(b"")
+            if number % 100 == 0:
+                self.side.turn(0)
+        self.assertEqual(self.end(), ["lost"])
+        self.assertIn("a message of more than 4096 frames (1009)", self.side.heard.reasons[0])
 
     def test_a_reset_loses(self) -> None:
         bot = self.make().bot()

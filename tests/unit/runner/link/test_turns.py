@@ -1,0 +1,78 @@
+"""Work on one bot's frames that is cut into turns of the loop."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.runner.link.turns import BUDGET, PER_FRAME, Turns
+from pipecat_bridge.wire.frames import Audio, BotFrame, Interruption
+from tests.doubles.bot import riff_header
+from tests.unit.turns import turn
+
+
+class TurnsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.taken: list[BotFrame] = []
+        self.held: list[bool] = []
+        self.playout = Playout()
+        self.playout.write(bytes(2), 8000, 1, 0.0)
+        self.turns = Turns(self.clock, self.playout, self.taken.append, self.held.append)
+
+    def turn(self) -> int:
+        before = len(self.taken)
+        turn(self.clock)
+        return len(self.taken) - before
+
+    def test_usual_frames_do_not_wait(self) -> None:
+        self.assertFalse(self.turns.waits(Audio(bytes(1920), 8000, 1)))
+        self.assertFalse(self.turns.waits(Interruption()))
+
+    def test_much_audio_is_taken_in_pieces_and_nothing_is_read_meanwhile(self) -> None:
+        audio = bytes(range(256)) * (10 * BUDGET // 256)
+        long = Audio(audio, 8000, 1)
+        self.assertTrue(self.turns.waits(long))
+        self.turns.add([long])
+        self.assertEqual((len(self.taken), self.held), (1, [True]))
+        self.assertTrue(self.turns.waits(Interruption()))
+        self.turns.add([Interruption()])
+        turns = 1
+        while self.held == [True]:
+            self.assertEqual(self.turn(), 1)
+            turns += 1
+        self.assertEqual((turns, self.held), (11, [True, False]))
+        self.assertEqual(b"".join(f.audio for f in self.taken if isinstance(f, Audio)), audio)
+        self.assertEqual(self.taken[-1], Interruption())
+        self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_a_header_is_read_before_the_audio_is_cut(self) -> None:
+        self.turns.add([Audio(riff_header(2 * BUDGET, 16000, 2) + bytes(2 * BUDGET), 8000, 1)])
+        self.turns.finish()
+        self.assertEqual({frame[1:] for frame in self.taken}, {(16000, 2)})
+        self.assertEqual(sum(len(f.audio) for f in self.taken if isinstance(f, Audio)), 2 * BUDGET)
+
+    def test_many_small_frames(self) -> None:
+        self.turns.add([Interruption()] * 1000)
+        self.assertEqual(len(self.taken), BUDGET // PER_FRAME)
+        self.assertEqual(self.turn(), BUDGET // PER_FRAME)
+
+    def test_a_new_rate_is_the_work_of_a_turn(self) -> None:
+        frames = [Audio(bytes(320), rate, 1) for rate in (16000, 24000, 48000)]
+        self.assertTrue(self.turns.waits(frames[0]))
+        self.assertTrue(self.turns.waits(Audio(riff_header(320, 16000) + bytes(320), 8000, 1)))
+        self.turns.add(frames)
+        self.assertEqual(len(self.taken), 1)
+        self.assertEqual((self.turn(), self.turn(), self.turn()), (1, 1, 0))
+
+    def test_what_waits_at_the_end_is_taken_or_forgotten(self) -> None:
+        self.turns.add([Interruption()] * 1000)
+        self.turns.finish()
+        self.assertEqual(len(self.taken), 1000)
+        self.turns.add([Interruption()] * 1000)
+        taken = len(self.taken)
+        self.turns.close()
+        self.clock.advance(1)
+        self.assertEqual(len(self.taken), taken)
+        self.assertFalse(self.clock.getDelayedCalls())
