@@ -134,7 +134,7 @@ class ApiOptions(Struct, frozen=True):
     """`[api]`: HTTP API and metrics."""
 
     listen: str = "tcp:8080:interface=127.0.0.1"
-    hosts: tuple[str, ...] = ()
+    hosts: list[str] = field(default_factory=list)
     linger: Seconds = 3.0
 
 

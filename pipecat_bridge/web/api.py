@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -294,7 +294,7 @@ class ApiSite(Site):
 
     noisy = False
 
-    def __init__(self, root: Resource, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, root: Resource, hosts: Sequence[str] = ()) -> None:
         super().__init__(root)
         self._hosts = hosts
 
@@ -314,7 +314,7 @@ def api_site(
     reachable: Callable[[], Deferred[bool]],
     descriptors: Descriptors,
     metrics: CollectorRegistry,
-    hosts: tuple[str, ...] = (),
+    hosts: Sequence[str] = (),
 ) -> Site:
     """The site that serves the API, `/healthz`, `/readyz` and `/metrics`."""
     root, v1 = NotFound(), NotFound()

@@ -244,6 +244,6 @@ def _write(answer: WorkerAnswer, request: Request) -> None:
     request.finish()
 
 
-def workers_site(api: WorkersApi, hosts: tuple[str, ...] = ()) -> Site:
+def workers_site(api: WorkersApi, hosts: Sequence[str] = ()) -> Site:
     """The site that serves `api`, under the names `hosts`."""
     return ApiSite(api, hosts)

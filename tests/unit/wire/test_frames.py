@@ -10,7 +10,7 @@ from pipecat_bridge.wire import frames
 from tests.doubles import protobuf
 from tests.doubles.garbage import GARBAGE
 
-TEXTS = ("", "hello", "äöü ☎ 𝄞", "\x00", "x" * 100_000)
+TEXTS = ("", "hello", "äöü ☎ 𝄞", "\x00", "x" * 60_000)
 
 
 class DecodeTests(SynchronousTestCase):
