@@ -18,6 +18,9 @@ from pipecat_bridge.audio.resample import Resampler, make_resampler
 from pipecat_bridge.audio.stats import PlayoutStats
 from pipecat_bridge.errors import FormatError
 
+MOST_BYTES: Final = 1 << 25
+"""Bytes of audio that wait, at any rate: three minutes are as much at 93 kHz."""
+
 MAX_RATES: Final = 8
 """Sample rates of bots in one call. The filter of a rate that is new takes milliseconds to make."""
 
@@ -108,7 +111,7 @@ class Playout:
             return True
         if channels > 1:
             audio = mix_down(audio, channels)
-        if self._queue.waiting >= self._max_frames * self._queue.frame_bytes:
+        if self._queue.waiting >= min(self._max_frames * self._queue.frame_bytes, MOST_BYTES):
             self.stats.dropped_ms += len(audio) / (2 * rate) * 1000
             return False
         if self._resampler is not None:

@@ -28,6 +28,10 @@ CAUGHT_UP: Final = 5
 PING_EVERY: Final = 10
 """Frames of audio between two pings: 0.2 s."""
 
+LONGEST: Final = 0.1
+"""Seconds. Longer pieces of audio are cut: the queue counts pieces, and a phone may send half a
+second in one."""
+
 _MAGIC: Final = b"flow"
 _PONG_BYTES: Final = len(_MAGIC) + 8
 
@@ -66,6 +70,7 @@ class CallerStream:
         self._encode = dialect.audio
         self._rate = dialect.rate
         self._cutter = FrameCutter(dialect.frame_bytes) if dialect.frame_bytes else None
+        self._longest = 2 * round(LONGEST * dialect.rate)  # bytes
         self._resampler: Resampler | None = None
         self._options = options
         in_flight = min(int(options.in_flight * FRAMES_PER_SECOND), options.queue_frames)
@@ -90,11 +95,14 @@ class CallerStream:
             pcm = resampler.process(pcm)
             if not pcm:
                 return
-        if self._cutter is None:
+        if self._cutter is not None:
+            for frame in self._cutter.cut(pcm):
+                self.push(frame)
+        elif len(pcm) <= self._longest:
             self.push(pcm)
-            return
-        for frame in self._cutter.cut(pcm):
-            self.push(frame)
+        else:
+            for start in range(0, len(pcm), self._longest):
+                self.push(pcm[start : start + self._longest])
 
     def _make_resampler(self, rate: int) -> Resampler:
         self._resampler = make_resampler(rate, self._rate, self._options.resampler)

@@ -555,6 +555,21 @@ class UnreadTests(BotSideCase):
         side.turn(0.1)
         self.assertEqual(texts(bot), 26)
 
+    def test_long_pieces_of_the_callers_audio_are_cut(self) -> None:
+        side = self.make(queue_frames=20)
+        bot = side.bot()
+        side.turn()
+        said = numbered(7, 16000) * 25
+        side.link.send_audio(said, 16000)
+        side.turn()
+        self.assertEqual(bot.pcm(), said)
+        self.assertEqual([len(frame.pcm) for frame in bot.audio], [3200] * 5)
+        bot.stall()
+        for _ in range(200):
+            side.link.send_audio(said, 16000)
+        side.turn(side.audio.push_timeout)
+        self.assertLessEqual(side.link.to_bot.queued, 21)  # there is always room for one
+
     def test_tiny_pieces_of_early_audio_are_put_together(self) -> None:
         side = self.make()
         for _ in range(8000):
