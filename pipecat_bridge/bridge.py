@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -17,15 +17,16 @@ from pipecat_bridge.contracts import AnswerCall
 from pipecat_bridge.events.events import EventLog, Events
 from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.net.descriptors import EXHAUSTED_HELP, Descriptors, limit
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.listener import Listen
 from pipecat_bridge.net.process import warn_if_not_compiled
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
 from pipecat_bridge.runner.pool.address import RunnerAddress, without_secrets
 from pipecat_bridge.runner.side import RunnerSide
-from pipecat_bridge.web.api import api_site
+from pipecat_bridge.web.api import ApiSite, api_site
 from pipecat_bridge.web.health import ProcessHealth
-from pipecat_bridge.web.metrics import CallCollector, RunnerCollector, registry
+from pipecat_bridge.web.metrics import CallCollector, ConnectionCollector, RunnerCollector, registry
 
 
 class PhoneSide(Protocol):
@@ -39,6 +40,11 @@ class PhoneSide(Protocol):
     @property
     def refused(self) -> int:
         """How many phones were not allowed to connect."""
+        ...
+
+    @property
+    def limits(self) -> Sequence[ConnectionLimit[Any]]:
+        """The limits of connections that wait."""
         ...
 
     @property
@@ -85,12 +91,23 @@ class Bridge(Daemon):
         self.health = ProcessHealth(reactor)
         self.health.setServiceParent(self)
         self.phones = phones(self.calls.answer, self.clock)
-        self.api = api(self._site())
+        self.site = self._site()
+        self.api = api(self.site)
         # Services start in this order. Phones come last, when all else runs.
         for service in (self.runner, self.api, self.phones):
             service.setServiceParent(self)
 
-    def _site(self) -> Any:
+    @property
+    def limits(self) -> list[ConnectionLimit[Any]]:
+        """The limits of connections that wait, at all ports."""
+        return [
+            self.site.connections,
+            *self.api.limits,
+            *self.runner.limits,
+            *self.phones.limits,
+        ]
+
+    def _site(self) -> ApiSite:
         extra: dict[str, tuple[str, Callable[[], int]]] = {
             "ticks_skipped": (
                 "Frames not sent because the daemon had stalled",
@@ -118,7 +135,9 @@ class Bridge(Daemon):
         metrics = registry(CallCollector(self.calls, extra))
         metrics.register(RunnerCollector(self.runner.pool.upstreams))
         metrics.register(self.health)
+        metrics.register(ConnectionCollector(lambda: self.limits))
         return api_site(
+            self.reactor,
             self.calls,
             lambda: Deferred.fromCoroutine(self.runner.reachable()),
             self.descriptors,

@@ -58,8 +58,16 @@ STALLED = 1.0
 and not a hangup. Asterisk reads until it closes, so its machine or kernel has given up."""
 
 
+def _nothing(connection: AudioSocketConnection) -> None:
+    """Does nothing: nobody wants to be told."""
+
+
 class AudioSocketConnection(Protocol):
-    """Carries one line over AudioSocket. `on_lost` is called when the connection is closed."""
+    """Carries one line over AudioSocket.
+
+    `on_connected`, `on_known` and `on_lost` are called when the phone has connected, has told its
+    UUID, and has gone.
+    """
 
     def __init__(
         self,
@@ -76,7 +84,9 @@ class AudioSocketConnection(Protocol):
         self._format = CallerFormat(options.g711)
         self._deadline: IDelayedCall | None = None
         self._rate_since = -inf
-        self.on_lost: Callable[[], None] = lambda: None
+        self.on_connected: Callable[[AudioSocketConnection], None] = _nothing
+        self.on_known: Callable[[AudioSocketConnection], None] = _nothing
+        self.on_lost: Callable[[AudioSocketConnection], None] = _nothing
         self.line = Line(self, answer, clock, options, now)
         self._set_header(self.line.rate)
 
@@ -91,6 +101,7 @@ class AudioSocketConnection(Protocol):
         timeout = self._options.handshake_timeout
         self._deadline = self._reactor.callLater(timeout, self._handshake_timed_out)
         self.line.open(f"{getattr(peer, 'host', '?')}:{getattr(peer, 'port', '?')}")
+        self.on_connected(self)
 
     def dataReceived(self, data: bytes) -> None:
         line = self.line
@@ -119,7 +130,7 @@ class AudioSocketConnection(Protocol):
         except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call
             self.line.broken(Failure())
         finally:
-            self.on_lost()
+            self.on_lost(self)
 
     def _end_by(self, reason: Failure) -> tuple[PhoneEnd, str]:
         """How and why the phone ended, judged by the error of its connection."""
@@ -198,6 +209,7 @@ class AudioSocketConnection(Protocol):
             self._answer_hangup()
         elif not line.in_call:  # then it is the UUID: the decoder refuses any other first message
             self._cancel_deadline()
+            self.on_known(self)
             line.identify(str(UUID(bytes=payload)))
         elif kind == Kind.DTMF:
             line.press(payload.decode("latin-1"))

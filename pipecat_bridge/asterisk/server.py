@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.logger import Logger
 
@@ -15,6 +15,7 @@ from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import LineOptions
 from pipecat_bridge.asterisk.networks import Networks
 from pipecat_bridge.contracts import AnswerCall
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.listener import Listen
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
@@ -40,6 +41,7 @@ class AudioSocketServer(MultiService):
             g711=options.audiosocket.g711,
         )
         self.factory = AudioSocketFactory(
+            reactor,
             lambda: AudioSocketConnection(answer, clock, reactor, line, now),
             Networks(options.audiosocket.allow),
         )
@@ -57,23 +59,37 @@ class AudioSocketServer(MultiService):
         return self.factory.refused
 
     @property
+    def limits(self) -> list[ConnectionLimit[Any]]:
+        """The limits of connections without a UUID."""
+        return [self.factory.unknown, *self.listener.limits]
+
+    @property
     def place(self) -> str:
         """The address that phones connect to, as text for people; "" without a listener."""
         return self.listener.place
 
 
 class AudioSocketFactory(ServerFactory):
-    """Makes a connection for each phone; a phone outside `networks` is closed at once."""
+    """Makes a connection for each phone; a phone outside `networks` is closed at once.
+
+    `unknown` has the phones that have not told their UUID yet.
+    """
 
     noisy = False
     _log = Logger()
 
     def __init__(
-        self, connect: Callable[[], AudioSocketConnection], networks: Networks | None = None
+        self,
+        clock: IReactorTime,
+        connect: Callable[[], AudioSocketConnection],
+        networks: Networks | None = None,
     ) -> None:
         self._connect = connect
         self._networks = networks or Networks([])
         self.open = Tally()
+        self.unknown: ConnectionLimit[AudioSocketConnection] = ConnectionLimit(
+            clock, "phone", AudioSocketConnection.abort
+        )
         self.refused = 0
 
     def buildProtocol(self, addr: IAddress | None) -> AudioSocketConnection | None:
@@ -84,6 +100,11 @@ class AudioSocketFactory(ServerFactory):
             self._log.warn("- connection from {host} closed: not in [audiosocket] allow", host=host)
             return None
         connection = self._connect()
-        connection.on_lost = self.open.leave
+        connection.on_connected, connection.on_lost = self.unknown.wait, self._lost
+        connection.on_known = self.unknown.leave
         self.open.enter()
         return connection
+
+    def _lost(self, connection: AudioSocketConnection) -> None:
+        self.unknown.leave(connection)
+        self.open.leave()

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.proxied import PREFIX, ProxiedFactory
 
 
@@ -32,6 +33,11 @@ class PortService(Protocol):
     @property
     def port(self) -> Any:
         """The listening port; None if it does not listen."""
+        ...
+
+    @property
+    def limits(self) -> list[ConnectionLimit[Any]]:
+        """The limits of connections that wait for a PROXY header; [] without such headers."""
         ...
 
     def setServiceParent(self, parent: Any) -> None:
@@ -58,8 +64,11 @@ class Listener(Service):
         endpoint: IStreamServerEndpoint | None = None,
     ) -> None:
         self._endpoint = endpoint or serverFromString(reactor, description.removeprefix(PREFIX))
-        proxied = description.startswith(PREFIX)
-        self.factory = ProxiedFactory(reactor, factory) if proxied else factory
+        self.factory = factory
+        self.limits: list[ConnectionLimit[Any]] = []
+        if description.startswith(PREFIX):
+            self.factory = ProxiedFactory(reactor, factory)
+            self.limits = [self.factory.waiting]
         self._waiting: Deferred[None] | None = None
         self.description = description
         self.port: IListeningPort | None = None
@@ -107,6 +116,7 @@ class HandedOver(Service):
 
     def __init__(self, factory: Any) -> None:
         self.factory = factory
+        self.limits: list[ConnectionLimit[Any]] = []
 
     def startService(self) -> None:
         super().startService()

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.errors import FormatError
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.transport import ProxiedTransport
 from pipecat_bridge.wire.proxy import ProxyHeader, read_header
 
@@ -33,7 +34,9 @@ class ProxiedFactory(ServerFactory):
     def __init__(self, reactor: Any, factory: IProtocolFactory) -> None:
         self.reactor = reactor
         self.inside: Any = factory
-        self.waiting: set[ProxiedConnection] = set()
+        self.waiting: ConnectionLimit[ProxiedConnection] = ConnectionLimit(
+            reactor, "proxy", ProxiedConnection.close
+        )
 
     def doStart(self) -> None:
         super().doStart()
@@ -45,7 +48,7 @@ class ProxiedFactory(ServerFactory):
 
     def stopFactory(self) -> None:
         """Close the connections that have not sent their header: the port is closed."""
-        for connection in list(self.waiting):
+        for connection in self.waiting.waiting:
             connection.close()
 
     def buildProtocol(self, addr: IAddress | None) -> ProxiedConnection:
@@ -65,9 +68,9 @@ class ProxiedConnection(Protocol):
         self._timer: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
-        self._factory.waiting.add(self)
         reactor = self._factory.reactor
         self._timer = reactor.callLater(HEADER_TIMEOUT, self._timed_out)
+        self._factory.waiting.wait(self)
 
     def dataReceived(self, data: bytes) -> None:
         self._data += data
@@ -115,7 +118,7 @@ class ProxiedConnection(Protocol):
         self.close()
 
     def _wait_no_more(self) -> None:
-        self._factory.waiting.discard(self)
+        self._factory.waiting.leave(self)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None

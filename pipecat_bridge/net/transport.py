@@ -198,6 +198,11 @@ def bound_send_buffer(transport: Any, size: int) -> None:
             transport.setTcpNoDelay(True)
 
 
+def bound_reads(transport: Any, size: int) -> None:
+    """Read at most `size` bytes in each turn of the loop. With TLS this has no effect."""
+    _beneath_proxy(transport).bufferSize = size
+
+
 def set_buffers(transport: Any, read: int, write: int, unsent: int) -> None:
     """Limit the buffers of the kernel and of Twisted on a connection, in bytes.
 
@@ -205,7 +210,7 @@ def set_buffers(transport: Any, read: int, write: int, unsent: int) -> None:
     sender notices only after megabytes that the peer has stopped reading: 2.7 MB, 85 s of 16 kHz
     audio, were measured.
     """
-    _beneath_proxy(transport).bufferSize = read
+    bound_reads(transport, read)
     sock = plain_socket(transport)
     if sock is None:
         return

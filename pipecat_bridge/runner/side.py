@@ -15,6 +15,7 @@ from twisted.web.iweb import IAgent
 from pipecat_bridge.net.descriptors import Descriptors
 from pipecat_bridge.net.endpoints import Endpoints
 from pipecat_bridge.net.http import HTTPClient, connection_pool
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.listener import Listen, PortService
 from pipecat_bridge.net.ports import filled
 from pipecat_bridge.net.redaction import Redaction
@@ -82,6 +83,11 @@ class RunnerSide(MultiService):
             self.mode.health_path,
             random.Random(),
         )
+
+    @property
+    def limits(self) -> list[ConnectionLimit[Any]]:
+        """The limits of connections without an opening handshake."""
+        return [self.dialback_server.unopened, *(self.listener.limits if self.listener else [])]
 
     def startService(self) -> None:
         """Start the embedded runner and the health checks."""

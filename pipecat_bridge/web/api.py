@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,10 +10,11 @@ from msgspec import Struct
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET, Request
 
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import State
@@ -26,11 +27,10 @@ from pipecat_bridge.call.registry import (
     UnknownCallError,
 )
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.web.channel import LimitedSite
 from pipecat_bridge.web.origin import fault_of
 from pipecat_bridge.web.preparation import read_preparation
 from pipecat_bridge.web.problem import ProblemError
-
-MAX_BODY = 1 << 20
 
 OUTCOME = ("id", "state", "outcome", "reason", "transfer", "variables")
 """The members of a record that the dialplan needs. A variable in Asterisk holds 4095 bytes."""
@@ -237,23 +237,17 @@ class CallsResource(Resource):
         call = self._running(call_id)
         if call.state is State.FINISHING:
             raise ProblemError(409, f"the bot of call {call_id} has ended")
-        fate = call.bot.send_text(message.text, message.run_immediately, message.audio_response)
-        if fate == "no-texts":
+        if not call.bot.send_text(message.text, message.run_immediately, message.audio_response):
             raise ProblemError(
                 409, f"the bot of call {call_id} takes no text: Twilio's protocol cannot carry it"
             )
-        if fate == "full":
-            text = f"the bot of call {call_id} does not read, and too much waits for it already"
-            raise ProblemError(503, text)
         return 202, {"id": call.call_id, "sent": True}
 
 
 def _body(request: Request) -> bytes:
     if request.content is None:
         return b""
-    body: bytes = request.content.read(MAX_BODY + 1)
-    if len(body) > MAX_BODY:
-        raise ProblemError(413, f"the body has more than {MAX_BODY} bytes")
+    body: bytes = request.content.read()
     return body
 
 
@@ -286,17 +280,15 @@ def metrics_page(metrics: CollectorRegistry) -> JSONResource:
     return JSONResource(GET=page)
 
 
-class ApiSite(Site):
+class ApiSite(LimitedSite):
     """The site of the API. Requests are not logged; what they do to a call is logged there.
 
     `hosts`: names of this API, as `fault_of` takes them.
     """
 
-    noisy = False
-
-    def __init__(self, root: Resource, hosts: Sequence[str] = ()) -> None:
-        super().__init__(root)
-        self._hosts = hosts
+    def __init__(self, reactor: IReactorTime, root: Resource, hosts: tuple[str, ...] = ()) -> None:
+        super().__init__(reactor, root)
+        self._hosts = tuple(host.lower() for host in hosts)
 
     def getResourceFor(self, request: Request) -> Resource:
         fault = fault_of(request, self._hosts)
@@ -305,17 +297,15 @@ class ApiSite(Site):
         resource: Resource = super().getResourceFor(request)
         return resource
 
-    def log(self, request: object) -> None:
-        """Log nothing for a request."""
-
 
 def api_site(
+    reactor: IReactorTime,
     calls: Calls,
     reachable: Callable[[], Deferred[bool]],
     descriptors: Descriptors,
     metrics: CollectorRegistry,
-    hosts: Sequence[str] = (),
-) -> Site:
+    hosts: tuple[str, ...] = (),
+) -> ApiSite:
     """The site that serves the API, `/healthz`, `/readyz` and `/metrics`."""
     root, v1 = NotFound(), NotFound()
     root.putChild(b"healthz", JSONResource(GET=lambda request: (200, {"status": "ok"})))
@@ -323,4 +313,4 @@ def api_site(
     root.putChild(b"metrics", metrics_page(metrics))
     root.putChild(b"v1", v1)
     v1.putChild(b"calls", CallsResource(calls))
-    return ApiSite(root, hosts)
+    return ApiSite(reactor, root, hosts)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,6 +15,7 @@ from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.call.warnings import KINDS
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.runner.pool.breaker import BreakerState
 from pipecat_bridge.runner.pool.upstream import RESULTS, Upstream
 
@@ -138,6 +139,27 @@ class RunnerCollector(Collector):
             for result in RESULTS:
                 starts.add_metric([*name, result], upstream.starts[result])
         yield from (calls, states, health, starts, lost)
+
+
+class ConnectionCollector(Collector):
+    """How many connections were closed by the limits that `limits` returns."""
+
+    def __init__(self, limits: Callable[[], Iterable[ConnectionLimit[Any]]]) -> None:
+        self._limits = limits
+
+    def collect(self) -> Iterator[Metric]:
+        """The metric, with its current values."""
+        dropped = CounterMetricFamily(
+            "pipecat_bridge_connections_dropped",
+            "Connections closed because too many waited for what their peer wants",
+            labels=["kind"],
+        )
+        counts: Counter[str] = Counter()
+        for each in self._limits():
+            counts[each.kind] += each.dropped
+        for kind, count in sorted(counts.items()):
+            dropped.add_metric([kind], count)
+        yield dropped
 
 
 def _runner_gauge(name: str, text: str) -> GaugeMetricFamily:

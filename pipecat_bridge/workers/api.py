@@ -17,11 +17,10 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Request, Site
+from twisted.web.server import NOT_DONE_YET, Request
 
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.options import Options
-from pipecat_bridge.web.api import MAX_BODY, ApiSite
 from pipecat_bridge.workers.client import Header, WorkerAnswer, WorkerError, ask, passed_on
 from pipecat_bridge.workers.metrics import Page
 from pipecat_bridge.workers.own_metrics import SUPERVISOR
@@ -220,12 +219,11 @@ def _uri(request: Request) -> bytes:
 
 
 def _body(request: Request) -> bytes:
-    """The body, at most one byte more than a worker accepts. The worker then answers with the
-    error."""
+    """The body. It may have been read before."""
     if request.content is None:
         return b""
     request.content.seek(0)
-    body: bytes = request.content.read(MAX_BODY + 1)
+    body: bytes = request.content.read()
     return body
 
 
@@ -242,8 +240,3 @@ def _write(answer: WorkerAnswer, request: Request) -> None:
     request.setHeader(b"content-length", b"%d" % len(answer.body))
     request.write(answer.body)
     request.finish()
-
-
-def workers_site(api: WorkersApi, hosts: Sequence[str] = ()) -> Site:
-    """The site that serves `api`, under the names `hosts`."""
-    return ApiSite(api, hosts)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pipecat_bridge.net.descriptors import EXHAUSTED_HELP, Descriptors
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.runner.start.embedded import EmbeddedRunner
+from pipecat_bridge.web.metrics import ConnectionCollector
 from pipecat_bridge.workers.switchboard import Switchboard
 
 SUPERVISOR: Final = "supervisor"
@@ -68,11 +70,15 @@ class OwnMetrics(Collector):
 
 
 def own_registry(
-    switchboard: Switchboard, descriptors: Descriptors, embedded: EmbeddedRunner | None
+    switchboard: Switchboard,
+    descriptors: Descriptors,
+    embedded: EmbeddedRunner | None,
+    limits: Callable[[], Iterable[ConnectionLimit[Any]]],
 ) -> CollectorRegistry:
     """A registry of the supervisor's metrics, and those of Python and of its process."""
     own = CollectorRegistry()
     own.register(OwnMetrics(switchboard, descriptors, embedded))
+    own.register(ConnectionCollector(limits))
     ProcessCollector(registry=own)
     PlatformCollector(registry=own)
     GCCollector(registry=own)

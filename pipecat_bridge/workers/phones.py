@@ -10,6 +10,7 @@ from twisted.application.service import MultiService
 
 from pipecat_bridge.asterisk.networks import Networks
 from pipecat_bridge.net.descriptors import Descriptors
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.listener import ReservedPort
 from pipecat_bridge.net.proxied import PREFIX
 from pipecat_bridge.options import AudioSocketOptions
@@ -36,6 +37,7 @@ class PhonePort(MultiService):
         self._networks = Networks(options.allow)
         self._proxied = options.listen.startswith(PREFIX)
         self._arrivals: set[Arrival] = set()
+        self.unknown: ConnectionLimit[Arrival] = ConnectionLimit(reactor, "phone", Arrival.close)
         self._acceptor: Acceptor | None = None
         self.listener = ReservedPort(reactor, options.listen)
         self.listener.setServiceParent(self)
@@ -69,6 +71,7 @@ class PhonePort(MultiService):
         self._arrivals.add(arrival)
         if self._proxied or self.allows(host):
             arrival.read()
+            self.unknown.wait(arrival)
         else:
             self.known(arrival)  # a worker gets the phone, closes it, logs that and counts it
 
@@ -80,6 +83,7 @@ class PhonePort(MultiService):
 
     def known(self, arrival: Arrival) -> None:
         """Give the phone to a worker: its UUID is known."""
+        self.unknown.leave(arrival)
         self._switchboard.arrived(arrival)
 
     def too_late(self, arrival: Arrival) -> None:
@@ -88,4 +92,5 @@ class PhonePort(MultiService):
 
     def gone(self, arrival: Arrival) -> None:
         """Forget the phone: it is closed in this process."""
+        self.unknown.leave(arrival)
         self._arrivals.discard(arrival)

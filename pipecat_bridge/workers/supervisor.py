@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
 from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.net.descriptors import Descriptors, limit
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.listener import Listener, ReservedPort
 from pipecat_bridge.net.ports import shifted
 from pipecat_bridge.net.process import warn_if_not_compiled
@@ -16,7 +17,8 @@ from pipecat_bridge.net.proxied import PREFIX
 from pipecat_bridge.options import Options
 from pipecat_bridge.runner.modes import MODES
 from pipecat_bridge.runner.start.embedded import EmbeddedRunner
-from pipecat_bridge.workers.api import WorkersApi, workers_site
+from pipecat_bridge.web.api import ApiSite
+from pipecat_bridge.workers.api import WorkersApi
 from pipecat_bridge.workers.commands import RunnerIs
 from pipecat_bridge.workers.own_metrics import own_registry
 from pipecat_bridge.workers.phones import PhonePort
@@ -49,14 +51,18 @@ class Supervisor(Daemon):
         if mode.supervised:
             self.embedded = EmbeddedRunner(reactor, options.embedded)
             self.embedded.on_change = self._runner_is
-        own = own_registry(self.switchboard, self.descriptors, self.embedded)
+        own = own_registry(self.switchboard, self.descriptors, self.embedded, lambda: self.limits)
         self._api = WorkersApi(reactor, self.switchboard, self.descriptors, options, own)
-        self.api_listener = Listener(
-            reactor, options.api.listen, workers_site(self._api, options.api.hosts)
-        )
+        self.api_site = ApiSite(reactor, self._api, options.api.hosts)
+        self.api_listener = Listener(reactor, options.api.listen, self.api_site)
         services: list[Service] = [*self.bot_ports, self.api_listener, self.phones]
         for service in services:
             service.setServiceParent(self)
+
+    @property
+    def limits(self) -> list[ConnectionLimit[Any]]:
+        """The limits of connections that wait, at the ports of this process."""
+        return [self.api_site.connections, *self.api_listener.limits, self.phones.unknown]
 
     def startService(self) -> None:
         super().startService()

@@ -16,6 +16,7 @@ class MemorySide(Service):
 
     place = ""
     refused = 0
+    limits = ()
 
     def __init__(self, answer: Any, now: Callable[[], float]) -> None:
         self.open = Tally()

@@ -11,8 +11,11 @@ from urllib.parse import urlsplit
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.redaction import HIDDEN, Redaction
 from pipecat_bridge.net.urls import MAX_SHOWN
 from pipecat_bridge.options import WebSocketOptions
@@ -39,6 +42,14 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
     frame = staticmethod(server_frame)
     _place: _Expected | None = None  # the claimed place, until the handshake is done
 
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.factory.unopened.wait(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.factory.unopened.leave(self)
+        super().connectionLost(reason)
+
     def onConnect(self, request: ConnectionRequest) -> None:
         if request.origin and urlsplit(request.origin).netloc != request.headers.get("host"):
             # Only browsers send it, and a bot is none.
@@ -46,6 +57,7 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
         self._place, self._direction = self.factory.admit(request.path, request.params)
 
     def onOpen(self) -> None:
+        self.factory.unopened.leave(self)
         place, self._place = self._place, None
         if place is not None:
             self._link = place.link
@@ -56,6 +68,10 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
         if place is not None:  # the handshake failed, so the bot may try again
             place.release(self._direction)
         super().onClose(wasClean, code, reason)
+
+
+def _drop(connection: DialbackProtocol) -> None:
+    connection.dropConnection(abort=True)
 
 
 class _Expected:
@@ -91,7 +107,10 @@ def _shown(path: str) -> str:
 
 
 class DialbackServer(WebSocketServerFactory):
-    """Admits bots at `/{call id}/ws[/{token}][?direction=..]`, if the call waits for its bot."""
+    """Admits bots at `/{call id}/ws[/{token}][?direction=..]`, if the call waits for its bot.
+
+    `unopened` has the connections whose opening handshake is not done.
+    """
 
     protocol = DialbackProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
     noisy = False
@@ -109,6 +128,7 @@ class DialbackServer(WebSocketServerFactory):
         self.redact = redact
         self._require_token = require_token
         self._expected: dict[str, _Expected] = {}
+        self.unopened: ConnectionLimit[DialbackProtocol] = ConnectionLimit(reactor, "bot", _drop)
         self.refused = 0
         self.setProtocolOptions(webStatus=False, **protocol_options(options))
 

@@ -139,7 +139,7 @@ class Place:
         self.frame_clock = FrameClock(self.clock, self.clock.seconds)
         self.exchange = Exchange(self.clock)
         self.options = LineOptions(**options)
-        self.factory = AudioSocketFactory(self._connection)
+        self.factory = AudioSocketFactory(self.clock, self._connection)
 
     def _connection(self) -> AudioSocketConnection:
         return AudioSocketConnection(
@@ -1027,7 +1027,7 @@ class StallTests(Case):
 class NetworkTests(Case):
     def allowed(self, host: str, *allow: str) -> bool:
         place = Place()
-        factory = AudioSocketFactory(place._connection, Networks(allow))
+        factory = AudioSocketFactory(place.clock, place._connection, Networks(allow))
         address = LinkTransport(place.clock, 40000, 0, None).getHost()
         address.host = host
         taken = factory.buildProtocol(address) is not None

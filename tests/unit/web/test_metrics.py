@@ -197,7 +197,9 @@ class PageTests(MetricsCase):
     def test_over_http(self) -> None:
         self.busy_call(1)
         descriptors = Descriptors(Clock())
-        site = api_site(self.exchange.calls, lambda: succeed(True), descriptors, self.registry)
+        site = api_site(
+            Clock(), self.exchange.calls, lambda: succeed(True), descriptors, self.registry
+        )
         treq = StubTreq(site.resource)
         response = self.successResultOf(treq.get("http://bridge/metrics"))
         self.assertEqual(response.code, 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 from twisted.web.test.requesthelper import DummyRequest
@@ -16,7 +17,7 @@ class Case(SynchronousTestCase):
         root = Resource()
         self.page = Resource()
         root.putChild(b"stop", self.page)
-        self.site = ApiSite(root, ("bridge.example.org",))
+        self.site = ApiSite(Clock(), root, ("Bridge.example.org",))
 
     def fault(self, method: str = "POST", host: str = OWN, **headers: str) -> str:
         """Why a request is refused; "" if it gets to the page."""
