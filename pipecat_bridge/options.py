@@ -10,6 +10,7 @@ Seconds = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
+Kept = Annotated[int, Meta(ge=0, le=10_000)]
 Bytes = Annotated[int, Meta(ge=1024)]
 PollInterval = Annotated[float, Meta(ge=0, le=0.005)]
 
@@ -123,7 +124,7 @@ class CallOptions(Struct, frozen=True):
     max_calls: Count = 0
     max_duration: Seconds = 0.0
     prepared_ttl: Positive = 60.0
-    keep_ended: Count = 200
+    keep_ended: Kept = 200
     drain_timeout: Seconds = 30.0
     on_bot_lost: Literal["hangup", "restart", "dialplan"] = "hangup"
     max_restarts: Count = 3

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 
+import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -88,6 +89,11 @@ class Call:
         self._digits = Digits(playout)
         self._limit: IDelayedCall | None = None
         self._finish: IDelayedCall | None = None
+
+    @cached_property
+    def metadata_bytes(self) -> int:
+        """The length of the metadata as JSON."""
+        return len(msgspec.json.encode(self.metadata))
 
     @property
     def bot(self) -> Bot:

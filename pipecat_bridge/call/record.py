@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome, State
 
-SUMMARY = (
-    "id",
-    "state",
-    "outcome",
-    "reason",
-    "transfer",
-    "created_at",
-    "initialized_at",
-    "ended_at",
-    "metadata",
-)
-"""The members of a summary. A record has more."""
+LISTED: Final = 1 << 11
+"""Most bytes of a call's metadata, as JSON, in the list of calls. The record has all of it."""
 
 
 def summary(call: Call) -> dict[str, Any]:
-    """The few members of the record that the list of calls shows."""
+    """The first members of the record."""
     return {
         "id": call.call_id,
         "state": call.state.value,
@@ -36,6 +26,13 @@ def summary(call: Call) -> dict[str, Any]:
         "ended_at": call.ended_at,
         "metadata": call.metadata,
     }
+
+
+def listed(call: Call) -> dict[str, Any]:
+    """The summary as the list of calls shows it: instead of long metadata only its length."""
+    size = call.metadata_bytes
+    shown = {"omitted": f"{size} bytes"} if size > LISTED else call.metadata
+    return {**summary(call), "metadata": shown}
 
 
 def record(call: Call) -> dict[str, Any]:

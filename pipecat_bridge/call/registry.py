@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -17,17 +18,14 @@ from pipecat_bridge.audio.hold import HoldMusic, read_wav, waiting_tone
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.bounded import Bounded
 from pipecat_bridge.call.call import Call
+from pipecat_bridge.call.ended import EndedCalls
 from pipecat_bridge.call.life import Outcome
+from pipecat_bridge.call.preparations import NoRoomError, Preparations
 from pipecat_bridge.call.record import record, rejected
 from pipecat_bridge.contracts import BotRequest, BotSource, Phone
 from pipecat_bridge.events.events import CallEvent, Events
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import SILENCE, BotAudioOptions, CallOptions
-
-MAX_PREPARED = 10_000
-
-LATE = 600.0
-"""Seconds after expiry during which the registry still knows that a call was prepared."""
 
 
 class UnknownCallError(KeyError):
@@ -40,21 +38,6 @@ class CallIdError(ValueError):
 
 class CallRunningError(ValueError):
     """A call with this id runs already."""
-
-
-class NoRoomError(Exception):
-    """A call that came now would not be served. The text says why."""
-
-
-class Prepared(NamedTuple):
-    """What a call was prepared with, while its phone has not come yet.
-
-    `expires` is in seconds of the registry's clock. `doubts` are sentences about what looks wrong.
-    """
-
-    request: BotRequest
-    expires: float
-    doubts: Sequence[str]
 
 
 class Calls:
@@ -83,10 +66,9 @@ class Calls:
         self._audio = audio
         self._wall_clock = wall_clock
         self._running: dict[str, Call] = {}
-        self._ended = Bounded[dict[str, Any]](options.keep_ended)
+        self._ended = EndedCalls(options.keep_ended)
         self._rejected = Bounded[dict[str, Any]](options.keep_ended)
-        self._prepared: OrderedDict[str, Prepared] = OrderedDict()
-        self._late = Bounded[float](MAX_PREPARED)  # call id -> when its preparation expired
+        self._prepared = Preparations(clock, options.prepared_ttl)
         self._tally = Tally()
         self._end_listeners: list[Callable[[Call], None]] = []
 
@@ -97,16 +79,15 @@ class Calls:
         if call_id in self._running:
             self._reject(call_id, phone, "a call with this UUID is running already")
             return None
-        self._expire()
-        prepared = self._prepared.pop(call_id, None)
+        prepared = self._prepared.take(call_id)
         if refusal := self._refusal:
             self._rejected[call_id] = rejected(call_id, phone.peer, refusal, self._wall_clock())
             self._reject(call_id, phone, refusal)
             return None
-        call = self._call(prepared.request if prepared else BotRequest(call_id, {}, {}), phone)
+        call = self._call(prepared.request, phone)
         self._running[call_id] = call
         self._tally.enter()
-        call.start(self._doubts(call_id, prepared))
+        call.start(prepared.warnings)
         return call
 
     def _call(self, request: BotRequest, phone: Phone) -> Call:
@@ -149,27 +130,13 @@ class Calls:
         """True if `[calls] max_calls` is reached."""
         return 0 < self._options.max_calls <= len(self._running) + self.elsewhere
 
-    def _doubts(self, call_id: str, prepared: Prepared | None) -> Iterator[tuple[str, str]]:
-        late = self._late.pop(call_id, None)
-        if prepared is not None:
-            for text in prepared.doubts:
-                yield "metadata", text
-        elif late is not None and self._clock.seconds() - late < LATE:
-            seconds = self._clock.seconds() - late
-            yield (
-                "prepared-late",
-                f"the call came {seconds:.1f} s after its preparation had expired ([calls]"
-                f" prepared_ttl = {self._options.prepared_ttl:g}): its bot gets no prepared data",
-            )
-
     def _call_ended(self, call: Call) -> None:
         """Store the record of a call that has ended, count its outcome, and tell the listeners."""
         del self._running[call.call_id]
         self.last_end = self._clock.seconds()
         assert call.outcome is not None
         self.outcomes[call.outcome.value] += 1
-        self._ended[call.call_id] = record(call)
-        for listener in self._end_listeners:
+        for listener in (self._ended.add, *self._end_listeners):
             try:
                 listener(call)
             except Exception:  # noqa: BLE001 - a listener that fails must not disturb the registry
@@ -192,7 +159,7 @@ class Calls:
         """Store what the runner gets when the call comes; return for how many seconds it is stored.
 
         The call begins with a warning for each of `doubts`. Raises CallIdError, CallRunningError,
-        or NoRoomError if the call would not be served if it came now.
+        or NoRoomError if the call would not be served if it came now, or if too much is stored.
         """
         call_id = call_id.lower()
         if not _is_uuid(call_id):
@@ -201,29 +168,12 @@ class Calls:
             raise CallRunningError(f"call {call_id} is running already")
         if refusal := self._refusal or self._bots.why_none:
             raise NoRoomError(refusal)
-        self._expire()
-        ttl = self._options.prepared_ttl
-        request = BotRequest(call_id, parameters, metadata)
-        self._prepared[call_id] = Prepared(request, self._clock.seconds() + ttl, doubts)
-        self._prepared.move_to_end(call_id)
-        if len(self._prepared) > MAX_PREPARED:
-            self._prepared.popitem(last=False)
-        return ttl
-
-    def _expire(self) -> None:
-        now = self._clock.seconds()
-        while self._prepared:
-            call_id, prepared = next(iter(self._prepared.items()))
-            if prepared.expires > now:
-                return
-            del self._prepared[call_id]
-            self._late[call_id] = prepared.expires
+        self._prepared.put(call_id, parameters, metadata, doubts)
+        return self._options.prepared_ttl
 
     def prepared(self, call_id: str) -> BotRequest | None:
         """What was prepared for a call that has not come yet; None if nothing was."""
-        self._expire()
-        prepared = self._prepared.get(call_id.lower())
-        return prepared.request if prepared else None
+        return self._prepared.get(call_id.lower())
 
     def get(self, call_id: str) -> Call:
         """A running call; raises UnknownCallError."""
@@ -241,7 +191,8 @@ class Calls:
         call_id = call_id.lower()
         if call_id in self._running:
             return record(self._running[call_id])
-        records = [kept[call_id] for kept in (self._ended, self._rejected) if call_id in kept]
+        found = self._ended.record(call_id), self._rejected.get(call_id)
+        records = [each for each in found if each is not None]
         if not records:
             raise UnknownCallError(call_id)
         return max(records, key=lambda each: float(each["ended_at"]))
@@ -252,9 +203,9 @@ class Calls:
         return list(self._running.values())
 
     @property
-    def ended(self) -> list[dict[str, Any]]:
-        """Records of the last ended calls, oldest first."""
-        return list(self._ended.values())
+    def ended(self) -> list[msgspec.Raw]:
+        """The last ended calls as the list of calls shows them, in JSON, oldest first."""
+        return self._ended.listed
 
     def idle(self) -> Deferred[None]:
         """Fires when no call runs."""

@@ -40,6 +40,7 @@ def faults(options: Options) -> Iterator[Fault]:
         if fault := _endpoint_fault(listen):
             yield section, "listen", f" = {shown(listen)}: {fault}"
     yield from _check_networks(options.audiosocket.allow)
+    yield from _check_api_hosts(options.api.hosts)
     yield from _check_runner(options)
     yield from ports.faults(options)
     yield from _check_hold_file(options.calls.hold_file)
@@ -59,6 +60,13 @@ def _check_networks(networks: Sequence[str]) -> Iterator[Fault]:
         except ValueError as error:
             expected = 'expected a network such as "10.0.0.0/8"'
             yield "audiosocket", "allow", f" = [{shown(network)}]: {error}, {expected}"
+
+
+def _check_api_hosts(hosts: Sequence[str]) -> Iterator[Fault]:
+    for host in hosts:
+        if fault := host_fault(host):
+            expected = 'expected a host such as "bridge.example.org", without scheme and port'
+            yield "api", "hosts", f" = [{shown(host)}]: {fault}, {expected}"
 
 
 def _check_hold_file(path: str) -> Iterator[Fault]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -18,12 +18,12 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import State
-from pipecat_bridge.call.record import SUMMARY, record, summary
+from pipecat_bridge.call.preparations import NoRoomError
+from pipecat_bridge.call.record import listed, record
 from pipecat_bridge.call.registry import (
     CallIdError,
     CallRunningError,
     Calls,
-    NoRoomError,
     UnknownCallError,
 )
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
@@ -162,9 +162,8 @@ class CallsResource(Resource):
         return JSONResource(GET=self._list).render(request)
 
     def _list(self, request: Request) -> Reply:
-        running = [summary(call) for call in self._calls.running]
-        ended = [{key: each[key] for key in SUMMARY} for each in self._calls.ended]
-        return 200, {"running": running, "ended": ended}
+        running = [listed(call) for call in self._calls.running]
+        return 200, {"running": running, "ended": self._calls.ended}
 
     def _show(self, call_id: str) -> Reply:
         prepared = self._calls.prepared(call_id)
@@ -286,9 +285,9 @@ class ApiSite(LimitedSite):
     `hosts`: names of this API, as `fault_of` takes them.
     """
 
-    def __init__(self, reactor: IReactorTime, root: Resource, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(self, reactor: IReactorTime, root: Resource, hosts: Iterable[str] = ()) -> None:
         super().__init__(reactor, root)
-        self._hosts = tuple(host.lower() for host in hosts)
+        self._hosts = frozenset(host.lower() for host in hosts)
 
     def getResourceFor(self, request: Request) -> Resource:
         fault = fault_of(request, self._hosts)
@@ -304,7 +303,7 @@ def api_site(
     reachable: Callable[[], Deferred[bool]],
     descriptors: Descriptors,
     metrics: CollectorRegistry,
-    hosts: tuple[str, ...] = (),
+    hosts: Iterable[str] = (),
 ) -> ApiSite:
     """The site that serves the API, `/healthz`, `/readyz` and `/metrics`."""
     root, v1 = NotFound(), NotFound()

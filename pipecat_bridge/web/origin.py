@@ -8,7 +8,7 @@ sends has neither Origin nor Sec-Fetch-Site: the dialplan's CURL, curl, scripts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ _OURS: Final = ("same-origin", "none")
 """Values of Sec-Fetch-Site: a page of this API, or an address that somebody has typed."""
 
 
-def fault_of(request: Request, hosts: Sequence[str]) -> str:
+def fault_of(request: Request, hosts: Container[str]) -> str:
     """Why a request is refused; "" if it is not. `hosts`: names of this API that have a dot."""
     host = request.getHeader("host") or ""
     if not _is_ours(host, hosts):
@@ -38,7 +38,7 @@ def fault_of(request: Request, hosts: Sequence[str]) -> str:
     return ""
 
 
-def _is_ours(host: str, hosts: Sequence[str]) -> bool:
+def _is_ours(host: str, hosts: Container[str]) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

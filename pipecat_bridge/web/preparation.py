@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -25,6 +26,9 @@ RUNNER_PARAMETERS: Final = frozenset(
     }
 )
 """Keys of the body that the runner gets as parameters. The only other key is `metadata`."""
+
+MAX_DOUBTS: Final = 10
+"""Most sentences on what looks wrong in one form. A hostile form has thousands of wrong fields."""
 
 _FIELD_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _LOST_PLUS: Final = re.compile(r" \d+")
@@ -64,7 +68,9 @@ def _from_form(text: str) -> Preparation:
             raise ProblemError(
                 400, f"llm_messages of a form: expected a list in JSON: {error}"
             ) from None
-    return Preparation(_checked(parameters), dict(fields), list(_doubts(fields)))
+    return Preparation(
+        _checked(parameters), dict(fields), list(islice(_doubts(fields), MAX_DOUBTS))
+    )
 
 
 def _doubts(fields: dict[str, str]) -> Iterator[str]:

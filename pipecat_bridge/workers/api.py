@@ -97,12 +97,14 @@ class WorkersApi(Resource):
 
     async def _of_call(self, request: Request, path: Sequence[bytes]) -> WorkerAnswer:
         call_id = path[2].decode("ascii", "replace").lower()
+        prepares = len(path) == 3 and request.method in (b"PUT", b"POST")
+        if prepares and (fault := self._switchboard.places.why_full(call_id, len(_body(request)))):
+            return json_answer(503, {"error": fault})
         worker = await self._worker(call_id)
         answer = await self._ask(worker, request)
-        if answer.status == 201 and len(path) == 3:
-            content_type = request.getHeader("content-type") or ""
+        if answer.status == 201 and prepares:
             seconds = msgspec.json.decode(answer.body)["expires_in"]
-            self._switchboard.places.prepare(call_id, worker, _body(request), content_type, seconds)
+            self._switchboard.places.prepare(call_id, worker, _body(request), seconds)
         return answer
 
     async def _worker(self, call_id: str) -> Worker:
@@ -124,9 +126,8 @@ class WorkersApi(Resource):
         """Prepare a call at `worker`, because the worker where it was prepared has ended. True if
         that succeeded."""
         path = b"/v1/calls/" + call_id.encode()
-        headers = [(b"content-type", preparation.content_type.encode())]
         try:
-            answer = await ask(self._reactor, worker, b"PUT", path, headers, preparation.body)
+            answer = await ask(self._reactor, worker, b"PUT", path, body=preparation.body)
         except WorkerError as error:
             self._log.warn("{call_id} {error}", call_id=call_id, error=error)
             return False

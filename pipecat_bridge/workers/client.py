@@ -30,6 +30,8 @@ _OF_A_CONNECTION: Final = frozenset(
         b"expect",
         b"host",
         b"keep-alive",
+        b"origin",
+        b"sec-fetch-site",
         b"server",
         b"te",
         b"trailer",
@@ -37,7 +39,8 @@ _OF_A_CONNECTION: Final = frozenset(
         b"upgrade",
     }
 )
-"""Headers that are not passed on (RFC 9110, 7.6.1), and those that each server sets itself."""
+"""Headers that are not passed on (RFC 9110, 7.6.1), those that each server sets itself, and those
+that the supervisor has judged by the Host, which is not passed on either."""
 
 Header = tuple[bytes, bytes]
 

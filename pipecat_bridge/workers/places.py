@@ -8,8 +8,7 @@ from typing import Generic, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
-MAX_PREPARED = 10_000
-"""Prepared calls that are kept, as many as one worker keeps."""
+from pipecat_bridge.call.preparations import why_full
 
 W = TypeVar("W")
 
@@ -24,7 +23,6 @@ class PreparedElsewhere(Generic[W]):
 
     worker: W | None
     body: bytes
-    content_type: str
     expires: float
 
 
@@ -41,6 +39,7 @@ class Places(Generic[W]):
         self._running: dict[str, W] = {}
         self._numbers: dict[str, set[int]] = {}
         self._prepared: OrderedDict[str, PreparedElsewhere[W]] = OrderedDict()
+        self._bytes = 0  # of their bodies
         self._ended: OrderedDict[str, W] = OrderedDict()
         self._load: Counter[W] = Counter()
         self._calls: Counter[W] = Counter()
@@ -84,16 +83,20 @@ class Places(Generic[W]):
 
     # Preparations
 
-    def prepare(
-        self, call_id: str, worker: W, body: bytes, content_type: str, seconds: float
-    ) -> None:
+    def why_full(self, call_id: str, size: int) -> str:
+        """Why a call cannot be prepared with a body of `size` bytes; "" if it can."""
+        self._expire()
+        before = self._prepared.get(call_id)
+        size += self._bytes - (len(before.body) if before else 0)
+        return why_full(len(self._prepared) + (before is None), size)
+
+    def prepare(self, call_id: str, worker: W, body: bytes, seconds: float) -> None:
         """Take note that a call is prepared at `worker`, for `seconds`."""
         self.forget(call_id)
         expires = self._clock.seconds() + seconds
-        self._prepared[call_id] = PreparedElsewhere(worker, body, content_type, expires)
+        self._prepared[call_id] = PreparedElsewhere(worker, body, expires)
+        self._bytes += len(body)
         self._load[worker] += 1
-        if len(self._prepared) > MAX_PREPARED:
-            self.forget(next(iter(self._prepared)))
 
     def move(self, preparation: PreparedElsewhere[W], worker: W) -> None:
         """Take note that `worker` has this preparation now."""
@@ -110,7 +113,10 @@ class Places(Generic[W]):
     def forget(self, call_id: str) -> None:
         """Remove the preparation of a call, if there is one."""
         preparation = self._prepared.pop(call_id, None)
-        if preparation is not None and preparation.worker is not None:
+        if preparation is None:
+            return
+        self._bytes -= len(preparation.body)
+        if preparation.worker is not None:
             self._load[preparation.worker] -= 1
 
     def _expire(self) -> None:

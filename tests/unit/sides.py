@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
@@ -196,6 +197,11 @@ class Exchange:
         call, phone, bot = self.call(call_id)
         call.bot_ready("bot-ready")
         return call, phone, bot
+
+    def record(self) -> dict[str, Any]:
+        """The record of the call that ended first."""
+        first = json.loads(bytes(self.calls.ended[0]))
+        return self.calls.record(first["id"])
 
     def say(self, bot: BotSide, seconds: float) -> None:
         """The bot's audio comes, all at once."""

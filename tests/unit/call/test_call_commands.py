@@ -128,7 +128,7 @@ class TransferTests(SynchronousTestCase):
         self.call.bot_command(Transfer("support"))
         self.assertEqual(record(self.call)["transfer"], "support")
         self.phone.play(0.5)
-        [ended] = self.exchange.calls.ended
+        ended = self.exchange.record()
         self.assertEqual((ended["transfer"], ended["outcome"]), ("support", "transferred"))
 
     def test_the_first_command_counts(self) -> None:
@@ -158,7 +158,7 @@ class VariablesTests(SynchronousTestCase):
         wanted = {"TOPIC": "billing", "SCORE": "2"}
         self.assertEqual(record(self.call)["variables"], wanted)
         self.call.phone_gone()
-        self.assertEqual(self.exchange.calls.ended[0]["variables"], wanted)
+        self.assertEqual(self.exchange.record()["variables"], wanted)
         told = [event.data for event in self.exchange.told if event.kind == "set"]
         self.assertEqual(told[1], {"variables": {"SCORE": "2"}})
 
@@ -167,7 +167,7 @@ class VariablesTests(SynchronousTestCase):
         self.call.bot_command(Hangup())
         self.call.bot_command(SetVariables({"SCORE": "2"}))
         self.phone.play(1.0)
-        self.assertEqual(self.exchange.calls.ended[0]["variables"], {"SCORE": "2"})
+        self.assertEqual(self.exchange.record()["variables"], {"SCORE": "2"})
 
     def test_not_after_the_end(self) -> None:
         self.call.stop()

@@ -235,7 +235,7 @@ class RestartTests(SynchronousTestCase):
         self.call.bot_lost("connection", "reset")
         self.call.bot_ready("bot-ready")
         self.call.stop()
-        self.assertEqual(self.exchange.calls.ended[0]["runner"], "http://runner-2:8000")
+        self.assertEqual(self.exchange.record()["runner"], "http://runner-2:8000")
 
     def test_counters_are_those_of_all_bots_together(self) -> None:
         link, queue = self.first.link.stats, self.first.link.queue_stats

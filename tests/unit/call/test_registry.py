@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from unittest.mock import patch
+import json
+import tracemalloc
+from typing import Any
 from uuid import uuid4
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.call import registry
+from pipecat_bridge.call import ended, preparations
 from pipecat_bridge.call.life import Outcome
-from pipecat_bridge.call.registry import UnknownCallError
+from pipecat_bridge.call.preparations import NoRoomError
+from pipecat_bridge.call.record import LISTED, listed, record
+from pipecat_bridge.call.registry import Calls, UnknownCallError
 from tests.unit.sides import Exchange, PhoneSide
+
+
+def ended_calls(calls: Calls) -> list[dict[str, Any]]:
+    """What the list shows of the ended calls."""
+    return [json.loads(bytes(each)) for each in calls.ended]
+
 
 UUID = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
 
@@ -71,16 +81,54 @@ class PrepareTests(SynchronousTestCase):
         with self.assertRaisesRegex(ValueError, "running already"):
             self.calls.prepare(UUID.upper(), {}, {})
 
-    def test_never_more_than_the_limit_and_reading_costs_none(self) -> None:
+    def test_more_than_the_limit_is_refused_and_nothing_is_lost(self) -> None:
         ids = [str(uuid4()) for _ in range(6)]
-        with patch.object(registry, "MAX_PREPARED", 5):
-            for call_id in ids:
-                self.calls.prepare(call_id, {}, {})
-            for _ in range(3):
-                found = [call_id for call_id in ids if self.calls.prepared(call_id)]
-                self.assertEqual(found, ids[1:])
-            self.exchange.call(ids[1])
-            self.assertIsNotNone(self.calls.prepared(ids[2]))
+        self.patch(preparations, "MAX_CALLS", 5)
+        for call_id in ids[:5]:
+            self.calls.prepare(call_id, {}, {})
+        with self.assertRaisesRegex(NoRoomError, "5 calls are prepared already"):
+            self.calls.prepare(ids[5], {}, {})
+        self.calls.prepare(ids[0], {}, {"caller": "1"})  # one that is among them
+        self.assertTrue(all(self.calls.prepared(call_id) for call_id in ids[:5]))
+        self.exchange.call(ids[1])
+        self.calls.prepare(ids[5], {}, {})
+
+    def test_their_bytes_have_a_limit_too(self) -> None:
+        ids = [str(uuid4()) for _ in range(4)]
+        self.patch(preparations, "MAX_BYTES", 3500)
+        data = {"x": "y" * 1000}
+        for call_id in ids[:3]:
+            self.calls.prepare(call_id, {}, data)
+        for call_id in (ids[3], ids[3].upper()):
+            with self.assertRaisesRegex(NoRoomError, "has more than 3500 bytes"):
+                self.calls.prepare(call_id, {}, data)
+        with self.assertRaises(NoRoomError):
+            self.calls.prepare(ids[0], {}, {"x": "y" * 2000})
+        self.assertTrue(all(self.calls.prepared(call_id) for call_id in ids[:3]))
+        for _ in range(10):  # what is prepared again takes the place of what was there
+            self.calls.prepare(ids[0], {}, data)
+        self.exchange.call(ids[0])
+        self.calls.prepare(ids[3], {}, data)
+        self.exchange.clock.advance(60.0)
+        for _ in range(3):
+            self.calls.prepare(str(uuid4()), {}, data)
+
+    def test_what_comes_out_is_what_went_in(self) -> None:
+        data = {"a": [1, 2.5, None, True, 1 << 70], "ä": {"\x00": "\U0001f600"}, "": []}
+        self.calls.prepare(UUID, {"llm_messages": [data]}, data, ["looks odd"])
+        call, _, bot = self.exchange.call(UUID)
+        self.assertEqual((bot.request.parameters, call.metadata), ({"llm_messages": [data]}, data))
+        self.assertEqual(record(call)["warnings"], {"metadata": 1})
+
+    def test_small_data_with_many_objects_takes_no_more_than_its_bytes(self) -> None:
+        data = {"a": [[] for _ in range(20_000)]}  # 60 KB of JSON, and 1.3 MB of objects
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(20):
+            self.calls.prepare(str(uuid4()), {}, data)
+        after, _ = tracemalloc.get_traced_memory()
+        self.assertLess(after - before, 2_000_000)
 
 
 class RefusalTests(SynchronousTestCase):
@@ -153,10 +201,12 @@ class EndTests(SynchronousTestCase):
         self.assertIs(self.calls.get(UUID.upper()), call)
         call.phone_gone()
         self.assertEqual(self.calls.running, [])
-        [record] = self.calls.ended
-        self.assertEqual(record, self.calls.record(UUID.upper()))
-        self.assertEqual((record["id"], record["outcome"]), (UUID, "caller-hangup"))
-        self.assertEqual(record["events"][-1]["kind"], "terminated")
+        [shown] = ended_calls(self.calls)
+        kept = self.calls.record(UUID.upper())
+        self.assertEqual(kept, json.loads(json.dumps(record(call))))
+        self.assertEqual(shown, {name: kept[name] for name in shown})
+        self.assertEqual((kept["id"], kept["outcome"]), (UUID, "caller-hangup"))
+        self.assertEqual(kept["events"][-1]["kind"], "terminated")
         with self.assertRaises(UnknownCallError):
             self.calls.get(UUID)
 
@@ -169,8 +219,42 @@ class EndTests(SynchronousTestCase):
         ids = [str(uuid4()) for _ in range(5)]
         for call_id in [*ids, ids[2]]:  # the last one for the second time
             self.exchange.talk(call_id)[0].stop()
-        kept = [record["id"] for record in self.calls.ended]
+        kept = [each["id"] for each in ended_calls(self.calls)]
         self.assertEqual(kept, [ids[3], ids[4], ids[2]])
+
+    def test_their_bytes_have_a_limit_too(self) -> None:
+        exchange = Exchange(keep_ended=200)
+        self.patch(ended, "MAX_BYTES", 100_000)
+        ids = [str(uuid4()) for _ in range(40)]
+        for call_id in ids:
+            exchange.calls.prepare(call_id, {}, {"x": "y" * 10_000})
+            exchange.talk(call_id)[0].stop()
+        kept = [each["id"] for each in ended_calls(exchange.calls)]
+        self.assertTrue(5 < len(kept) < 10)
+        self.assertEqual(kept, ids[-len(kept) :], "the last ones")
+        for call_id in kept[::-1] * 20:  # an id that comes again takes the place of the first
+            exchange.talk(call_id)[0].stop()
+        self.assertEqual(len(exchange.calls.ended), len(kept))
+
+    def test_the_list_has_no_long_metadata(self) -> None:
+        for size, shown in ((LISTED - 8, True), (LISTED - 7, False), (60_000, False)):
+            metadata = {"x": "y" * size}
+            self.calls.prepare(UUID, {}, metadata)
+            call = self.exchange.talk(UUID)[0]
+            wanted = metadata if shown else {"omitted": f"{size + 8} bytes"}
+            self.assertEqual(listed(call)["metadata"], wanted)
+            self.assertEqual(self.calls.record(UUID)["metadata"], metadata)
+            call.stop()
+            self.assertEqual(ended_calls(self.calls)[-1]["metadata"], wanted)
+            self.assertEqual(self.calls.record(UUID)["metadata"], metadata)
+
+    def test_a_record_that_cannot_be_kept_does_not_keep_the_call(self) -> None:
+        self.patch(ended, "record", lambda _: {"x": object()})
+        call = self.exchange.talk()[0]
+        idle = self.calls.idle()
+        call.stop()
+        self.successResultOf(idle)
+        self.assertTrue(self.flushLoggedErrors(TypeError))
 
     def test_none_is_kept_when_none_is_to_be(self) -> None:
         exchange = Exchange(keep_ended=0)
@@ -223,5 +307,5 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(self.calls.outcomes[Outcome.DRAINED.value], 3)
         self.assertEqual([len(phone.hangups) for phone in phones], [1, 1, 1])
         self.successResultOf(self.calls.idle())
-        reasons = {record["reason"] for record in self.calls.ended}
+        reasons = {each["reason"] for each in ended_calls(self.calls)}
         self.assertEqual(reasons, {"the daemon was stopped"})

@@ -12,15 +12,16 @@ from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.call import ended, preparations
 from pipecat_bridge.call.life import Outcome, State
+from pipecat_bridge.call.preparations import NoRoomError
 from pipecat_bridge.call.record import record
-from pipecat_bridge.call.registry import NoRoomError
 from pipecat_bridge.call.variables import MAX_BYTES
 from pipecat_bridge.events.events import LOGGED
 from pipecat_bridge.net.descriptors import Descriptors
 from pipecat_bridge.web.api import OUTCOME, ApiSite, api_site
 from pipecat_bridge.web.metrics import CallCollector, registry
-from pipecat_bridge.web.preparation import RUNNER_PARAMETERS
+from pipecat_bridge.web.preparation import MAX_DOUBTS, RUNNER_PARAMETERS
 from pipecat_bridge.wire.commands import (
     MAX_NAME,
     MAX_REASON,
@@ -221,8 +222,8 @@ class ShowTests(ApiCase):
         with self.assertRaises(CommandError):
             call.bot_command(SetVariables({"M": "\\" * 10}))
         call.bot_command(Transfer(widest * MAX_TARGET))
+        self.patch(ended, "record", lambda call: {**record(call), "reason": widest * MAX_REASON})
         phone.play(0.2)
-        self.calls.ended[0]["reason"] = widest * MAX_REASON
         _, answer = self.ask("GET", f"/v1/calls/{UUID}/outcome")
         self.assertEqual(len(answer["reason"]), MAX_REASON)
         self.assertLess(len(json.dumps(answer, ensure_ascii=False).encode()), 4096)
@@ -372,6 +373,24 @@ class PrepareTests(ApiCase):
                 self.assertIn(expected, self.warnings()[0])
                 self.assertIn("URIENCODE()", self.warnings()[0])
                 self.assertEqual(record(call)["warnings"], {"metadata": 1})
+
+    def test_a_form_with_thousands_of_wrong_fields(self) -> None:
+        self.assertEqual(
+            self.ask("POST", self.path, b"&".join([b"+%d=1" % n for n in range(5000)]))[0], 201
+        )
+        call, _, _ = self.exchange.call(UUID)
+        self.assertEqual(record(call)["warnings"], {"metadata": MAX_DOUBTS})
+        self.assertEqual(len(self.warnings()), 1)
+
+    def test_too_much_for_all_calls_together(self) -> None:
+        self.patch(preparations, "MAX_BYTES", 1000)
+        others = [f"/v1/calls/{uuid4()}" for _ in range(3)]
+        for path in others:
+            self.assertEqual(self.ask("PUT", path, {"metadata": {"a": "x" * 200}})[0], 201)
+        text = self.problem(503, "PUT", self.path, {"metadata": {"a": "x" * 400}})
+        self.assertIn("has more than 1000 bytes", text)
+        self.assertEqual([self.ask("GET", path)[0] for path in others], [200] * 3)
+        self.assertEqual(self.ask("GET", self.path)[0], 404)
 
     def test_a_call_that_comes_too_late_for_what_was_prepared(self) -> None:
         self.ask("PUT", self.path, {"metadata": {"caller": "1"}})

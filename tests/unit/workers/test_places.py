@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.workers.places import MAX_PREPARED, Places
+from pipecat_bridge.call.preparations import MAX_BYTES, MAX_CALLS
+from pipecat_bridge.workers.places import Places
 
 
 class PlacesCase(SynchronousTestCase):
@@ -55,7 +56,7 @@ class PhoneTests(PlacesCase):
 
 class PreparationTests(PlacesCase):
     def prepare(self, call_id: str, worker: str = "one", seconds: float = 60.0) -> None:
-        self.places.prepare(call_id, worker, b"{}", "application/json", seconds)
+        self.places.prepare(call_id, worker, b"{}", seconds)
 
     def test_it_counts_until_it_has_come(self) -> None:
         self.prepare("a")
@@ -90,11 +91,29 @@ class PreparationTests(PlacesCase):
         self.clock.advance(59.0)
         self.assertEqual(self.places.worker_of("a"), "two")
 
-    def test_there_is_a_bound(self) -> None:
-        for number in range(MAX_PREPARED + 1):
+    def test_what_is_too_much_is_told_and_nothing_is_lost(self) -> None:
+        for number in range(MAX_CALLS):
             self.prepare(str(number))
-        self.assertEqual(self.loads(), [MAX_PREPARED, 0])
-        self.assertIsNone(self.places.preparation("0"))
+        self.assertIn("prepared already", self.places.why_full("more", 2))
+        self.assertEqual(self.places.why_full("7", 2), "", "in the place of what was there")
+        self.places.forget("0")
+        self.assertEqual(self.places.why_full("more", 2), "")
+        self.assertEqual(self.loads(), [MAX_CALLS - 1, 0])
+
+    def test_the_bytes_of_all(self) -> None:
+        half = bytes(MAX_BYTES // 2)
+        self.places.prepare("a", "one", half, 60.0)
+        self.places.prepare("b", "two", half, 50.0)
+        self.assertIn(f"more than {MAX_BYTES} bytes", self.places.why_full("c", 1))
+        self.assertEqual(self.places.why_full("b", len(half)), "")
+        for number in range(3):
+            self.places.prepare("b", "two", half[: 10 * number], 50.0)
+        self.assertEqual(self.places.why_full("c", len(half) - 20), "")
+        self.assertNotEqual(self.places.why_full("c", len(half) - 19), "")
+        self.places.lose("one")  # its preparations stay
+        self.assertNotEqual(self.places.why_full("c", len(half) - 19), "")
+        self.clock.advance(60.0)
+        self.assertEqual(self.places.why_full("c", 2 * len(half)), "")
 
 
 class LossTests(PlacesCase):
@@ -104,7 +123,7 @@ class LossTests(PlacesCase):
         self.places.arrive("", "one")
         self.places.arrive("c", "two")
         self.places.leave(self.places.arrive("d", "one"))
-        self.places.prepare("e", "one", b"{}", "", 60.0)
+        self.places.prepare("e", "one", b"{}", 60.0)
         self.assertEqual(self.places.lose("one"), (2, 3))
         known = {call_id: self.places.worker_of(call_id) for call_id in "abcde"}
         self.assertEqual(known, {"a": None, "b": None, "c": "two", "d": None, "e": None})

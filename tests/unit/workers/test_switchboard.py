@@ -120,7 +120,7 @@ class ChoiceTests(SwitchboardCase):
 
     def test_a_prepared_call(self) -> None:
         self.arrive("a")
-        self.board.places.prepare("b", self.first, b"", "", 60.0)
+        self.board.places.prepare("b", self.first, b"", 60.0)
         self.arrive("c")
         self.arrive("d")
         self.assertEqual(self.counts(), (1, 2))
@@ -179,7 +179,7 @@ class LossTests(SwitchboardCase):
         self.assertEqual((self.board.calls_lost, self.board.on_phones.count), (0, 0))
 
     def test_another_is_told_what_was_prepared_before_the_phone_comes(self) -> None:
-        self.board.places.prepare("a", self.first, b"", "", 60.0)
+        self.board.places.prepare("a", self.first, b"", 60.0)
         self.lose(self.first)
         self.preparing = Deferred()
         phone = self.arrive("a")
@@ -188,7 +188,7 @@ class LossTests(SwitchboardCase):
         self.assertEqual((self.counts(), phone.open), ((0, 1), False))
 
     def test_a_phone_that_does_not_wait_for_that(self) -> None:
-        self.board.places.prepare("a", self.first, b"", "", 60.0)
+        self.board.places.prepare("a", self.first, b"", 60.0)
         self.lose(self.first)
         self.preparing = Deferred()
         phone = self.arrive("a")
@@ -197,14 +197,14 @@ class LossTests(SwitchboardCase):
         self.assertEqual(self.counts(), (0, 0))
 
     def test_what_could_not_be_told_again_is_a_call_without_it(self) -> None:
-        self.board.places.prepare("a", self.first, b"", "", 60.0)
+        self.board.places.prepare("a", self.first, b"", 60.0)
         self.lose(self.first)
         self.preparing = succeed(False)
         self.arrive("a")
         self.assertEqual(self.counts(), (0, 1))
 
     def test_asking_for_it_moves_it_as_well(self) -> None:
-        self.board.places.prepare("a", self.first, b"", "", 60.0)
+        self.board.places.prepare("a", self.first, b"", 60.0)
         self.lose(self.first)
         for _ in range(2):
             worker = self.successResultOf(Deferred.fromCoroutine(self.board.worker_for("a")))
