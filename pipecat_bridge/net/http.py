@@ -33,6 +33,9 @@ DAY = 86400.0
 MAX_BODY = 1 << 20
 """Upper limit of an answer's body, in bytes. A runner answers with a few hundred."""
 
+MAX_JSON = 1 << 16
+"""Upper limit of a body that is read as JSON, in bytes. A megabyte of brackets would take a quarter
+of a second, in which no call goes on."""
 
 T = TypeVar("T")
 
@@ -54,13 +57,19 @@ class Answer:
     location: str = ""
     redact: Redaction = field(default=Redaction(), compare=False, repr=False)
 
-    def json(self) -> Any:
-        """The body as JSON. Raises PeerError if it is not JSON."""
+    def json(self, quotes: bool = True) -> Any:
+        """The body as JSON. Raises PeerError if it is not JSON, or has more than MAX_JSON bytes.
+
+        The error `quotes` the body.
+        """
+        size = len(self.body)
+        if size > MAX_JSON:
+            raise PeerError(f"an answer of {size} bytes: expected JSON of at most {MAX_JSON}")
         try:
             content = json.loads(self.body)
         except (ValueError, RecursionError):
-            found = f"an answer of {len(self.body)} bytes that is not JSON"
-            raise PeerError(f"{found}: {self.excerpt()}") from None
+            found = f"an answer of {size} bytes that is not JSON"
+            raise PeerError(f"{found}: {self.excerpt()}" if quotes else found) from None
         if too_deep(content):
             raise PeerError(f"an answer that is nested deeper than {MAX_DEPTH} levels")
         return content

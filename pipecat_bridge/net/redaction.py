@@ -16,6 +16,13 @@ SHORT: Final = 4
 MAX_READ: Final = 1 << 16
 """Characters of a text that are searched. Of a longer text only the beginning is shown."""
 
+MAX_SECRETS: Final = 32
+MAX_LENGTH: Final = 1 << 12
+MAX_VALUES: Final = 10_000
+"""Of one request or answer: most secrets, most characters of all of them, and most values that are
+searched for secrets. What has more is hostile, or too large for the milliseconds that it may take.
+Then no text about it is shown."""
+
 HIDDEN: Final = "***"
 
 _NAMES: Final = ("key", "token", "secret", "password")
@@ -30,24 +37,31 @@ _CREDENTIALS = re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]+", re.IGNORECASE)
 
 class Redaction:
     """Takes `secrets` and everything that looks like a secret out of texts, and escapes control
-    characters."""
+    characters. With `everything`, no text is shown at all."""
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
+    def __init__(self, secrets: Iterable[str] = (), everything: bool = False) -> None:
         self._secrets = frozenset(secret for secret in secrets if secret.strip())
+        self._everything = everything
 
     def including(self, *values: Any) -> Redaction:
         """A redaction that also hides the values of names such as "token" in `values`, at any
-        depth."""
-        return Redaction([*self._secrets, *(one for value in values for one in _secrets(value))])
+        depth; it hides everything if there are too many."""
+        try:
+            return Redaction([*self._secrets, *_secrets(values)], self._everything)
+        except _TooManyError:
+            return Redaction(everything=True)
 
     def hiding(self, secret: str) -> Redaction:
         """A redaction that also hides `secret`."""
-        return Redaction([*self._secrets, secret])
+        return Redaction([*self._secrets, secret], self._everything)
 
     def __call__(self, text: str) -> str:
         """The text on one line, without secrets. Of a long text only the beginning."""
+        if self._everything:
+            return HIDDEN
         whole, text = len(text) <= MAX_READ, text[:MAX_READ]
-        text = self._pattern.sub(HIDDEN, text) if self._secrets else text
+        for spelling in self._spellings:
+            text = _hide(spelling, text)
         if not whole:  # the text may end with a part of a secret
             text = text[: -max(map(len, self._spellings), default=1)]
         text = _NAMED.sub(rf"\1{HIDDEN}", text)
@@ -59,13 +73,10 @@ class Redaction:
         return text[:limit] or "no text"
 
     @cached_property
-    def _spellings(self) -> frozenset[str]:
-        return frozenset(each for secret in self._secrets for each in _spellings(secret))
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        longest_first = sorted(self._spellings, key=len, reverse=True)
-        return re.compile("|".join(_search(each) for each in longest_first))
+    def _spellings(self) -> list[str]:
+        """All of them, the longest first: one may be a part of another."""
+        spellings = {each for secret in self._secrets for each in _spellings(secret)}
+        return sorted(spellings, key=len, reverse=True)
 
 
 def printable(text: str) -> str:
@@ -73,15 +84,34 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
-def _secrets(value: Any, secret: bool = False) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, content in value.items():
-            yield from _secrets(content, secret or str(key).lower().endswith(_NAMES))
-    elif isinstance(value, list | tuple):
-        for content in value:
-            yield from _secrets(content, secret)
-    elif secret and isinstance(value, str | int | float) and not isinstance(value, bool):
-        yield str(value)
+class _TooManyError(Exception):
+    """There are more secrets or values than are searched."""
+
+
+def _secrets(values: tuple[Any, ...]) -> set[str]:
+    """The values of names such as "token". Raises _TooManyError."""
+    found: set[str] = set()
+    searched = 0
+    pending: list[tuple[Any, bool]] = [(value, False) for value in values]
+    while pending:
+        value, secret = pending.pop()
+        searched += 1
+        if isinstance(value, dict | list | tuple) and len(value) + len(pending) > MAX_VALUES:
+            raise _TooManyError
+        if isinstance(value, dict):
+            pending += [
+                (content, secret or str(key).lower().endswith(_NAMES))
+                for key, content in value.items()
+            ]
+        elif isinstance(value, list | tuple):
+            pending += [(content, secret) for content in value]
+        elif secret and isinstance(value, str | int | float) and not isinstance(value, bool):
+            found.add(str(value))
+        if searched > MAX_VALUES or len(found) > MAX_SECRETS:
+            raise _TooManyError
+    if sum(map(len, found)) > MAX_LENGTH:
+        raise _TooManyError
+    return found
 
 
 def _spellings(secret: str) -> Iterator[str]:
@@ -97,6 +127,8 @@ def _spellings(secret: str) -> Iterator[str]:
     yield html.escape(secret)
 
 
-def _search(spelling: str) -> str:
-    found = re.escape(spelling)
-    return found if len(spelling) >= SHORT else rf"(?<!\w){found}(?!\w)"
+def _hide(spelling: str, text: str) -> str:
+    # To compile one pattern of all would take 100 ms for the most that a runner may send.
+    if len(spelling) >= SHORT or spelling not in text:
+        return text.replace(spelling, HIDDEN)
+    return re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", HIDDEN, text)

@@ -29,6 +29,7 @@ Answer = Literal[
     "error",  # 200, but the status in the body is not ok
     "bad-json",
     "deep-json",
+    "long-json",
     "endless",  # headers, a bit of body, and never the rest
     "flood",  # headers, and a body that goes on and on
     "hang",  # no headers ever
@@ -54,7 +55,8 @@ class RunnerDouble(Resource, Watched):
     `slow` a bot dials back: `sockets` "both" (one each way) or None (one), after `dial_delay`
     seconds, or never with None; `dial_first`: before `/run` is answered. Further options are
     BotDouble's. `/stop` knows the calls that run, and answers 404 for others; it takes `stop_after`
-    seconds, and ends whatever bot the call has then.
+    seconds, and ends whatever bot the call has then. Each answer sets a cookie, and a cookie that
+    comes back is one of the `faults`.
 
     `tls`: Twisted's CertificateOptions.
 
@@ -154,6 +156,9 @@ class RunnerDouble(Resource, Watched):
     def render(self, request: Request) -> bytes | int:
         received = _received(request)
         self.requests.append(received)
+        request.setHeader("set-cookie", "backend=7")  # as a balancer that wants to be sticky
+        if "cookie" in received.headers:
+            self.faults.append(f"a cookie was sent back to {received.path}")
         route = self._routes().get((received.method, received.path))
         answer = route(request, received) if route else reply(request, 404, "not found")
         self.changed()
@@ -313,7 +318,9 @@ def _refuse(request: Request, answer: Answer) -> bytes:
     if answer == "bad-json":
         return reply(request, 200, "ok")[:-1]
     if answer == "deep-json":
-        return b"[" * 100_000
+        return b"[" * 50_000
+    if answer == "long-json":
+        return json.dumps({"status": "ok", "token": [str(n) for n in range(100_000)]}).encode()
     if answer == "error":
         return reply(request, 200, "error", error="no worker is free")
     return reply(request, int(answer), "error", error="told to fail")

@@ -174,6 +174,21 @@ async def test_one_hangs_and_one_refuses(mode: str, status: Any) -> None:
                 )
 
 
+@pytest.mark.parametrize("answer", ["bad-json", "deep-json", "long-json"])
+@pytest.mark.parametrize("mode", MODES)
+@ensureDeferred
+async def test_an_answer_that_cannot_be_used_is_a_fault_at_once(mode: str, answer: Any) -> None:
+    """If it were not, its attempt would last the whole minute."""
+    wrong, well = make(mode, answers=[answer]), make(mode)
+    patient = ("runner.attempt_timeout=60", "runner.connect_timeout=60")
+    async with pool(wrong, well, settings=patient) as it:
+        calls = await talk(it, 2)
+        assert asked(wrong) >= 1
+        assert await metric(it, "starts_total", wrong, result="failed") == asked(wrong)
+        assert await metric(it, "starts_total", well, result="ready") == 2
+        assert set(await hang_up(it, calls)) == {"caller-hangup"}
+
+
 class TestKilled:
     @pytest.mark.parametrize("mode", MODES)
     @ensureDeferred

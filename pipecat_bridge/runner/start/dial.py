@@ -11,8 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from pipecat_bridge import __version__
 from pipecat_bridge.audio import g711
 from pipecat_bridge.contracts import BotRequest
-from pipecat_bridge.errors import BlameError, PeerError
-from pipecat_bridge.net.http import Answer
+from pipecat_bridge.errors import BlameError
 from pipecat_bridge.options import Options
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.pool.address import RunnerAddress, without_secrets
@@ -113,7 +112,7 @@ class DialAttempt:
             answer = await self._dial.client.request("POST", base + options.start_path, body)
             self._redact = answer.redact
             answer.check()
-            said = _read(answer)
+            said = answer.json(quotes=False)  # it may contain a token
             self._redact = answer.redact.including(said)  # `said` has the token of the bot
             return from_answer(said, base, options.allowed_hosts, options.token_in)
         except BlameError as error:
@@ -122,11 +121,3 @@ class DialAttempt:
     def stop(self) -> Deferred[None]:
         """Fires at once: the close of the WebSocket ends the bot, and the runner is not told."""
         return succeed(None)
-
-
-def _read(answer: Answer) -> Any:
-    """The answer as JSON. Raises PeerError without the text, which may contain a token."""
-    try:
-        return answer.json()
-    except BlameError:
-        raise PeerError(f"an answer of {len(answer.body)} bytes that is not JSON") from None

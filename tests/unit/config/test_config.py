@@ -167,6 +167,13 @@ class FaultTests(ConfigCase):
             ("runner.url=http://host:x", "expected a URL such as http://"),
             ("runner.dialback_url=http://host", "expected a URL such as ws://"),
             ('audiosocket.allow=["10.0.0.1/8"]', "has host bits set, expected a network such as"),
+            (
+                'api.hosts=["Bridge.Example:8080"]',
+                "'Bridge.Example:8080' can be no host, expected a",
+            ),
+            ('api.hosts=["http://bridge.example"]', "can be no host, expected a host such as"),
+            ('api.hosts=[""]', "it has no host, expected a host such as"),
+            ("calls.keep_ended=10001", "expected a whole number <= 10000"),
             ('audiosocket.allow=["asterisk"]', 'expected a network such as "10.0.0.0/8"'),
             ("bot_audio.max_prebuffer=0.01", "expected at least prebuffer, 0.03"),
             ("runner.parameters={day = 2026-01-01}", "expected values that JSON can express"),

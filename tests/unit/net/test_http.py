@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 from twisted.internet import error
@@ -12,7 +13,7 @@ from twisted.web.error import SchemeNotSupported
 
 from pipecat_bridge.errors import PeerError, PeerRefusedError
 from pipecat_bridge.net.failures import describe
-from pipecat_bridge.net.http import MAX_BODY, Answer
+from pipecat_bridge.net.http import MAX_BODY, MAX_JSON, Answer
 from tests.unit.runner_side import ENDLESS, OK, URL, ClientCase, Connection
 
 
@@ -74,11 +75,39 @@ class AnswerTests(ClientCase):
             self.assertEqual(str(raised.exception), expected)
 
     def test_json_that_is_nested_too_deep(self) -> None:
-        for levels in (33, 900, 100_000):
+        for levels in (33, 900, 30_000):
             body = b"[" * levels + b"]" * levels
             with self.assertRaisesRegex(PeerError, "not JSON|nested deeper than 32 levels"):
                 Answer(200, body).json()
         self.assertEqual(Answer(200, b"[[]]").json(), [[]])
+
+    def test_json_that_is_too_long(self) -> None:
+        fits = b'"%s"' % (b"x" * (MAX_JSON - 2))
+        self.assertEqual(len(Answer(200, fits).json()), MAX_JSON - 2)
+        with self.assertRaisesRegex(PeerError, f"65537 bytes: expected JSON of at most {MAX_JSON}"):
+            Answer(200, fits + b" ").json()
+
+    def test_a_cookie_is_not_sent_back(self) -> None:
+        for _ in range(2):
+            asking = self.ask()
+            connection = self.accept()
+            self.assertNotIn(b"cookie", connection.transport.value().lower())
+            connection.answer(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n"
+                b"Set-Cookie: backend=7; Path=/\r\n\r\n{}"
+            )
+            self.assertEqual(self.successResultOf(asking).json(), {})
+
+    def test_a_compressed_answer_is_not_unpacked(self) -> None:
+        packed = gzip.compress(bytes(20_000_000))
+        for coding in (b"gzip", b"x-gzip, gzip", b"deflate"):
+            asking = self.ask()
+            connection = self.accept()
+            self.assertNotIn(b"accept-encoding", connection.transport.value().lower())
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n"
+            connection.answer(head % len(packed) + b"Content-Encoding: %s\r\n\r\n" % coding)
+            connection.answer(packed)
+            self.assertEqual(self.successResultOf(asking).body, packed)
 
     def test_a_redirect_tells_where_to(self) -> None:
         for location, shown in (

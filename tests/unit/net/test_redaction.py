@@ -11,7 +11,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.net.redaction import MAX_READ, Redaction, printable
+from pipecat_bridge.net.redaction import (
+    MAX_LENGTH,
+    MAX_READ,
+    MAX_SECRETS,
+    MAX_VALUES,
+    Redaction,
+    printable,
+)
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.secrets import redaction_of
 
@@ -92,6 +99,38 @@ class SecretTests(SynchronousTestCase):
             ("no such key", "no such key"),
         ):
             self.assertEqual(redact(text), expected)
+
+
+class FloodTests(SynchronousTestCase):
+    """A runner may answer with thousands of secrets: each has eight spellings to be searched."""
+
+    def hides_all(self, said: Any) -> bool:
+        redact = Redaction().including(said)
+        return redact("plain") == redact.hiding("x").including({})("plain") == "***"
+
+    def test_many(self) -> None:
+        for number in range(2):
+            tokens = [f"secret-{one:03}" for one in range(MAX_SECRETS + number)]
+            self.assertEqual(self.hides_all({"token": tokens}), bool(number))
+        redact = Redaction().including({"token": tokens[:-1]})
+        self.assertEqual(redact(" ".join(tokens)), "*** " * MAX_SECRETS + tokens[-1])
+
+    def test_one_that_comes_again_counts_once(self) -> None:
+        self.assertFalse(self.hides_all({"token": ["the same"] * 1000}))
+
+    def test_long_ones(self) -> None:
+        self.assertFalse(self.hides_all({"a": {"token": "x" * MAX_LENGTH}}))
+        self.assertTrue(self.hides_all({"a": {"token": ["x" * MAX_LENGTH, "y"]}}))
+        self.assertFalse(self.hides_all({"a": "x" * (1 << 20)}))
+
+    def test_many_values_of_which_one_may_be_a_secret(self) -> None:
+        self.assertFalse(self.hides_all([0] * (MAX_VALUES - 10)))
+        for many in ([0] * MAX_VALUES, [[0] * 200] * 200, {str(n): n for n in range(MAX_VALUES)}):
+            self.assertTrue(self.hides_all({"list": many}))
+
+    def test_one_within_another(self) -> None:
+        redact = Redaction(["abc", "abcdef", "ab"])
+        self.assertEqual(redact("abcdef abc ab abx"), "*** *** *** abx")
 
 
 class ShapeTests(SynchronousTestCase):

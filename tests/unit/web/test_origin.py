@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.test.requesthelper import DummyRequest
 
 from pipecat_bridge.web.api import ApiSite
+from pipecat_bridge.workers.client import passed_on
 
 OWN = "127.0.0.1:8080"
 
@@ -71,3 +73,14 @@ class OriginTests(Case):
 
     def test_who_only_looks_is_left_to_the_browsers_own_rules(self) -> None:
         self.assertEqual(self.fault("GET", origin="http://evil.example"), "")
+
+
+class WorkerTests(Case):
+    """With workers, the supervisor judges a request, and passes it on without its Host."""
+
+    def test_a_request_of_its_own_page_that_was_passed_on(self) -> None:
+        asked = Headers({"host": [OWN], "origin": [f"http://{OWN}"], "accept": ["*/*"]})
+        asked.setRawHeaders("sec-fetch-site", ["same-origin"])
+        sent = {name.decode().lower(): value.decode() for name, value in passed_on(asked)}
+        self.assertEqual(sent, {"accept": "*/*"})
+        self.assertEqual(self.fault(host="worker", **sent), "")
