@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from io import BytesIO
 from typing import Any, Final
 
@@ -20,8 +21,8 @@ from pipecat_bridge.net.transport import bound_reads
 MAX_BODY: Final = 1 << 16
 """Upper limit of a request's body, in bytes. The data of a call has some hundred."""
 
-READ: Final = 1 << 12
-"""Bytes that are read at once. They may be hundreds of tiny chunks, and the work of a turn."""
+READ: Final = 1 << 11
+"""Bytes that are read at once. They may be hundreds of tiny chunks, and two milliseconds' work."""
 
 PATIENCE: Final = 10.0
 """Seconds for a client to send a whole request, to read an answer, or to begin the next request."""
@@ -32,7 +33,7 @@ closed at once, the kernel would reset the connection, and the refusal could be 
 
 
 class ApiRequest(Request):
-    """A request whose body is kept in memory, within MAX_BODY. It is answered in a later turn.
+    """A request whose body is kept in memory, within MAX_BODY.
 
     Twisted would write the body to a temporary file, and parse it if it is a form. So the body is
     not in `content` until the request is answered.
@@ -40,7 +41,7 @@ class ApiRequest(Request):
 
     channel: ApiChannel
     _refused = False
-    _turn: IDelayedCall | None = None
+    _gone = False  # the client
 
     def gotLength(self, length: int | None) -> None:
         self.content = BytesIO()
@@ -75,23 +76,19 @@ class ApiRequest(Request):
         self._pieces.clear()
         self.channel.received(self)
 
-    def answer_soon(self, clock: IReactorTime) -> None:
-        """Answer in the next turn of the loop."""
-        self._turn = clock.callLater(0, self._answer)
-
-    def _answer(self) -> None:
-        self._turn = None
-        super().process()
+    def answer(self) -> bool:
+        """Answer now. False: the client has gone."""
+        if not self._gone:
+            super().process()
+        return not self._gone
 
     def connectionLost(self, reason: Failure) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+        self._gone = True
         super().connectionLost(reason)
 
 
 class ApiChannel(HTTPChannel):
-    """One connection to the API. It answers one request in each turn of the loop."""
+    """One connection to the API."""
 
     site: LimitedSite
     transport: Any
@@ -125,7 +122,7 @@ class ApiChannel(HTTPChannel):
             self._next = request
             self.setTimeout(PATIENCE)
         else:
-            request.answer_soon(self.site.reactor)
+            self.site.answer_soon(request)
 
     def requestDone(self, request: Request) -> None:
         self._answering = False
@@ -144,7 +141,7 @@ class ApiChannel(HTTPChannel):
         request, self._next = self._next, None
         if request is not None:
             self.setTimeout(None)
-            request.answer_soon(self.site.reactor)
+            self.site.answer_soon(request)
 
     # Ends
 
@@ -183,7 +180,10 @@ class ApiChannel(HTTPChannel):
 
 
 class LimitedSite(Site):
-    """A site on ApiChannel. `connections` has its open connections, within their limit."""
+    """A site on ApiChannel. It answers one request in each turn of the loop.
+
+    `connections` has its open connections, within their limit.
+    """
 
     noisy = False
     protocol = ApiChannel  # type: ignore[assignment]  # Twisted's is a function
@@ -194,6 +194,25 @@ class LimitedSite(Site):
         self.connections: ConnectionLimit[ApiChannel] = ConnectionLimit(
             reactor, "api", ApiChannel.abort
         )
+        self._waiting: deque[ApiRequest] = deque()
+        self._turn: IDelayedCall | None = None
+
+    def answer_soon(self, request: ApiRequest) -> None:
+        """Answer a request in the next turn, or later if others wait already."""
+        self._waiting.append(request)
+        self._set_turn()
+
+    def _set_turn(self) -> None:
+        if self._waiting and self._turn is None:
+            self._turn = self.reactor.callLater(0, self._answer)
+
+    def _answer(self) -> None:
+        self._turn = None
+        try:
+            while self._waiting and not self._waiting.popleft().answer():
+                pass
+        finally:
+            self._set_turn()
 
     def acceptableProtocols(self) -> list[bytes]:
         """HTTP/2 would have a channel of its own, without these limits."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from unittest.mock import patch
 
 from twisted.internet.defer import Deferred
@@ -298,6 +299,29 @@ class PipelineTests(Case):
         wire.lost()
         turn(self.clock)
         self.assertEqual((self.root.bodies, self.clock.getDelayedCalls()), ([], []))
+
+    def test_many_connections_share_the_turns_and_those_that_go_take_none(self) -> None:
+        wires = [self.connect() for _ in range(10)]
+        for wire in wires:
+            self.send(wire, GET * 2)
+        for wire in wires[::2]:
+            wire.lost()
+        for answered in range(1, 6):
+            turn(self.clock)
+            self.assertEqual(len(self.root.bodies), answered)
+        self.assertEqual([wire.value().count(b"200 OK") for wire in wires], [0, 1] * 5)
+        self.clock.advance(0)
+        self.assertEqual([wire.value().count(b"200 OK") for wire in wires], [0, 2] * 5)
+
+    def test_a_fault_takes_the_turn_of_no_other(self) -> None:
+        broken, well = self.connect(), self.connect()
+        self.send(broken, GET)
+        self.send(well, GET)
+        broken.channel.requests[0].answer = lambda: 1 / 0
+        for _ in range(2):
+            with suppress(ZeroDivisionError):
+                turn(self.clock)
+        self.assertIn(b"200 OK", well.value())
 
 
 class CrowdTests(Case):
