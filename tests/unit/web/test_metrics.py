@@ -18,12 +18,20 @@ from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.record import stats
 from pipecat_bridge.net.descriptors import Descriptors
+from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.pool.address import FixedAddress
 from pipecat_bridge.runner.pool.pool import Lease, Pool, Upstream
 from pipecat_bridge.web.api import api_site
 from pipecat_bridge.web.health import ProcessHealth
-from pipecat_bridge.web.metrics import COUNTERS, GAUGES, CallCollector, RunnerCollector, registry
+from pipecat_bridge.web.metrics import (
+    COUNTERS,
+    GAUGES,
+    CallCollector,
+    ConnectionCollector,
+    RunnerCollector,
+    registry,
+)
 from tests.unit.sides import BotSide, Exchange, PhoneSide
 
 PAGE = Path(__file__).parents[3] / "docs" / "api.md"
@@ -194,6 +202,26 @@ class RunnerTests(SynchronousTestCase):
 
 
 class PageTests(MetricsCase):
+    def dropped(self, *limits: ConnectionLimit[int]) -> dict[str, dict[str, float]]:
+        """Name of a metric -> its values by kind."""
+        found: dict[str, dict[str, float]] = {}
+        for family in ConnectionCollector(lambda: limits).collect():
+            values = {sample.labels["kind"]: sample.value for sample in family.samples}
+            found[f"{family.name}_total"] = values
+        return found
+
+    def test_connections_that_were_dropped(self) -> None:
+        clock = Clock()
+        limits = [
+            ConnectionLimit[int](clock, kind, lambda _: None, lambda: 1)
+            for kind in ("api", "proxy", "proxy")
+        ]
+        for limit, count in zip(limits, (1, 3, 4), strict=True):
+            for connection in range(count):
+                limit.wait(connection)
+        wanted = {"pipecat_bridge_connections_dropped_total": {"api": 0, "proxy": 5}}
+        self.assertEqual(self.dropped(*limits), wanted)
+
     def test_over_http(self) -> None:
         self.busy_call(1)
         descriptors = Descriptors(Clock())
@@ -233,5 +261,6 @@ class PageTests(MetricsCase):
             sample for each in RunnerCollector(pool.upstreams).collect() for sample in each.samples
         ]
         own |= {sample.name for sample in runner}
+        own |= set(self.dropped())
         named = set(re.findall(r"`(pipecat_bridge_\w+)", PAGE.read_text("utf-8")))
         self.assertEqual(named, own)
