@@ -33,11 +33,15 @@ from pipecat_bridge.net.process import set_up
 from pipecat_bridge.runner.pool.announced import AnnouncedAddress
 from pipecat_bridge.workers import commands
 from pipecat_bridge.workers.control import HandedPhones, WorkerControl
-from pipecat_bridge.workers.lines import LineWriter
+from pipecat_bridge.workers.lines import LineWriter, lost
+from pipecat_bridge.workers.pipe import LinePipe
 from pipecat_bridge.workers.setup import Setup
 
 LAST_SECONDS: Final = 10.0
 """Seconds until a worker without a supervisor ends, even if it hangs."""
+
+LAST_LINES: Final = 1.0
+"""Seconds in which the supervisor must take the last lines of the log."""
 
 
 def main() -> None:
@@ -45,12 +49,15 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     setup = msgspec.json.decode(sys.stdin.buffer.read(), type=Setup)
-    globalLogBeginner.beginLoggingTo([LineWriter(sys.stdout)], redirectStandardIO=False)
+    log = LinePipe(sys.stdout.fileno(), lost)
+    globalLogBeginner.beginLoggingTo([LineWriter(log.write)], redirectStandardIO=False)
     end_with_peer(commands.CONTROL_FD, LAST_SECONDS)
     import_module(setup.reactor).install()
     from twisted.internet import reactor
 
+    log.attach(reactor)
     run(reactor, setup)
+    log.end(LAST_LINES)
 
 
 def end_with_peer(descriptor: int, seconds: float) -> None:

@@ -21,7 +21,14 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.options import Options
-from pipecat_bridge.workers.client import Header, WorkerAnswer, WorkerError, ask, passed_on
+from pipecat_bridge.workers.client import (
+    MERGED_TIMEOUT,
+    Header,
+    WorkerAnswer,
+    WorkerError,
+    ask,
+    passed_on,
+)
 from pipecat_bridge.workers.metrics import Page
 from pipecat_bridge.workers.own_metrics import SUPERVISOR
 from pipecat_bridge.workers.places import PreparedElsewhere
@@ -136,10 +143,11 @@ class WorkersApi(Resource):
     # All workers
 
     def _asking_all(self, path: bytes) -> list[tuple[Worker, Deferred[WorkerAnswer]]]:
-        return [
-            (worker, Deferred.fromCoroutine(ask(self._reactor, worker, b"GET", path)))
-            for worker in self._switchboard.ready
-        ]
+        return [(worker, self._asking(worker, path)) for worker in self._switchboard.ready]
+
+    def _asking(self, worker: Worker, path: bytes) -> Deferred[WorkerAnswer]:
+        asking = ask(self._reactor, worker, b"GET", path, timeout=MERGED_TIMEOUT)
+        return Deferred.fromCoroutine(asking)
 
     async def _all(self, asked: Request) -> dict[Worker, WorkerAnswer]:
         """The answers of all workers that run, without workers that end meanwhile. Raises
@@ -164,8 +172,11 @@ class WorkersApi(Resource):
         """Ready if all workers that run are ready: each of them may get the next call."""
         reasons: list[str] = [] if self._switchboard.ready else [NO_WORKER]
         reasons += [NONE_LEFT] if self._descriptors.none_left else []
-        for answer in (await self._all(asked)).values():
-            reasons += msgspec.json.decode(answer.body)["reasons"]
+        try:
+            for answer in (await self._all(asked)).values():
+                reasons += msgspec.json.decode(answer.body)["reasons"]
+        except WorkerError as error:
+            reasons.append(str(error))
         reasons = list(dict.fromkeys(reasons))
         return json_answer(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
 

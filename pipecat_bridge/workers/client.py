@@ -20,7 +20,10 @@ from zope.interface import implementer
 from pipecat_bridge.workers.worker import Worker
 
 TIMEOUT: Final = 10.0
-"""Seconds for a worker to answer. No answer takes more than a few seconds."""
+"""Seconds for a worker to answer about one call. No answer takes more than a few seconds."""
+
+MERGED_TIMEOUT: Final = 2.0
+"""Seconds for a worker to answer a request to all workers, such as a scrape of the metrics."""
 
 _OF_A_CONNECTION: Final = frozenset(
     {
@@ -74,16 +77,17 @@ async def ask(
     path: bytes,
     headers: Sequence[Header] = (),
     body: bytes = b"",
+    timeout: float = TIMEOUT,
 ) -> WorkerAnswer:
-    """The answer of one worker. Raises WorkerError if there is none within `TIMEOUT` seconds."""
+    """The answer of one worker. Raises WorkerError if there is none within `timeout` seconds."""
     asking = Deferred.fromCoroutine(_ask(reactor, worker, method, path, headers, body))
-    asking.addTimeout(TIMEOUT, reactor)
+    asking.addTimeout(timeout, reactor)
     try:
         return await asking
     except CancelledError:
         raise
     except Exception as error:
-        reason = f"does not answer: {error}" if worker.ready else "has ended"
+        reason = "does not answer" if worker.ready else "has ended"
         raise WorkerError(f"worker {worker.number} {reason}") from error
 
 

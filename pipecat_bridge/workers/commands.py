@@ -46,6 +46,10 @@ class CallsElsewhere(amp.Command):
     requiresAnswer = False
 
 
+class Ping(amp.Command):
+    """To a worker: answer, so that the supervisor knows that the worker does not stand still."""
+
+
 class RunnerIs(amp.Command):
     """To a worker: the URL of the embedded runner; "" while it does not listen."""
 

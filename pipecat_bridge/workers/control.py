@@ -127,6 +127,11 @@ class WorkerControl(commands.Control):
             )
         return {}
 
+    @commands.Ping.responder
+    def ping(self) -> dict[str, Any]:
+        """Show that this process does not stand still."""
+        return {}
+
     @commands.RunnerIs.responder
     def runner_is(self, url: str) -> dict[str, Any]:
         """Take note of the embedded runner's URL."""

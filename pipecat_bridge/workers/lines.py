@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TextIO
+from collections.abc import Callable
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct, field
@@ -30,10 +31,10 @@ class LogLine(Struct, frozen=True):
 
 @implementer(ILogObserver)
 class LineWriter:
-    """A log observer that writes the events of a worker to `out`."""
+    """A log observer that gives the events of a worker to `write`, as lines without their end."""
 
-    def __init__(self, out: TextIO) -> None:
-        self._out = out
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
 
     def __call__(self, event: dict[str, Any]) -> None:
         text, traceback = message_of(event)
@@ -48,8 +49,13 @@ class LineWriter:
         encoded = _encoded(line, event.get("data"))
         if len(encoded) > LONGEST_LINE:
             encoded = _encoded(_shortened(line), None)
-        self._out.write(encoded.decode() + "\n")
-        self._out.flush()
+        self._write(encoded)
+
+
+def lost(lines: int) -> bytes:
+    """A line that says that `lines` lines are missing."""
+    text = f"{lines} lines of this log are missing: the supervisor did not take them"
+    return msgspec.json.encode(LogLine("warn", "pipecat_bridge.workers", text))
 
 
 def _shortened(line: LogLine) -> LogLine:

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from pipecat_bridge.net.supervised import Supervised
 from pipecat_bridge.workers import commands
+from pipecat_bridge.workers.heartbeat import INTERVAL, MISSED, Heartbeat
 from pipecat_bridge.workers.lines import relay
 from pipecat_bridge.workers.setup import Setup
 
@@ -67,6 +68,7 @@ class Worker:
         self._bots = bots
         self._listener = listener
         self._control: SupervisorControl | None = None
+        self._heartbeat = Heartbeat(reactor, self._ping, self._silent)
         self._process = Supervised(
             reactor, f"worker {self.number}", self, times or WorkerTimes(), self._log
         )
@@ -114,6 +116,9 @@ class Worker:
         if self.ready:
             self._call(command, **arguments)
 
+    def _ping(self) -> Deferred[Any]:
+        return self._call(commands.Ping)
+
     def _call(self, command: type[amp.Command], **arguments: Any) -> Deferred[Any]:
         assert self._control is not None
         # A command without an answer returns no Deferred.
@@ -155,11 +160,24 @@ class Worker:
         self.ready = True
         self._process.listens()
         self._log.info("worker {number} is ready, process {pid}", number=self.number, pid=self.pid)
+        self._heartbeat.start()
         self._listener.worker_ready(self)
 
     def call_ended(self, phone: int) -> None:
         """The call of the phone with this number is over."""
         self._listener.call_ended(phone)
+
+    def _silent(self) -> None:
+        """Kill the process: it stands still. SIGKILL also ends a process that is stopped."""
+        self._log.error(
+            "worker {number}, process {pid}, has not answered for {seconds:g} s and is killed",
+            number=self.number,
+            pid=self.pid,
+            seconds=INTERVAL * MISSED,
+        )
+        self._process.kill()
+        if self._control is not None:
+            self._control.abort()  # now, so that the phones that it has not taken hang up
 
     def control_lost(self, control: SupervisorControl) -> None:
         """The connection for commands is closed, so the worker should end by itself."""
@@ -169,6 +187,7 @@ class Worker:
 
     def _lost(self) -> None:
         self._control = None
+        self._heartbeat.stop()
         if self.ready:
             self.ready = False
             self._listener.worker_lost(self)
@@ -195,6 +214,12 @@ class SupervisorControl(commands.Control):
     def _call_ended(self, phone: int) -> dict[str, Any]:
         self._worker.call_ended(phone)
         return {}
+
+    def abort(self) -> None:
+        """Close the connection. Commands without an answer fail."""
+        transport: Any = self.transport
+        if transport is not None:
+            transport.abortConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)

@@ -268,6 +268,27 @@ async def test_a_worker_that_hangs_does_not_hold_up_the_end() -> None:
         assert not alive(it.pid(1))
 
 
+@ensureDeferred
+async def test_a_worker_that_stands_still_is_replaced() -> None:
+    async with workers_line() as it:
+        (lost, _), (kept, bot) = await it.on_each()
+        os.kill(it.pid(1), signal.SIGSTOP)
+        given = await it.dial()
+        kept.start_audio()
+        for phone in (given, lost):
+            await phone.lost
+        assert (given.ended, given.faults) == ("hangup received", [])
+        await it.said("has not answered for 3 s and is killed")
+        await it.said(f"{given.call_id} connection from")
+        await it.ready(1, times=2)
+        other, _ = await it.talk()
+        assert await it.worker_of(other) == 1
+        heard = len(bot.audio)
+        await bot.until(lambda: len(bot.audio) > heard + 5)
+        assert [phone.faults for phone in (kept, other)] == [[], []]
+        assert (await it.metrics())["pipecat_bridge_calls_lost_total"] == 1
+
+
 @pytest.fixture
 def taken() -> Iterator[int]:
     """A port that somebody listens on; the one before it is free."""

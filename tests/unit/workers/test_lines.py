@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +9,19 @@ from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.net.supervised import LONGEST_LINE
-from pipecat_bridge.workers.lines import LineWriter, relay
+from pipecat_bridge.workers.lines import LineWriter, lost, relay
 
 
 class LineTests(SynchronousTestCase):
     def relayed(self, say: Callable[[Logger], None]) -> list[dict[str, Any]]:
         """The supervisor's events for what `say` logs in worker 2."""
-        out = io.StringIO()
-        say(Logger(namespace="pipecat_bridge.call", observer=LineWriter(out)))
+        lines: list[bytes] = []
+        say(Logger(namespace="pipecat_bridge.call", observer=LineWriter(lines.append)))
         with capturedLogs() as captured:
-            for line in out.getvalue().splitlines():
+            for line in lines:
                 self.assertLessEqual(len(line), LONGEST_LINE)
-                relay(2, line.encode())
+                self.assertNotIn(b"\n", line)
+                relay(2, line)
         return list(captured)
 
     def test_text_level_and_namespace(self) -> None:
@@ -59,6 +59,12 @@ class LineTests(SynchronousTestCase):
             lambda log: log.info("{x}", x='"' * 50_000, data={"y": "z" * 50_000})
         )
         self.assertTrue(formatEvent(event).endswith('""..'))
+
+    def test_how_many_are_missing(self) -> None:
+        with capturedLogs() as captured:
+            relay(2, lost(17))
+        [event] = captured
+        self.assertIn("worker 2: 17 lines of this log are missing", formatEvent(event))
 
     def test_lines_of_others(self) -> None:
         with capturedLogs() as captured:
