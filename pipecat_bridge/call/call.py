@@ -45,7 +45,8 @@ LAST_FRAMES = 0.06
 class Call:
     """One call. Phone and bot tell it what happens; the table in `life` says what follows.
 
-    `ended` is called once, last of all. `wall_clock` gives seconds since the epoch.
+    `ended` is called once, last of all. `wall_clock` gives seconds since the epoch. It is read
+    once: if it is set back in the call, the call's times still say how long everything took.
     """
 
     _log = Logger()
@@ -70,14 +71,14 @@ class Call:
         self.reason = ""
         self.transfer: str | None = None
         self.variables = Variables()
-        self._wall_clock = wall_clock
         self.created_at = wall_clock()
+        self._wall_clock = _steady(self.created_at, clock)
         self.initialized_at: float | None = None
         self.ended_at: float | None = None
         self.phone = phone
         self.playout = playout
         self.bots = Succession(bots, request, playout, self)
-        self.history = History(request.call_id, events, wall_clock)
+        self.history = History(request.call_id, events, self._wall_clock)
         self.warnings = Warnings()
         self._ended = ended
         self._watch = Watch(clock, self.warn)
@@ -303,3 +304,9 @@ class Call:
         """Log a fault of the bridge with its traceback, and end this call."""
         self._log.failure(FAULT, failure, call_id=self.call_id)
         self.bot_broken(reason_of(failure))
+
+
+def _steady(began: float, clock: IReactorTime) -> Callable[[], float]:
+    """A wall clock that is never set: it is `began` now, and goes on with `clock`."""
+    offset = began - clock.seconds()
+    return lambda: offset + clock.seconds()

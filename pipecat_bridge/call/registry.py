@@ -67,7 +67,7 @@ class Calls:
         self._wall_clock = wall_clock
         self._running: dict[str, Call] = {}
         self._ended = EndedCalls(options.keep_ended)
-        self._rejected = Bounded[dict[str, Any]](options.keep_ended)
+        self._rejected = Bounded[dict[str, Any]](options.keep_ended)  # later than in `_ended`
         self._prepared = Preparations(clock, options.prepared_ttl)
         self._tally = Tally()
         self._end_listeners: list[Callable[[Call], None]] = []
@@ -136,6 +136,7 @@ class Calls:
         self.last_end = self._clock.seconds()
         assert call.outcome is not None
         self.outcomes[call.outcome.value] += 1
+        self._rejected.pop(call.call_id, None)
         for listener in (self._ended.add, *self._end_listeners):
             try:
                 listener(call)
@@ -191,11 +192,10 @@ class Calls:
         call_id = call_id.lower()
         if call_id in self._running:
             return record(self._running[call_id])
-        found = self._ended.record(call_id), self._rejected.get(call_id)
-        records = [each for each in found if each is not None]
-        if not records:
+        found = self._rejected.get(call_id) or self._ended.record(call_id)
+        if found is None:
             raise UnknownCallError(call_id)
-        return max(records, key=lambda each: float(each["ended_at"]))
+        return found
 
     @property
     def running(self) -> list[Call]:

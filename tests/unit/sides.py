@@ -168,10 +168,14 @@ class RunnerSide:
 
 
 class Exchange:
-    """A registry of calls between such sides, on a clock; `told` are all events."""
+    """A registry of calls between such sides, on a clock; `told` are all events.
+
+    `set_back`: seconds by which the wall clock was set back.
+    """
 
     def __init__(self, refuses: str = "", **options: Any) -> None:
         self.clock = Clock()
+        self.set_back = 0.0
         self.runner = RunnerSide(refuses)
         self.events = Events()
         self.told: list[CallEvent] = []
@@ -182,7 +186,7 @@ class Exchange:
             self.clock,
             CallOptions(**options),
             BotAudioOptions(),
-            lambda: EPOCH + self.clock.seconds(),
+            lambda: EPOCH + self.clock.seconds() - self.set_back,
         )
 
     def call(self, call_id: str = "") -> tuple[Call, PhoneSide, BotSide]:

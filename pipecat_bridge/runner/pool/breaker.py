@@ -64,7 +64,8 @@ class Breaker:
     again, until a bot stays.
 
     The result of an attempt that began before the breaker opened is ignored. A `busy` runner has
-    not failed: in any state, it gets no starts for some time.
+    not failed: in any state, it gets no starts for some time. A pool without another runner tries
+    it after `BUSY_SECONDS`, whatever it has asked for.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Breaker:
         self._open_until: float | None = None  # None when it is closed
         self._overdue_at = 0.0
         self._busy_until = float("-inf")
+        self._patient_until = float("-inf")
         self._probe: Trial | None = None
         self.limit: int | None = None
 
@@ -117,6 +119,12 @@ class Breaker:
     def busy_for(self) -> float:
         """Seconds for which the runner still wants no starts."""
         return max(0.0, self._busy_until - self._clock.seconds())
+
+    @property
+    def busy_overdue(self) -> bool:
+        """Whether it is busy only because the runner asked for more than `BUSY_SECONDS`. A pool
+        without another runner may then try it."""
+        return self.busy_for > 0 and self._clock.seconds() >= self._patient_until
 
     def knock(self) -> None:
         """End the delay now."""
@@ -180,8 +188,10 @@ class Breaker:
     def busy(self, attempt: Trial, seconds: float | None) -> None:
         """Pass over a busy runner for `seconds`, None if it did not say. A probe is abandoned."""
         self.abandoned(attempt)
+        now = self._clock.seconds()
         wait = BUSY_SECONDS if seconds is None else min(seconds, LONGEST_BUSY)
-        self._busy_until = max(self._busy_until, self._clock.seconds() + wait)
+        self._busy_until = max(self._busy_until, now + wait)
+        self._patient_until = now + BUSY_SECONDS
 
     def found_back(self) -> None:
         """Close the breaker with limit 1: the runner answers its health checks and takes calls

@@ -31,7 +31,8 @@ class Pool:
     doubled delay only counts while another runner is available. Without another runner, calls are
     let through to a failed runner after the first delay (about a second), one at a time. So the
     bridge finds a single runner that is back within about a second. For the same reason the limit
-    of a runner that is back never fails a call: it only sends calls to other runners.
+    of a runner that is back never fails a call: it only sends calls to other runners. If all
+    runners are busy, the one that is busy for the shortest time is tried again after a second.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Pool:
         return any(
             upstream.available
             and upstream.state != "open"
+            and not upstream.breaker.busy_for
             and upstream.health in ("unchecked", "fine")
             for upstream in self.upstreams
         )
@@ -73,7 +75,7 @@ class Pool:
         choices = [each for each in self.upstreams if each.available and each not in tried]
         if not choices:
             return None
-        best = min(choices, key=lambda each: (each.rank or 0, each.load, each.turn))
+        best = min(choices, key=_order)
         best.turn = next(self._turns)
         return best.lease()
 
@@ -86,3 +88,8 @@ class Pool:
         told = "; ".join(each.describe() for each in self.upstreams[:NAMED])
         more = len(self.upstreams) - NAMED
         return f"no runner is left: {told}" + (f"; and {more} more" if more > 0 else "")
+
+
+def _order(upstream: Upstream) -> tuple[int, float, int, float]:
+    """The best runner has the least of these."""
+    return upstream.rank or 0, upstream.breaker.busy_for, upstream.load, upstream.turn

@@ -78,14 +78,16 @@ class Upstream:
 
         0: nothing speaks against it. 1: it has reached the limit of starts, or failed its last
         health check. 2: half-open with health checks, so a check can be the probe and not a call.
-        3: open, but for longer than the first delay.
+        3: open, but for longer than the first delay. 4: busy, but for longer than `BUSY_SECONDS`.
         """
-        if self.health == "draining" or self.breaker.busy_for > 0:
+        if self.health == "draining" or self.breaker.probing:
             return None
+        if self.state == "open" and not self.breaker.overdue:
+            return None
+        if self.breaker.busy_for > 0:
+            return 4 if self.breaker.busy_overdue else None
         if self.state == "open":
-            return 3 if self.breaker.overdue else None
-        if self.breaker.probing:
-            return None
+            return 3
         if self.state == "half-open":
             return 0 if self.health == "unchecked" else 2
         limit = self.breaker.limit

@@ -378,6 +378,21 @@ class PassingOnTests(SynchronousTestCase):
             self.assertApproximates(found - EPOCH, wanted, 1e-6)
         self.assertEqual(self.exchange.told[-1].data["duration"], 1.5)
 
+    def test_a_wall_clock_that_is_set_back(self) -> None:
+        call, phone, _ = self.exchange.call()
+        phone.play(0.5)
+        self.exchange.set_back = 7200.0
+        call.bot_ready("bot-ready")
+        phone.play(1.0)
+        call.phone_gone()
+        assert call.initialized_at is not None
+        assert call.ended_at is not None
+        self.assertApproximates(call.initialized_at - call.created_at, 0.5, 1e-6)
+        self.assertApproximates(call.ended_at - call.created_at, 1.5, 1e-6)
+        times = [event.time for event in call.history]
+        self.assertEqual(times, sorted(times))
+        self.assertEqual(self.exchange.told[-1].data["duration"], 1.5)
+
 
 class HistoryTests(SynchronousTestCase):
     def setUp(self) -> None:

@@ -182,6 +182,20 @@ class RefusalTests(SynchronousTestCase):
         self.assertEqual(record["reason"], reason)
         self.assertIsNone(exchange.calls.prepared(UUID))
 
+    def test_the_last_word_of_a_uuid_whatever_the_wall_clock_says(self) -> None:
+        exchange = Exchange(max_calls=1)
+        first, _, _ = exchange.call(UUID)
+        first.phone_gone()
+        exchange.set_back += 7200.0
+        other, _, _ = exchange.call()
+        self.refused(exchange, UUID)
+        self.assertEqual(exchange.calls.record(UUID)["outcome"], "rejected")
+        exchange.set_back += 7200.0
+        other.phone_gone()
+        second, _, _ = exchange.call(UUID)
+        second.stop()
+        self.assertEqual(exchange.calls.record(UUID)["outcome"], "stopped")
+
     def test_draining(self) -> None:
         exchange = Exchange()
         call, phone, _ = exchange.talk()

@@ -176,7 +176,8 @@ class AnswerTests(CheckCase):
         lease.busy(30.0)
         self.later()
         self.answer(200)
-        self.assertFalse(self.upstream.available)
+        self.assertTrue(self.upstream.breaker.busy_for)
+        self.assertFalse(self.pool.available)
 
     def test_what_it_says_is_logged_when_it_changes(self) -> None:
         self.begin(breaker_failures=9)

@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.pool.address import FixedAddress
+from pipecat_bridge.runner.pool.breaker import BUSY_SECONDS
 from pipecat_bridge.runner.pool.pool import Lease, Pool, Upstream
 from pipecat_bridge.runner.pool.upstream import RECENT, SOON, STARTING
 from tests.unit.chance import Middle
@@ -206,17 +207,41 @@ class ChoiceTests(PoolCase):
         for _ in range(20):
             self.assertIn(self.take().upstream, others)
 
-    def test_none_that_is_busy_until_it_is_not(self) -> None:
+    def test_others_than_one_that_is_busy_until_it_is_not(self) -> None:
         first, *others = self.upstreams
         self.take_at(first).busy(5.0)
         self.assertEqual((first.state, first.available, first.calls), ("closed", False, 0))
         for _ in range(4):
             self.assertIn(self.take().upstream, others)
         self.clock.advance(4.9)
-        self.none(*others)
+        for _ in range(4):
+            self.assertIn(self.take().upstream, others)
         self.clock.advance(0.2)
         self.assertIs(self.take().upstream, first)
         self.assertIsNone(first.breaker.limit)
+
+    def test_the_least_busy_after_a_second_if_all_are_busy(self) -> None:
+        first, second, third = self.upstreams
+        for each, seconds in ((first, 60.0), (second, 30.0), (third, 45.0)):
+            self.take_at(each).busy(seconds)
+        self.clock.advance(BUSY_SECONDS - 0.1)
+        self.none()
+        self.clock.advance(0.2)
+        for each in (second, third, first):
+            lease = self.take()
+            self.assertIs(lease.upstream, each)
+            lease.busy(60.0)
+        self.none()
+        self.clock.advance(BUSY_SECONDS)
+        self.take().ready()
+        self.assertFalse(self.pool.available, "all have asked for a minute")
+
+    def test_none_that_is_busy_and_whose_breaker_is_open(self) -> None:
+        first, *others = self.upstreams
+        self.take_at(first).busy(60.0)
+        self.clock.advance(BUSY_SECONDS)
+        self.open(first)
+        self.none(*others)
 
     def test_a_half_open_one_takes_one_call_to_see(self) -> None:
         first, *others = self.upstreams

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipecat_bridge.runner.pool.address import FixedAddress
+from pipecat_bridge.runner.pool.breaker import BUSY_SECONDS
 from tests.doubles.link import turn
 from tests.unit.bot_side import warnings
 from tests.unit.runner.start.test_dialback import DialBackCase, sent_json
@@ -137,9 +138,21 @@ class FullRunnerTests(PoolCase):
             [upstream] = self.pool.upstreams
             self.assertEqual((upstream.state, upstream.available), ("closed", False))
             self.reactor.advance(6.9)
-            self.assertFalse(upstream.available)
+            self.assertFalse(self.pool.available)
             self.reactor.advance(0.2)
-            self.assertTrue(upstream.available)
+            self.assertTrue(self.pool.available)
+
+    def test_the_only_one_is_asked_again_soon(self) -> None:
+        self.make_pool(1)
+        with warnings():
+            self.start()
+            self.asked()[0].answer(answer(503, b"Retry-After: 60"))
+            self.start()
+        self.assertIn("runner 1 is busy", self.heard.reasons[-1])
+        self.assertEqual(self.calls(), [0])
+        self.reactor.advance(BUSY_SECONDS)
+        self.start()
+        self.assertEqual(self.calls(), [1])
 
 
 class EndTests(PoolCase):
