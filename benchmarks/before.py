@@ -26,8 +26,8 @@ SETTINGS = (
     "websocket.unsent_limit=4194304",
     "caller_audio.queue_frames=2000",
     "caller_audio.push_timeout=2.0",
-    "caller_audio.in_flight=1000000.0",
-    "caller_audio.catch_up=1000000.0",
+    "caller_audio.in_flight=3600",
+    "caller_audio.catch_up=3600",
 )
 
 

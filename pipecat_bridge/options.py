@@ -6,12 +6,21 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-Seconds = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=0)]
-AtLeastOne = Annotated[int, Meta(ge=1)]
-Kept = Annotated[int, Meta(ge=0, le=10_000)]
-Bytes = Annotated[int, Meta(ge=1024)]
+WEEK = 604_800
+"""Seconds of a week: the longest time that an option may have."""
+
+# Each number has a range. Timers, sockets and memory do not work with every number of its type.
+Seconds = Annotated[float, Meta(ge=0, le=WEEK)]
+Positive = Annotated[float, Meta(ge=0.001, le=WEEK)]
+Interval = Annotated[float, Meta(ge=0.1, le=WEEK)]  # of something that is repeated
+Audio = Annotated[float, Meta(ge=0, le=60)]  # seconds of audio in memory
+LongAudio = Annotated[float, Meta(ge=0.001, le=3600)]
+Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=1_000_000)]
+Kept = Annotated[int, Meta(ge=0, le=10_000)]  # in memory
+Frames = Annotated[int, Meta(ge=1, le=180_000)]  # an hour
+Bytes = Annotated[int, Meta(ge=1024, le=67_108_864)]
+Processes = Annotated[int, Meta(ge=1, le=256)]
 PollInterval = Annotated[float, Meta(ge=0, le=0.005)]
 
 BotRate = Literal[8000, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
@@ -90,7 +99,7 @@ class WebSocketOptions(Struct, frozen=True):
     max_message: Bytes = 4194304
     handshake_timeout: Positive = 5.0
     close_timeout: Positive = 1.0
-    ping_interval: Positive = 10.0
+    ping_interval: Interval = 10.0
     ping_timeout: Positive = 20.0
 
 
@@ -98,12 +107,12 @@ class CallerAudioOptions(Struct, frozen=True):
     """`[caller_audio]`: from the phone to the bot."""
 
     sample_rate: BotRate = 16000
-    queue_frames: AtLeastOne = 150
+    queue_frames: Frames = 150
     push_timeout: Seconds = 0.05
     drop: Literal["oldest", "newest"] = "oldest"
-    in_flight: Positive = 0.5
+    in_flight: LongAudio = 0.5
     catch_up: Positive = 1.0
-    keep_before_ready: Seconds = 0.5
+    keep_before_ready: Audio = 0.5
     hold_after: Positive = 0.5
     resampler: ResamplerKind = "fir"
 
@@ -111,9 +120,9 @@ class CallerAudioOptions(Struct, frozen=True):
 class BotAudioOptions(Struct, frozen=True):
     """`[bot_audio]`: from the bot to the phone."""
 
-    prebuffer: Seconds = 0.03
-    max_prebuffer: Seconds = 0.4
-    max_queue: Positive = 180.0
+    prebuffer: Audio = 0.03
+    max_prebuffer: Audio = 0.4
+    max_queue: LongAudio = 180.0
     time_scaling: bool = True
     resampler: ResamplerKind = "fir"
 
@@ -142,7 +151,7 @@ class ApiOptions(Struct, frozen=True):
 class ServiceOptions(Struct, frozen=True):
     """`[service]`: the daemon itself."""
 
-    workers: AtLeastOne = 1
+    workers: Processes = 1
     poll_interval: PollInterval = 0.002
     log_format: Literal["text", "json"] = "text"
 

@@ -15,11 +15,19 @@ from twisted.internet.endpoints import serverFromString
 from pipecat_bridge.audio.hold import read_wav
 from pipecat_bridge.config import ports
 from pipecat_bridge.net.ports import filled
+from pipecat_bridge.net.redaction import printable
 from pipecat_bridge.net.trust import trust_root
 from pipecat_bridge.net.urls import host_fault, is_origin, is_path, shown_url, url_fault
 from pipecat_bridge.options import SILENCE, Options, RunnerOptions
 from pipecat_bridge.runner.modes import MODES
 from pipecat_bridge.runner.start.mode import RunnerMode
+
+LONGEST_TEXT: Final = 200
+"""Characters of a wrong value that are shown."""
+
+ZERO_OR_MORE: Final = {("runner", "health_interval"): 0.01, ("calls", "max_duration"): 0.1}
+"""Options that are turned off by 0 -> the least other number. With less, a runner gets nothing but
+health checks, and a call ends at once."""
 
 Fault = tuple[str, str, str]
 """Section, key, and the rest of the message, which follows "[section] key"."""
@@ -44,6 +52,9 @@ def faults(options: Options) -> Iterator[Fault]:
     yield from _check_runner(options)
     yield from ports.faults(options)
     yield from _check_hold_file(options.calls.hold_file)
+    for (section, key), least in ZERO_OR_MORE.items():
+        if 0 < (found := getattr(getattr(options, section), key)) < least:
+            yield section, key, f" = {found:g}: expected 0 or at least {least:g}"
     most, least = options.bot_audio.max_prebuffer, options.bot_audio.prebuffer
     if most < least:
         yield (
@@ -59,7 +70,8 @@ def _check_networks(networks: Sequence[str]) -> Iterator[Fault]:
             ip_network(network)
         except ValueError as error:
             expected = 'expected a network such as "10.0.0.0/8"'
-            yield "audiosocket", "allow", f" = [{shown(network)}]: {error}, {expected}"
+            fault = f"{brief(str(error))}, {expected}"
+            yield "audiosocket", "allow", f" = [{shown(network)}]: {fault}"
 
 
 def _check_api_hosts(hosts: Sequence[str]) -> Iterator[Fault]:
@@ -106,12 +118,12 @@ def _check_handshake(runner: RunnerOptions) -> Iterator[Fault]:
         expected = "expected an origin such as https://example.com"
         yield "runner", "origin", f' = "{shown_url(runner.origin)}": {expected}'
     if runner.subprotocol and not _HEADER_NAME.fullmatch(runner.subprotocol):
-        found = ascii(runner.subprotocol)[1:-1]
-        yield "runner", "subprotocol", f' = "{found}": expected a word of ASCII characters'
+        found = shown(runner.subprotocol)
+        yield "runner", "subprotocol", f" = {found}: expected a word of ASCII characters"
     for host in runner.allowed_hosts:
         if fault := host_fault(host.removeprefix("*.")):
             expected = 'expected a host such as "bots.example" or "*.bots.example"'
-            yield "runner", "allowed_hosts", f" = [{shown(host)}]: {fault}, {expected}"
+            yield "runner", "allowed_hosts", f" = [{shown(host)}]: {brief(fault)}, {expected}"
 
 
 def _check_requests(runner: RunnerOptions) -> Iterator[Fault]:
@@ -169,7 +181,7 @@ def _endpoint_fault(description: str) -> str:
     try:
         serverFromString(None, description)
     except Exception as error:  # noqa: BLE001 - each kind of endpoint raises other errors
-        return f"{expected} ({str(error).strip('_') or type(error).__name__})"
+        return f"{expected} ({brief(str(error).strip('_')) or type(error).__name__})"
     port = re.match(r"(?:haproxy:)?(?:tcp|tcp6|ssl|tls):(-?\d+)", description)
     if port and not 0 <= int(port[1]) <= 65535:
         return f"{expected} (a port is 0 to 65535)"
@@ -180,4 +192,9 @@ def shown(value: Any) -> str:
     """A value as it is written in the configuration file."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return f'"{brief(value)}"' if isinstance(value, str) else brief(str(value))
+
+
+def brief(text: str) -> str:
+    """The beginning of `text` on one line, for a sentence."""
+    return printable(text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..")

@@ -6,14 +6,15 @@ import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from math import isinf
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from pipecat_bridge.config import checks
-from pipecat_bridge.config.checks import shown
+from pipecat_bridge.config.checks import brief, shown
+from pipecat_bridge.net.redaction import printable
 from pipecat_bridge.options import Options
 
 PREFIX = "PIPECAT_BRIDGE_"
@@ -54,7 +55,7 @@ def load_options(
         name = f"[{section}] {key}"
         problems.append(f"{sources.get(name, 'default')}: {name}{fault}")
     if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
+        raise ConfigError("\n".join(map(printable, dict.fromkeys(problems))))
     return options
 
 
@@ -99,17 +100,17 @@ class _Setting:
             try:
                 parsed = tomllib.loads(f"value = {value}")
                 value = parsed["value"] if len(parsed) == 1 else value
-            except tomllib.TOMLDecodeError:
+            except (tomllib.TOMLDecodeError, RecursionError):
                 pass
         value = msgspec.convert(value, hint)
-        if isinstance(value, float) and isinf(value):
-            raise msgspec.ValidationError("expected a finite number")
+        if _has_nul(value):
+            raise msgspec.ValidationError("expected text without NUL characters")
         return value
 
     def _shown(self) -> str:
         if self.key in _SECRET:
             return "..."
-        return " ".join(self.value.split()) or '""' if self.text else shown(self.value)
+        return brief(" ".join(self.value.split())) or '""' if self.text else shown(self.value)
 
 
 def _from_file(path: str | Path | None, problems: list[str]) -> list[_Setting]:
@@ -191,9 +192,29 @@ _WORDS: Final = {
 def _expected(hint: Any, error: msgspec.ValidationError) -> str:
     if get_origin(hint) is Literal:
         return f"expected one of {', '.join(shown(choice) for choice in get_args(hint))}"
+    if (numbers := _range(hint)) and ", got" not in str(error):
+        return f"expected {numbers}"
     text = re.sub("|".join(rf"\b{word}\b" for word in _WORDS), _in_words, str(error))
     text = text.replace("`", "").replace(" | ", " or ")
     return text[0].lower() + text[1:]
+
+
+def _range(hint: Any) -> str:
+    """The range of a number in words; "" if the option is no number."""
+    kind, *metas = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    for meta in metas:
+        if isinstance(meta, Meta):
+            return f"{_WORDS[kind.__name__]} from {meta.ge} to {meta.le}"
+    return ""
+
+
+def _has_nul(value: Any) -> bool:
+    """Whether a text in `value` has a NUL character, which neither files nor processes can take."""
+    if isinstance(value, dict):
+        return any(map(_has_nul, [*value, *value.values()]))
+    if isinstance(value, list | tuple):
+        return any(map(_has_nul, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def _in_words(found: re.Match[str]) -> str:

@@ -21,7 +21,7 @@ def trust_root(ca_file: str) -> Any:
     try:
         text = Path(ca_file).read_bytes()
     except OSError as error:
-        raise ValueError(str(error.strerror)) from None
+        raise ValueError(f"{error.strerror}, expected a PEM file") from None
     blocks = [block + _END for block in text.split(_END)[:-1]]
     if not blocks:
         raise ValueError("no certificate is in it, expected PEM")

@@ -82,4 +82,4 @@ class FaultTests(SynchronousTestCase):
 
     def test_no_workers(self) -> None:
         [fault] = self.faults("service.workers=0")
-        self.assertIn("[service] workers = 0: expected a whole number >= 1", fault)
+        self.assertIn("[service] workers = 0: expected a whole number from 1 to 256", fault)
