@@ -7,11 +7,29 @@ the call in which it happens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import Final, Self
+
+MAX_SAID: Final = 200
+"""Most characters of a peer's text in a sentence."""
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes for characters that are not printable: \x1b, \n, \u202e."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def brief(text: str) -> str:
+    """The beginning of a peer's text on one line, for a sentence."""
+    return printable(text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}..")
 
 
 class BlameError(Exception):
-    """An error whose cause is known. The text is one sentence without secrets."""
+    """An error whose cause is known. The text is one sentence without secrets, on one line."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
     def prefixed(self, text: str, redact: Callable[[str], str] = str) -> Self:
         """A copy of the error with `text` before its own text, which `redact` changes first."""

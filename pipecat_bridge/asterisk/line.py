@@ -24,6 +24,7 @@ from pipecat_bridge.contracts import (
     PhoneStats,
 )
 from pipecat_bridge.net.guard import FAULT, reason_of
+from pipecat_bridge.net.rate_limit import BoundedLog
 
 KEYS: Final = frozenset("0123456789ABCD*#")
 
@@ -88,6 +89,7 @@ class Line:
     """
 
     _log = Logger()
+    strangers: BoundedLog | None = None  # for a phone that has not told the id of its call
 
     def __init__(
         self,
@@ -181,7 +183,8 @@ class Line:
 
     def complain(self, fault: str) -> None:
         """Log why the connection is closed."""
-        self._log.warn(
+        log = self.strangers if self.strangers is not None and not self.call_id else self._log
+        log.warn(
             "{call_id} connection from {peer} closed: {fault}",
             call_id=self.call_id or "-",
             peer=self.peer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -17,6 +18,7 @@ from pipecat_bridge.asterisk.networks import Networks
 from pipecat_bridge.contracts import AnswerCall
 from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.listener import Listen
+from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
 
@@ -44,6 +46,7 @@ class AudioSocketServer(MultiService):
             reactor,
             lambda: AudioSocketConnection(answer, clock, reactor, line, now),
             Networks(options.audiosocket.allow),
+            now,
         )
         self.listener = listen(self.factory)
         self.listener.setServiceParent(self)
@@ -83,7 +86,9 @@ class AudioSocketFactory(ServerFactory):
         clock: IReactorTime,
         connect: Callable[[], AudioSocketConnection],
         networks: Networks | None = None,
+        now: Callable[[], float] = monotonic,
     ) -> None:
+        self._strangers = BoundedLog(self._log, now)  # phones without a call
         self._connect = connect
         self._networks = networks or Networks([])
         self.open = Tally()
@@ -97,11 +102,14 @@ class AudioSocketFactory(ServerFactory):
         host = getattr(addr, "host", "")
         if host not in self._networks:
             self.refused += 1
-            self._log.warn("- connection from {host} closed: not in [audiosocket] allow", host=host)
+            self._strangers.warn(
+                "- connection from {host} closed: not in [audiosocket] allow", host=host
+            )
             return None
         connection = self._connect()
         connection.on_connected, connection.on_lost = self.unknown.wait, self._lost
         connection.on_known = self.unknown.leave
+        connection.line.strangers = self._strangers
         self.open.enter()
         return connection
 

@@ -34,9 +34,13 @@ from pipecat_bridge.contracts import (
 from pipecat_bridge.events.events import Events, told_by_bot
 from pipecat_bridge.events.history import History
 from pipecat_bridge.net.guard import FAULT, guarded, reason_of
+from pipecat_bridge.net.rate_limit import RateLimit
 from pipecat_bridge.options import CallOptions
 from pipecat_bridge.wire import commands, rtvi
 from pipecat_bridge.wire.commands import CommandError
+
+MAX_KEYS = 20
+"""Keys of the caller that are passed on to the bot within a second."""
 
 LAST_FRAMES = 0.06
 """Seconds from the last audio to the hangup. At a hangup Asterisk drops audio that it still has."""
@@ -88,6 +92,7 @@ class Call:
         self._options = options
         self._hold = hold
         self._digits = Digits(playout)
+        self._keys = RateLimit(MAX_KEYS, MAX_KEYS)
         self._limit: IDelayedCall | None = None
         self._finish: IDelayedCall | None = None
 
@@ -136,7 +141,10 @@ class Call:
 
     @guarded()
     def caller_digit(self, digit: str) -> None:
-        """The caller pressed a key."""
+        """The caller pressed a key. A person presses a few in a second."""
+        if not self._keys.admit(self._clock.seconds()):
+            self.warn("keys-dropped", f"more than {MAX_KEYS} keys in a second: some were dropped")
+            return
         self.history.tell("dtmf", {"digit": digit})
         if not self.bot.send_digit(digit):
             self.warn("not-read", f"the key {digit} was dropped: too much waits for the bot")

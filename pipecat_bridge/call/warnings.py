@@ -10,6 +10,7 @@ KINDS: Final[dict[str, str]] = {
     "unknown-message": "an AudioSocket message of an unknown kind was skipped",
     "odd-frame": "an audio frame of the phone with an odd number of bytes was dropped",
     "bad-digit": "a DTMF digit that does not exist was dropped",
+    "keys-dropped": "the phone sent more keys than a caller can press; some were dropped",
     "codec-guess": "the phone sends another codec as 8 kHz audio; the bridge guessed which one",
     "bot-late": "the bot said that it is ready when it counted as ready already",
     "bot-mute": "the bot has said nothing since it was ready",

@@ -14,16 +14,13 @@ from twisted.internet.endpoints import serverFromString
 
 from pipecat_bridge.audio.hold import read_wav
 from pipecat_bridge.config import ports
+from pipecat_bridge.errors import brief
 from pipecat_bridge.net.ports import filled
-from pipecat_bridge.net.redaction import printable
 from pipecat_bridge.net.trust import trust_root
 from pipecat_bridge.net.urls import host_fault, is_origin, is_path, shown_url, url_fault
 from pipecat_bridge.options import SILENCE, Options, RunnerOptions
 from pipecat_bridge.runner.modes import MODES
 from pipecat_bridge.runner.start.mode import RunnerMode
-
-LONGEST_TEXT: Final = 200
-"""Characters of a wrong value that are shown."""
 
 ZERO_OR_MORE: Final = {("runner", "health_interval"): 0.01, ("calls", "max_duration"): 0.1}
 """Options that are turned off by 0 -> the least other number. With less, a runner gets nothing but
@@ -193,8 +190,3 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{brief(value)}"' if isinstance(value, str) else brief(str(value))
-
-
-def brief(text: str) -> str:
-    """The beginning of `text` on one line, for a sentence."""
-    return printable(text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..")

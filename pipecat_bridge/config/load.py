@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 
 from pipecat_bridge.config import checks
-from pipecat_bridge.config.checks import brief, shown
-from pipecat_bridge.net.redaction import printable
+from pipecat_bridge.config.checks import shown
+from pipecat_bridge.errors import brief, printable
 from pipecat_bridge.options import Options
 
 PREFIX = "PIPECAT_BRIDGE_"

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 from twisted.logger import Logger, LogLevel
 
+from pipecat_bridge.errors import printable
+from pipecat_bridge.net.rate_limit import RateLimit
 from pipecat_bridge.wire import rtvi
+
+LINES: Final = 20
+LINES_PER_SECOND: Final = 3
+"""Lines about the events of one call: so many at once, and so many a second after them."""
 
 _KINDS: dict[type[rtvi.Event], str] = {
     rtvi.BotReady: "bot-ready",
@@ -97,26 +103,72 @@ LOGGED = {
 }
 """Kinds that have a line in the log. The kind `warning` has one as well."""
 
+ALWAYS = {"bot-lost", "created", "hangup", "ready", "terminated", "transfer"}
+"""Kinds of which a call has few. There is always a line for them."""
+
 WARNED = {"attempt-failed", "bot-lost", "rejected"}
 """Kinds whose line has the level of a warning."""
 
 
+class _Lines:
+    """The lines of one call, or of all phones that are refused."""
+
+    __slots__ = ("left_out", "limit")
+
+    def __init__(self) -> None:
+        self.limit = RateLimit(LINES, LINES_PER_SECOND)
+        self.left_out = 0
+
+
 class EventLog:
-    """Writes one line of log for each event that an operator wants to see."""
+    """Writes one line of log for each event that an operator wants to see.
+
+    A caller or a bot can cause thousands of events a second. So the lines of a call are limited, to
+    `LINES` at once and `LINES_PER_SECOND` after them, and those of refused phones as well. A later
+    line says how many were left out.
+    """
 
     _log = Logger(namespace="pipecat_bridge.call")
 
+    def __init__(self) -> None:
+        self._calls: dict[str, _Lines] = {}
+        self._rejected = _Lines()
+
     def __call__(self, event: CallEvent) -> None:
+        if event.kind == "created":
+            self._calls[event.call_id] = _Lines()
+        if event.kind == "warning" or (event.kind in LOGGED and self._admits(event)):
+            self._write(event)
+        if event.kind == "terminated":
+            self._calls.pop(event.call_id, None)
+
+    def _admits(self, event: CallEvent) -> bool:
+        lines = self._rejected if event.kind == "rejected" else self._calls.get(event.call_id)
+        if lines is None:
+            return True
+        if event.kind not in ALWAYS and not lines.limit.admit(event.time):
+            lines.left_out += 1
+            return False
+        if lines.left_out:
+            self._log.warn(
+                "{call_id} {left_out} lines about events were left out: too many in a second",
+                call_id="-" if event.kind == "rejected" else event.call_id,
+                left_out=lines.left_out,
+            )
+            lines.left_out = 0
+        return True
+
+    def _write(self, event: CallEvent) -> None:
         if event.kind == "warning":
             self._log.warn(
                 "{call_id} {kind}: {text}",
                 call_id=event.call_id,
                 kind=event.data["kind"],
-                text=_on_one_line(event.data["text"]),
+                text=printable(event.data["text"]),
             )
-        elif event.kind in LOGGED:
+        else:
             shown = {key: value for key, value in event.data.items() if value != ""}
-            details = " ".join(f"{key}={_on_one_line(value)}" for key, value in shown.items())
+            details = " ".join(f"{key}={printable(str(value))}" for key, value in shown.items())
             self._log.emit(
                 LogLevel.warn if event.kind in WARNED else LogLevel.info,
                 "{call_id} {kind} {details}" if details else "{call_id} {kind}",
@@ -125,8 +177,3 @@ class EventLog:
                 details=details,
                 data=event.data,
             )
-
-
-def _on_one_line(value: object) -> str:
-    """`value` as one line of text. Text from a peer, such as a reason, may have line breaks."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(value))

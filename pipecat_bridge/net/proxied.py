@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 
 from pipecat_bridge.errors import FormatError
 from pipecat_bridge.net.limit import ConnectionLimit
+from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.net.transport import ProxiedTransport
 from pipecat_bridge.wire.proxy import ProxyHeader, read_header
 
@@ -37,6 +38,7 @@ class ProxiedFactory(ServerFactory):
         self.waiting: ConnectionLimit[ProxiedConnection] = ConnectionLimit(
             reactor, "proxy", ProxiedConnection.close
         )
+        self.refusals = BoundedLog(ProxiedConnection._log, reactor.seconds)
 
     def doStart(self) -> None:
         super().doStart()
@@ -114,7 +116,9 @@ class ProxiedConnection(Protocol):
 
     def _refuse(self, fault: str) -> None:
         host = getattr(self.transport.getPeer(), "host", "?")
-        self._log.warn("- connection from {host} closed: {fault}", host=host, fault=fault)
+        self._factory.refusals.warn(
+            "- connection from {host} closed: {fault}", host=host, fault=fault
+        )
         self.close()
 
     def _wait_no_more(self) -> None:

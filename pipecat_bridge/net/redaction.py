@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from pipecat_bridge.errors import printable
+
 SHORT: Final = 4
 """Characters. A shorter secret is hidden only if it is a whole word."""
 
@@ -77,11 +79,6 @@ class Redaction:
         """All of them, the longest first: one may be a part of another."""
         spellings = {each for secret in self._secrets for each in _spellings(secret)}
         return sorted(spellings, key=len, reverse=True)
-
-
-def printable(text: str) -> str:
-    r"""The text with escapes for characters that are not printable: \x1b, \n, \u202e."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 class _TooManyError(Exception):

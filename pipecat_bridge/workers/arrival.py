@@ -13,7 +13,6 @@ from uuid import UUID
 
 from twisted.internet import protocol
 from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -66,8 +65,6 @@ class Arrival:
     `data`: the bytes that were read. `call_id`: the UUID in them, or "". `proxied`: the connection
     begins with a PROXY header, whose address replaces `host` and `port`.
     """
-
-    _log = Logger(namespace="pipecat_bridge.workers")
 
     def __init__(
         self,
@@ -166,15 +163,14 @@ class Arrival:
             self.socket.close()
             self._listener.gone(self)
 
-    def refuse(self, reason: str) -> None:
+    @property
+    def peer(self) -> str:
+        """The phone's address, for the log."""
+        return f"{self.host or '?'}:{self.port or '?'}"
+
+    def refuse(self) -> None:
         """Tell the phone to hang up, so that its dialplan goes on."""
         self.taken()
-        self._log.warn(
-            "{call_id} connection from {peer} refused: {reason}",
-            call_id=self.call_id or "-",
-            peer=f"{self.host or '?'}:{self.port or '?'}",
-            reason=reason,
-        )
         factory = protocol.ServerFactory.forProtocol(lambda: _Refusal(self._reactor))
         with suppress(OSError):  # the phone has closed the connection
             self._reactor.adoptStreamConnection(self.fileno(), self.socket.family, factory)

@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from twisted.logger import ILogObserver, Logger, LogLevel
 from zope.interface import implementer
 
+from pipecat_bridge.errors import printable
 from pipecat_bridge.net.json_log import Simple, fields_of, message_of
 from pipecat_bridge.net.supervised import LONGEST_LINE
 
@@ -83,7 +84,9 @@ def relay(worker: int, written: bytes) -> None:
         line = msgspec.json.decode(written, type=LogLine)
         level = LogLevel.lookupByName(line.level)
     except Exception:  # noqa: BLE001 - another process may write anything
-        line = LogLine("warn", "pipecat_bridge.workers", written.decode("utf-8", "replace"))
+        line = LogLine(
+            "warn", "pipecat_bridge.workers", printable(written.decode("utf-8", "replace"))
+        )
         level = LogLevel.warn
     more: dict[str, Any] = fields_of(line.fields)
     if line.data:

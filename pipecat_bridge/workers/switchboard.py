@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
 from pipecat_bridge.workers import commands
@@ -40,6 +41,7 @@ class Switchboard:
         self.calls_lost = 0
         self.phones_refused = 0
         self.draining = False
+        self._refusals = BoundedLog(self._log, clock.seconds)
         self.last_end: float | None = None  # time of the last call's end, on `clock`
         self._clock = clock
         self._limited = options.calls.max_calls > 0
@@ -127,7 +129,13 @@ class Switchboard:
 
     def _refuse(self, arrival: Arrival, reason: str) -> None:
         self.phones_refused += 1
-        arrival.refuse(reason)
+        self._refusals.warn(
+            "{call_id} connection from {peer} refused: {reason}",
+            call_id=arrival.call_id or "-",
+            peer=arrival.peer,
+            reason=reason,
+        )
+        arrival.refuse()
 
     # Workers
 

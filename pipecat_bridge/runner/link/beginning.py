@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from pipecat_bridge.contracts import ReadyBy
+from pipecat_bridge.errors import brief
 from pipecat_bridge.wire import commands, frames, rtvi
 
 MAX_HELD: Final = 1 << 21
@@ -63,9 +64,9 @@ class Beginning:
         if isinstance(event, rtvi.BotReady):
             self._ready("bot-ready")
         elif isinstance(event, rtvi.BotError):
-            self.error = event.error
+            self.error = brief(event.error)
             if event.fatal:
-                self.fatal = event.error or "no text"
+                self.fatal = self.error or "no text"
         elif isinstance(event, rtvi.ServerMessage):
             self._look_at_command(commands.parse(event.data))
 

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from pipecat_bridge.audio.pcm import is_silent
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import BotEventListener, LinkStats
+from pipecat_bridge.errors import brief
 from pipecat_bridge.runner.link.barge_in import BargeIns, Signal
 from pipecat_bridge.runner.link.sockets import SocketPair
 from pipecat_bridge.wire import commands, frames, rtvi
@@ -130,9 +131,10 @@ class BotStream:
             )
 
     def _take_error(self, event: rtvi.BotError) -> None:
-        self._listener.bot_warning("bot-error", f"the bot reports an error: {event.error}")
+        error = brief(event.error)
+        self._listener.bot_warning("bot-error", f"the bot reports an error: {error}")
         if event.fatal and not self.fatal:
-            self.fatal = event.error or "no text"
+            self.fatal = error or "no text"
             self.on_fatal()
 
     def _interrupt(self, signal: Signal) -> None:

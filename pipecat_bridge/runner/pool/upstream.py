@@ -10,6 +10,7 @@ from typing import Final, Literal
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from pipecat_bridge.errors import brief
 from pipecat_bridge.runner.pool.address import RunnerAddress
 from pipecat_bridge.runner.pool.breaker import Breaker, BreakerState, Trial
 
@@ -116,27 +117,27 @@ class Upstream:
 
     def failed(self, attempt: Trial, reason: str) -> None:
         """Count a failed start or check."""
-        self._fault = reason
+        self._fault = brief(reason)
         if self.breaker.failed(attempt):
-            self._tell_left_alone(reason)
+            self._tell_left_alone()
 
     def lost_soon(self, attempt: Trial, reason: str) -> None:
         """Count a bot that was lost soon after it was ready."""
         self.lost += 1
-        self._fault = reason
+        self._fault = brief(reason)
         if self.breaker.lost(attempt):
-            self._tell_left_alone(reason)
+            self._tell_left_alone()
 
     def remember(self) -> None:
         """Let a failed bot count as load for `RECENT` seconds."""
         self._weighing.append(self.clock.seconds() + RECENT)
 
-    def _tell_left_alone(self, reason: str) -> None:
+    def _tell_left_alone(self) -> None:
         self._log.warn(
             "runner {name} fails and gets no calls for {seconds:.1f} s: {reason}",
             name=self.name,
             seconds=self.breaker.left,
-            reason=reason,
+            reason=self._fault,
         )
 
     # From its checks
@@ -174,7 +175,10 @@ class Upstream:
         before, self.health = self.health, health
         if health != before:
             self._log.warn(
-                "runner {name} {state}: {what}", name=self.name, state=_IN_WORDS[health], what=what
+                "runner {name} {state}: {what}",
+                name=self.name,
+                state=_IN_WORDS[health],
+                what=brief(what),
             )
 
     @contextmanager

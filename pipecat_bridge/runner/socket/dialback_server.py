@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
@@ -15,7 +16,9 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pipecat_bridge.errors import brief
 from pipecat_bridge.net.limit import ConnectionLimit
+from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.net.redaction import HIDDEN, Redaction
 from pipecat_bridge.net.urls import MAX_SHOWN
 from pipecat_bridge.options import WebSocketOptions
@@ -40,6 +43,7 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
     peer_masks = True
     handshake = "a request"
     frame = staticmethod(server_frame)
+    http_request_path: Any = ""  # "" until the request is read
     _place: _Expected | None = None  # the claimed place, until the handshake is done
 
     def connectionMade(self) -> None:
@@ -49,6 +53,17 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.factory.unopened.leave(self)
         super().connectionLost(reason)
+
+    def failHandshake(
+        self, reason: str, code: int = 400, responseHeaders: Sequence[tuple[str, str]] | None = None
+    ) -> None:
+        """Refuse the request. Autobahn's own method would log and send the reason as it is, and it
+        may have the whole request line in it."""
+        reason = brief(reason)
+        self.wasNotCleanReason = reason
+        self.factory.tell_refused(self.http_request_path, code, reason)
+        self.sendHttpErrorResponse(code, reason, responseHeaders)
+        self.dropConnection(abort=False)
 
     def onConnect(self, request: ConnectionRequest) -> None:
         if request.origin and urlsplit(request.origin).netloc != request.headers.get("host"):
@@ -127,6 +142,7 @@ class DialbackServer(WebSocketServerFactory):
         self.options = options
         self.redact = redact
         self._require_token = require_token
+        self._refusals = BoundedLog(self._log, reactor.seconds)
         self._expected: dict[str, _Expected] = {}
         self.unopened: ConnectionLimit[DialbackProtocol] = ConnectionLimit(reactor, "bot", _drop)
         self.refused = 0
@@ -144,21 +160,18 @@ class DialbackServer(WebSocketServerFactory):
         if expected is not None and expected.link is link:
             del self._expected[link.call_id]
 
+    def tell_refused(self, path: str, code: int, reason: str) -> None:
+        """Count and log a socket that is refused."""
+        self.refused += 1
+        self._refusals.warn(
+            "- WebSocket {path} refused: {code} {reason}",
+            path=_shown(path),
+            code=code,
+            reason=reason,
+        )
+
     def admit(self, path: str, query: dict[str, list[str]]) -> tuple[_Expected, Direction]:
         """The waiting call and the direction of a URL. Raises Autobahn's `ConnectionDeny`."""
-        try:
-            return self._admit(path, query)
-        except ConnectionDeny as denied:
-            self.refused += 1
-            self._log.warn(
-                "- WebSocket {path} refused: {code} {reason}",
-                path=_shown(path),
-                code=denied.code,
-                reason=denied.reason,
-            )
-            raise
-
-    def _admit(self, path: str, query: dict[str, list[str]]) -> tuple[_Expected, Direction]:
         parts = path.strip("/").split("/")
         if len(parts) not in (2, 3) or parts[1] != "ws":
             raise ConnectionDeny(404, "expected /{call id}/ws")

@@ -12,11 +12,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProcessProtocol
 from twisted.logger import Logger
 
+from pipecat_bridge.errors import printable
 from pipecat_bridge.net.supervised import Supervised
 from pipecat_bridge.options import EmbeddedOptions
 from pipecat_bridge.runner.pool.announced import AnnouncedAddress
 
-_ANNOUNCED = re.compile(rb"listening on (http://\S+)")
+_ANNOUNCED = re.compile(rb"listening on (http://[!-~]+)")
 
 
 def missing_extra() -> str:
@@ -100,7 +101,7 @@ class EmbeddedRunner:
         if announced:
             self._listening(announced[1].decode())
         else:
-            self._log.info("runner: {line}", line=line.decode("utf-8", "replace"))
+            self._log.info("runner: {line}", line=printable(line.decode("utf-8", "replace")))
 
     def ended(self) -> None:
         """The process has ended: its URL is not valid any more."""

@@ -44,7 +44,7 @@ class Phone:
     def __init__(self, call_id: str = "") -> None:
         self.call_id = call_id
         self.open = True
-        self.refused = ""
+        self.refused = False
 
     def taken(self) -> None:
         pass
@@ -52,8 +52,8 @@ class Phone:
     def close(self) -> None:
         self.open = False
 
-    def refuse(self, reason: str) -> None:
-        self.refused = reason
+    def refuse(self) -> None:
+        self.refused = True
         self.open = False
 
 
