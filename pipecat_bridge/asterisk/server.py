@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -46,7 +45,6 @@ class AudioSocketServer(MultiService):
             reactor,
             lambda: AudioSocketConnection(answer, clock, reactor, line, now),
             Networks(options.audiosocket.allow),
-            now,
         )
         self.listener = listen(self.factory)
         self.listener.setServiceParent(self)
@@ -86,9 +84,8 @@ class AudioSocketFactory(ServerFactory):
         clock: IReactorTime,
         connect: Callable[[], AudioSocketConnection],
         networks: Networks | None = None,
-        now: Callable[[], float] = monotonic,
     ) -> None:
-        self._strangers = BoundedLog(self._log, now)  # phones without a call
+        self._strangers = BoundedLog(self._log, clock.seconds)  # phones without a call
         self._connect = connect
         self._networks = networks or Networks([])
         self.open = Tally()

@@ -29,6 +29,7 @@ from pipecat_bridge.audio import g711
 from pipecat_bridge.audio.frame import FRAME
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import PhoneEnd
+from pipecat_bridge.net.rate_limit import BURST
 from tests.doubles.asterisk import HUNG_UP, JITTER, RATES, StrictAsterisk
 from tests.doubles.link import LinkTransport, turn
 from tests.unit.signals import tone
@@ -620,8 +621,19 @@ class RefusalTests(Case):
         self.assertEqual(line.asterisk.faults, [])
         self.assertEqual(line.asterisk.gaps(), [])
         self.assertEqual(line.call.gone, 0)
-        self.assertEqual(len(self.logged), len(self.CASES))
+        self.assertEqual(len(self.logged), BURST)
         self.assertEqual(line.factory.open.count, 1)
+
+    def test_many_are_a_few_lines_and_a_count(self) -> None:
+        place = Place()
+        for seconds in (*[0.0] * 300, 1.0):
+            place.turn(seconds)
+            dumb = Dumb()
+            place.connect(dumb)
+            dumb.transport.write(b"GET")
+            place.turn(5 * MS)
+        self.assertEqual(len(self.logged), BURST + 2)  # 1.5 s pass for the 300 as well
+        self.assertRegex(self.logged[-1], r"\(\d+ lines like this one were left out before\)$")
 
     def test_no_uuid_within_five_seconds(self) -> None:
         for hello in (b"", b"\x01", message(0x01, uuid4().bytes)[:-1]):

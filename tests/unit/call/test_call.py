@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import LineOptions
-from pipecat_bridge.call.call import LAST_FRAMES, Call
+from pipecat_bridge.call.call import LAST_FRAMES, MAX_KEYS, Call
 from pipecat_bridge.call.life import Outcome, State
 from pipecat_bridge.call.record import record
 from pipecat_bridge.events.events import EventLog
@@ -302,8 +302,23 @@ class WarningTests(SynchronousTestCase):
         with warnings() as said:
             call.warn("bot-error", "the bot reports an error: no\nkey")
         self.assertEqual(len(said), 1)
-        wrong = "the bot reports an error: no�key"
+        wrong = "the bot reports an error: no\\nkey"
         self.assertEqual(said, [f"{call.call_id} bot-error: {wrong}"])
+
+
+class KeyTests(SynchronousTestCase):
+    def test_as_many_as_a_caller_can_press(self) -> None:
+        exchange = Exchange()
+        call, _, bot = exchange.talk()
+        for _ in range(MAX_KEYS + 100):
+            call.caller_digit("1")
+        self.assertEqual(bot.link.digits, "1" * MAX_KEYS)
+        self.assertEqual(exchange.kinds(call).count("dtmf"), MAX_KEYS)
+        self.assertEqual(exchange.kinds(call).count("warning"), 1)
+        self.assertEqual(call.warnings.counts["keys-dropped"], 100)
+        exchange.clock.advance(1.0)
+        call.caller_digit("2")
+        self.assertEqual(bot.link.digits[-1], "2")
 
 
 class PassingOnTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from typing import Any
 from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.events.events import CallEvent, EventLog, Events
+from pipecat_bridge.events.events import ALWAYS, LINES, CallEvent, EventLog, Events
 from pipecat_bridge.events.history import MAX_BYTES, MAX_EVENT_BYTES, MAX_EVENTS, History
 from pipecat_bridge.net.tally import Tally
 
@@ -91,7 +91,31 @@ class LogTests(SynchronousTestCase):
             event("terminated", reason="bye\r\n43 created\x1b[2J\u2028", duration=1)
         )
         self.assertEqual(line.splitlines(), [line])
-        self.assertIn("bye\ufffd\ufffd43 created\ufffd[2J", line)
+        self.assertIn(r"bye\r\n43 created\x1b[2J\u2028 ", line)
+
+    def test_many_lines_of_one_call_are_a_few_and_a_count(self) -> None:
+        flood = [event("interrupted") for _ in range(1000)]
+        other = CallEvent("43", 1.5, "interrupted", {})
+        lines = self.lines(event("created"), *flood, other, event("terminated"), event("dtmf"))
+        count = f"42 {1000 - LINES} lines about events were left out: too many in a second"
+        told = ["42 created", *["42 interrupted"] * LINES, "43 interrupted", count]
+        self.assertEqual(lines, [*told, "42 terminated", "42 dtmf"])
+
+    def test_the_count_comes_with_the_next_line(self) -> None:
+        flood = [event("dtmf") for _ in range(LINES + 5)]
+        later = CallEvent("42", 2.5, "play-dtmf", {})
+        lines = self.lines(event("created"), *flood, later)
+        self.assertIn("42 5 lines", lines[-2])
+        self.assertEqual(lines[-1], "42 play-dtmf")
+
+    def test_what_a_call_has_once_is_always_told(self) -> None:
+        flood = [event("interrupted") for _ in range(LINES + 5)]
+        for kind in ALWAYS - {"created"}:
+            self.assertEqual(self.lines(event("created"), *flood, event(kind))[-1], f"42 {kind}")
+
+    def test_many_phones_that_are_refused(self) -> None:
+        lines = self.lines(*(CallEvent(str(n), 1.5, "rejected", {}) for n in range(1000)))
+        self.assertEqual(len(lines), LINES)
 
     def test_braces_are_no_format(self) -> None:
         [line] = self.lines(event("dtmf", digit="{call_id}"))

@@ -36,11 +36,11 @@ def lines(say: Callable[[Logger], None]) -> list[dict[str, Any]]:
 
 def through_worker(say: Callable[[Logger], None]) -> list[dict[str, Any]]:
     """The JSON lines of a supervisor, if `say` logs in its worker 2."""
-    out = io.StringIO()
-    say(Logger(namespace="pipecat_bridge.call", observer=LineWriter(out)))
+    written: list[bytes] = []
+    say(Logger(namespace="pipecat_bridge.call", observer=LineWriter(written.append)))
     with capturedLogs() as captured:
-        for line in out.getvalue().splitlines():
-            relay(2, line.encode())
+        for line in written:
+            relay(2, line)
     return [json.loads(as_line(event) or "") for event in captured]
 
 

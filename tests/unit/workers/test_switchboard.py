@@ -10,9 +10,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.config.load import load_options
+from pipecat_bridge.net.rate_limit import BURST
 from pipecat_bridge.workers import commands
 from pipecat_bridge.workers.places import PreparedElsewhere
 from pipecat_bridge.workers.switchboard import NO_WORKER, STOPPED, Switchboard
+from tests.unit.bot_side import warnings
 
 
 class Hand:
@@ -66,6 +68,7 @@ class SwitchboardCase(SynchronousTestCase):
         self.preparing: Deferred[bool] = succeed(True)
         options = load_options(overrides=self.settings)
         self.board: Any = Switchboard(self.clock, options, self.prepare)
+        self.said = self.enterContext(warnings())
         self.first, self.second = Hand(1), Hand(2)
         self.board.workers = [self.first, self.second]
 
@@ -136,7 +139,7 @@ class NoWorkerTests(SwitchboardCase):
 
     def test_a_phone_waits_for_one(self) -> None:
         phone = self.arrive("a")
-        self.assertEqual((phone.open, phone.refused), (True, ""))
+        self.assertEqual((phone.open, phone.refused), (True, False))
         self.second.ready = True
         self.board.worker_ready(self.second)
         self.assertEqual((self.counts(), phone.open), ((0, 1), False))
@@ -145,8 +148,11 @@ class NoWorkerTests(SwitchboardCase):
         phone, silent = self.arrive("a"), Phone()
         self.board.too_late(phone)
         self.board.too_late(silent)
-        self.assertEqual(phone.refused, NO_WORKER)
-        self.assertEqual(silent.refused, "no call UUID within 5 s")
+        self.assertTrue(phone.refused)
+        self.assertTrue(silent.refused)
+        refused = "connection from 10.0.0.7:4711 refused:"
+        late = "no call UUID within 5 s"
+        self.assertEqual(self.said, [f"a {refused} {NO_WORKER}", f"- {refused} {late}"])
         self.first.ready = True
         self.board.worker_ready(self.first)
         self.assertEqual((self.counts(), self.board.phones_refused), ((0, 0), 2))
@@ -175,7 +181,7 @@ class LossTests(SwitchboardCase):
         self.first.ready = False
         answer.errback(ConnectionLost())
         self.board.worker_lost(self.first)
-        self.assertEqual(phone.refused, "worker 1 has ended")
+        self.assertIn("refused: worker 1 has ended", self.said[0])
         self.assertEqual((self.board.calls_lost, self.board.on_phones.count), (0, 0))
 
     def test_another_is_told_what_was_prepared_before_the_phone_comes(self) -> None:
@@ -186,6 +192,12 @@ class LossTests(SwitchboardCase):
         self.assertEqual((self.prepared, self.counts()), ([(2, "a")], (0, 0)))
         self.preparing.callback(True)
         self.assertEqual((self.counts(), phone.open), ((0, 1), False))
+
+    def test_many_phones_without_a_worker_are_a_few_lines(self) -> None:
+        self.first.ready = self.second.ready = False
+        for _ in range(100):
+            self.board.too_late(self.arrive("a"))
+        self.assertEqual((len(self.said), self.board.phones_refused), (BURST, 100))
 
     def test_a_phone_that_does_not_wait_for_that(self) -> None:
         self.board.places.prepare("a", self.first, b"", 60.0)
@@ -262,11 +274,13 @@ class EndTests(SwitchboardCase):
         self.board.end()
         self.first.ready = True
         late = self.arrive("b")
-        self.assertEqual((waiting.refused, late.refused), (STOPPED, STOPPED))
+        self.assertEqual((waiting.refused, late.refused), (True, True))
+        self.assertTrue(all(line.endswith(STOPPED) for line in self.said))
         self.assertEqual(self.counts(), (0, 0))
 
     def test_a_worker_that_fails_otherwise(self) -> None:
         self.first.answers.append(fail(RuntimeError("no descriptor")))
         phone = self.arrive("a")
-        self.assertEqual(phone.refused, "worker 1 has ended")
+        self.assertTrue(phone.refused)
+        self.assertIn("refused: worker 1 has ended", self.said[0])
         self.assertEqual(self.board.places.calls, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipecat_bridge.audio import g711
-from pipecat_bridge.errors import PeerBusyError
+from pipecat_bridge.errors import PeerBusyError, brief
 from pipecat_bridge.runner.link.beginning import MAX_HELD
 from pipecat_bridge.runner.link.early import CallerDigit
 from pipecat_bridge.wire import rtvi
@@ -15,6 +15,9 @@ from tests.doubles.bot import BotDouble, riff_header
 from tests.unit.bot_side import BotSideCase, numbered, numbers
 
 SOUND = numbered(700, 8000)
+
+
+LONG = "\x1b[2J" + "x" * 10_000
 
 
 class ReadyByTests(BotSideCase):
@@ -160,6 +163,14 @@ class LostBeforeReadyTests(BotSideCase):
         bot.rtvi("error", {"error": "no API key", "fatal": True})
         self.assertEqual(self.failed(bot), "the bot reported a fatal error: no API key")
 
+    def test_of_a_long_error_the_beginning_is_told(self) -> None:
+        for fatal in (False, True):
+            bot = self.bot()
+            bot.rtvi("error", {"error": LONG, "fatal": fatal})
+            if not fatal:
+                bot.close(1000, "bye")
+            self.assertTrue(self.failed(bot).endswith(f"error: {brief(LONG)}"))
+
     def test_an_error_before_the_close_is_told_with_it(self) -> None:
         bot = self.bot()
         bot.rtvi("error", {"error": "quota exceeded", "fatal": False})
@@ -249,6 +260,15 @@ class LostAfterReadyTests(BotSideCase):
 
     def heard(self) -> list[tuple[str, str]]:
         return self.side.heard.warnings
+
+    def test_of_a_long_error_the_beginning_is_told(self) -> None:
+        bot = self.talk()
+        bot.rtvi("error", {"error": LONG, "fatal": True})
+        bot.close()
+        self.side.turn(0.05)
+        [loss] = self.side.heard.losses
+        self.assertEqual(loss.reason, f"the bot reported a fatal error: {brief(LONG)}")
+        self.assertIn(("bot-error", f"the bot reports an error: {brief(LONG)}"), self.heard())
 
     def test_a_fatal_error_of_a_bot_that_stays(self) -> None:
         bot = self.talk()

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.internet.protocol import Protocol
+
+from pipecat_bridge.net.rate_limit import BURST
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.socket.dialback_server import DialbackServer
 from tests.doubles.bot import BotDouble
 from tests.doubles.bot_socket import DialError
 from tests.doubles.link import join
-from tests.unit.bot_side import CALL, BotSide, BotSideCase, warnings
+from tests.unit.bot_side import CALL, BotSide, BotSideCase, logged, warnings
 
 OTHER = "00000000-0000-4000-8000-000000000000"
+
+
+class Stranger(Protocol):
+    """Sends anything, and keeps what comes back."""
+
+    transport: Any
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
 
 
 class DoorCase(BotSideCase):
@@ -32,6 +47,7 @@ class DoorCase(BotSideCase):
         return refusals[0] if refusals else None
 
     def refused(self, path: str, status: int, reason: str) -> None:
+        self.side.turn(1.0)  # so that there is a line for each
         before = self.side.dialback_server.refused
         with warnings() as said:
             refusal = self.knock(path)
@@ -102,10 +118,35 @@ class RefusalTests(DoorCase):
             ("/%1B%5B2J%0A/ws/%00", "/***/ws/***"),
             (f"/{'x/' * 1000}ws", f"/{'x/' * 99}x"),
         ):
+            self.side.turn(1.0)
             with self.subTest(path=path), warnings() as said:
                 self.assertIsNotNone(self.knock(path))
             self.assertTrue(said[0].startswith(f"- WebSocket {shown} refused: "), said[0])
             self.assertNotIn(token, said[0])
+
+    def test_a_request_that_is_none_is_logged_on_one_line(self) -> None:
+        requests = (b"GET /\x1b[2J\r\n\r\n", b"\x1b[2J / \0 HTTP/9\r\n\r\n", b"\xff\x85\r\n\r\n")
+        for request in (*requests, b"GET /%s HTTP/1.1\r\n\r\n" % (b"x" * 9000)):
+            self.side.turn(1.0)
+            stranger = Stranger()
+            with self.subTest(request=request[:20]), logged(source="") as said:
+                join(self.side.clock, stranger, self.side.dialback_server.buildProtocol(None))
+                stranger.transport.write(request)
+                self.side.turn()
+            [line] = said
+            self.assertRegex(line, r"^- WebSocket /(\*\*\*)? refused: 400 \w")
+            self.assertTrue(line.isprintable(), line)
+            self.assertLess(len(line), 300)
+            self.assertTrue(stranger.data.startswith(b"HTTP/1.1 400 "))
+
+    def test_many_are_a_few_lines_and_a_count(self) -> None:
+        with warnings() as said:
+            for _ in range(100):
+                self.assertIsNotNone(self.knock("/"))
+            self.assertEqual(len(said), BURST)
+            self.side.turn(1.0)
+            self.assertIsNotNone(self.knock("/"))
+        self.assertIn(f"({100 - BURST} lines like this one were left out before)", said[-1])
 
     def test_a_refusal_takes_nothing_from_the_call(self) -> None:
         self.refused(f"/{CALL}/ws/x?direction=input", 403, "wrong token")

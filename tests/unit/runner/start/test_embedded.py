@@ -247,6 +247,9 @@ class LineTests(EmbeddedCase):
     def test_what_is_no_text(self) -> None:
         self.assertEqual(self.said(b"\xff{x}\n"), ["runner: \N{REPLACEMENT CHARACTER}{x}"])
 
+    def test_control_characters_are_escaped(self) -> None:
+        self.assertEqual(self.said(b"a\x1b[2Jb\x00\n"), [r"runner: a\x1b[2Jb\x00"])
+
     def test_a_line_without_an_end_does_not_grow_without_end(self) -> None:
         said = self.said(*[b"x" * 1000] * 100)
         self.assertLessEqual(max(map(len, said)), LONGEST_LINE + 1100)
