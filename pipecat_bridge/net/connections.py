@@ -6,19 +6,69 @@ from collections.abc import Callable, Hashable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
-from twisted.web.client import (
+from twisted.web.client import (  # type: ignore[attr-defined]  # Twisted lists less in __all__
+    HTTP11ClientProtocol,
     HTTPConnectionPool,
     RequestTransmissionFailed,
     ResponseNeverReceived,
 )
 from zope.interface import implementer
 
+from pipecat_bridge.errors import PeerError
 from pipecat_bridge.net.failures import given_up
 
 _NOT_A_BYTE: Final = (RequestTransmissionFailed, ResponseNeverReceived)
 """Errors of requests that got no byte of an answer."""
+
+
+MAX_HEADERS: Final = 1 << 16
+"""Most bytes of an answer's headers. Twisted limits the length of each header, and not their
+number."""
+
+
+class _Connection(HTTP11ClientProtocol):
+    """A connection that is closed if the headers of an answer have more than `MAX_HEADERS` bytes.
+
+    The request then fails with PeerError.
+    """
+
+    _heading = False  # the headers of an answer are still to come
+    _size = 0  # bytes of the answer until then
+
+    def request(self, request: Any) -> Deferred[Any]:
+        """Send a request. Fires with the answer when its headers have come."""
+        self._heading, self._size = True, 0
+        asking: Deferred[Any] = super().request(request)
+        return asking.addBoth(self._headed)
+
+    def _headed(self, answer: Any) -> Any:
+        self._heading = False
+        if isinstance(answer, Failure) and self._size > MAX_HEADERS:
+            raise PeerError(f"an answer whose headers have more than {MAX_HEADERS} bytes")
+        return answer
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take a part of the answer."""
+        if self._heading:
+            self._size += len(data)
+        super().dataReceived(data)
+        if self._heading and self._size > MAX_HEADERS:
+            self.abort()
+
+
+class _Connections(Factory):
+    """Makes a connection. Its start and its end are not logged."""
+
+    noisy = False
+
+    def __init__(self, quiescent: Callable[[Any], None], _: str) -> None:
+        self._quiescent = quiescent
+
+    def buildProtocol(self, addr: IAddress | None) -> HTTP11ClientProtocol:
+        return _Connection(self._quiescent)
 
 
 class KeptConnections(HTTPConnectionPool):
@@ -29,6 +79,7 @@ class KeptConnections(HTTPConnectionPool):
     connection is not repeated: the server has just accepted that connection, and may have acted.
     """
 
+    _factory = _Connections  # type: ignore[assignment]
     retryAutomatically = False  # Twisted would not repeat a POST
 
     def __init__(self, reactor: Any) -> None:
@@ -70,10 +121,8 @@ class _Watched:
         self.connected = False
 
     def connect(self, factory: IProtocolFactory) -> Deferred[Any]:
-        """Connect. The start and the end of the connection are not logged."""
+        """Connect."""
         self.connected = True
-        made_for_this: Any = factory  # Twisted's pool makes a factory for each connection
-        made_for_this.noisy = False
         return self._endpoint.connect(factory)
 
     def __repr__(self) -> str:

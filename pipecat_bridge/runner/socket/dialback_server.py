@@ -63,7 +63,9 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
         self.wasNotCleanReason = reason
         self.factory.tell_refused(self.http_request_path, code, reason)
         self.sendHttpErrorResponse(code, reason, responseHeaders)
+        self.wasClean = True  # while Autobahn decides whether to log this as well
         self.dropConnection(abort=False)
+        self.wasClean = False
 
     def onConnect(self, request: ConnectionRequest) -> None:
         if request.origin and urlsplit(request.origin).netloc != request.headers.get("host"):

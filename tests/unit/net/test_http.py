@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.error import SchemeNotSupported
 
 from pipecat_bridge.errors import PeerError, PeerRefusedError
+from pipecat_bridge.net.connections import MAX_HEADERS
 from pipecat_bridge.net.failures import describe
 from pipecat_bridge.net.http import MAX_BODY, MAX_JSON, Answer
 from tests.unit.runner_side import ENDLESS, OK, URL, ClientCase, Connection
@@ -177,6 +178,40 @@ class FailureTests(ClientCase):
 
         self.assertEqual(describe(ManyError()), "Connection was closed cleanly: gone.; ftp")
         self.assertEqual(describe(KeyError()), "KeyError")
+
+
+class HeaderTests(ClientCase):
+    LINE = b"X: " + b"y" * 97 + b"\r\n"
+
+    def test_headers_without_an_end(self) -> None:
+        asking = self.ask()
+        connection = self.accept()
+        connection.answer(b"HTTP/1.1 200 OK\r\n")
+        for _ in range(MAX_HEADERS // len(self.LINE)):
+            connection.answer(self.LINE)
+        self.assertNoResult(asking)
+        connection.answer(self.LINE)
+        self.assertTrue(connection.closed)
+        connection.lose()
+        expected = f"an answer whose headers have more than {MAX_HEADERS} bytes"
+        self.assertEqual(self.why(asking), expected)
+
+    def test_a_long_body_in_the_same_read(self) -> None:
+        asking = self.ask()
+        body = b"z" * (MAX_HEADERS + 1)
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.accept().answer(head + body)
+        self.assertEqual(self.successResultOf(asking).body, body)
+
+    def test_each_answer_has_its_own_bound(self) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + self.LINE * 400 + b"\r\n"
+        connection = None
+        for _ in range(3):
+            asking = self.ask()
+            connection = connection or self.accept()
+            connection.answer(head)
+            self.successResultOf(asking)
+        self.assertEqual(self.dials, 1)
 
 
 class TimeoutTests(ClientCase):
