@@ -126,7 +126,7 @@ def _check_handshake(runner: RunnerOptions) -> Iterator[Fault]:
 def _check_requests(runner: RunnerOptions) -> Iterator[Fault]:
     for key, value in (("parameters", runner.parameters), ("start_body", runner.start_body)):
         try:
-            json.dumps(value, allow_nan=False)
+            json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
         except (TypeError, ValueError) as error:
             yield "runner", key, f" = ...: expected values that JSON can express: {error}"
     try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore, succeed
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.interfaces import IConsumer, IReactorTime
@@ -163,7 +164,7 @@ class HTTPClient:
         if body is not None:
             headers = headers.copy()
             headers.setRawHeaders("content-type", ["application/json"])
-            content = _Bytes(json.dumps(body, separators=(",", ":")).encode())
+            content = _Bytes(msgspec.json.encode(body))  # prepared data may be long
         try:
             asking = self._agent.request(method.encode(), url.encode(), headers, content)
             response = await deadline.hold(asking)

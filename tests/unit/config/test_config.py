@@ -190,6 +190,7 @@ class FaultTests(ConfigCase):
             ("bot_audio.max_prebuffer=0.01", "expected at least prebuffer, 0.03"),
             ("runner.parameters={day = 2026-01-01}", "expected values that JSON can express"),
             ("runner.parameters={a = nan}", "expected values that JSON can express"),
+            ("runner.parameters={a = '\udc80'}", "expected values that JSON can express"),
         ):
             [fault] = self.faults("", None, override)
             name, _, value = override.partition("=")
