@@ -12,6 +12,9 @@ from typing import Final, Self
 MAX_SAID: Final = 200
 """Most characters of a peer's text in a sentence."""
 
+MAX_SENTENCE: Final = 2000
+"""Most characters of an error's text. It may have the words of several peers."""
+
 
 def printable(text: str) -> str:
     r"""The text with escapes for characters that are not printable: \x1b, \n, \u202e."""
@@ -20,16 +23,16 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
-def brief(text: str) -> str:
+def brief(text: str, most: int = MAX_SAID) -> str:
     """The beginning of a peer's text on one line, for a sentence."""
-    return printable(text if len(text) <= MAX_SAID else f"{text[:MAX_SAID]}..")
+    return printable(text if len(text) <= most else f"{text[:most]}..")
 
 
 class BlameError(Exception):
     """An error whose cause is known. The text is one sentence without secrets, on one line."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(printable(text))
+        super().__init__(brief(text, MAX_SENTENCE))
 
     def prefixed(self, text: str, redact: Callable[[str], str] = str) -> Self:
         """A copy of the error with `text` before its own text, which `redact` changes first."""

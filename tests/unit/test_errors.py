@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.errors import MAX_SAID, FormatError, PeerBusyError, brief, printable
+from pipecat_bridge.errors import (
+    MAX_SAID,
+    MAX_SENTENCE,
+    FormatError,
+    PeerBusyError,
+    brief,
+    printable,
+)
 
 
 class TextTests(SynchronousTestCase):
@@ -22,4 +29,5 @@ class TextTests(SynchronousTestCase):
 
     def test_errors_are_on_one_line(self) -> None:
         self.assertEqual(str(FormatError("wrong\nlabel")), r"wrong\nlabel")
+        self.assertEqual(len(str(FormatError("x" * 1_000_000))), MAX_SENTENCE + 2)
         self.assertEqual(str(PeerBusyError("a\x1b", 1.0).prefixed("b\n")), r"b\na\x1b")

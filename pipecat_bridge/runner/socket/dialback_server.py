@@ -63,8 +63,19 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
         self.wasNotCleanReason = reason
         self.factory.tell_refused(self.http_request_path, code, reason)
         self.sendHttpErrorResponse(code, reason, responseHeaders)
+        self._drop(abort=False)
+
+    def onOpenHandshakeTimeout(self) -> None:
+        """Close a socket whose request has not come, or not whole."""
+        self.openHandshakeTimeoutCall = None
+        if self.state == self.STATE_CONNECTING:
+            self.wasNotCleanReason = f"no request within {self.settings.handshake_timeout:g} s"
+            self.factory.tell_refused("", 408, self.wasNotCleanReason)
+            self._drop(abort=True)
+
+    def _drop(self, abort: bool) -> None:
         self.wasClean = True  # while Autobahn decides whether to log this as well
-        self.dropConnection(abort=False)
+        self.dropConnection(abort=abort)
         self.wasClean = False
 
     def onConnect(self, request: ConnectionRequest) -> None:

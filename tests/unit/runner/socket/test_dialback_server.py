@@ -139,6 +139,17 @@ class RefusalTests(DoorCase):
             self.assertLess(len(line), 300)
             self.assertTrue(stranger.data.startswith(b"HTTP/1.1 400 "))
 
+    def test_a_request_that_does_not_come(self) -> None:
+        door = self.side.dialback_server.buildProtocol(None)
+        near, _ = join(self.side.clock, Stranger(), door)
+        near.write(b"GET /")
+        self.side.turn()
+        with logged(source="") as said:
+            door.onOpenHandshakeTimeout()
+        self.assertEqual(said, ["- WebSocket / refused: 408 no request within 5 s"])
+        self.side.turn()
+        self.assertEqual(door.state, door.STATE_CLOSED)
+
     def test_many_are_a_few_lines_and_a_count(self) -> None:
         with warnings() as said:
             for _ in range(100):
