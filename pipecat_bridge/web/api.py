@@ -26,6 +26,7 @@ from pipecat_bridge.call.registry import (
     Calls,
     UnknownCallError,
 )
+from pipecat_bridge.errors import brief
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.web.channel import LimitedSite
 from pipecat_bridge.web.origin import fault_of
@@ -173,7 +174,7 @@ class CallsResource(Resource):
         try:
             return 200, self._calls.record(call_id)
         except UnknownCallError:
-            text = f"no call {call_id} runs, is prepared, or has ended lately: see /v1/calls"
+            text = f"no call {brief(call_id)} runs, is prepared, or has ended lately: see /v1/calls"
             raise ProblemError(404, text) from None
 
     def _outcome(self, call_id: str) -> Reply:
@@ -218,7 +219,7 @@ class CallsResource(Resource):
         try:
             return self._calls.get(call_id)
         except UnknownCallError:
-            text = f"no call {call_id} is running: see /v1/calls"
+            text = f"no call {brief(call_id)} is running: see /v1/calls"
             raise ProblemError(404, text) from None
 
     def _stop(self, call_id: str) -> Reply:
