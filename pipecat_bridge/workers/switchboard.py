@@ -80,7 +80,7 @@ class Switchboard:
         # The worker where the call was prepared has ended.
         if await self._prepare(worker, call_id, preparation):
             self.places.move(preparation, worker)
-        return worker
+        return worker if worker.ready else self.least_loaded()  # it may have ended meanwhile
 
     # Phones
 

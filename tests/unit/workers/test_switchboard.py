@@ -215,6 +215,16 @@ class LossTests(SwitchboardCase):
         self.arrive("a")
         self.assertEqual(self.counts(), (0, 1))
 
+    def test_a_worker_that_ends_while_it_is_told(self) -> None:
+        self.board.places.prepare("a", self.first, b"", "", 60.0)
+        self.lose(self.first)
+        self.preparing = Deferred()
+        phone = self.arrive("a")
+        self.first.ready = True
+        self.lose(self.second)
+        self.preparing.callback(False)
+        self.assertEqual((self.counts(), phone.open), ((1, 0), False))
+
     def test_asking_for_it_moves_it_as_well(self) -> None:
         self.board.places.prepare("a", self.first, b"", 60.0)
         self.lose(self.first)
