@@ -75,6 +75,10 @@ test-network: $(INSTALLED) ## a call over links that are too narrow, or cut (Deb
 	@scripts/network.sh
 	@$(BIN)/python -m pytest tests/network -n 3 $(ARGS)
 
+.PHONY: test-hostile
+test-hostile: $(INSTALLED) ## an innocent call beside each hostile peer (ARGS="--short")
+	@$(BIN)/python -m pytest tests/hostile --table bench/hostile.md $(ARGS)
+
 .PHONY: pipecat
 pipecat: $(INSTALLED) ## install real Pipecat, the oldest and the newest, into .pipecat
 	@scripts/pipecat_envs.sh $(BIN)/python

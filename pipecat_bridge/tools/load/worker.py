@@ -39,10 +39,10 @@ class LoadProcess(Generic[Side]):
         self._process.start()
         theirs.close()
 
-    def ask(self, method: str) -> Any:
+    def ask(self, method: str, *arguments: Any) -> Any:
         """Call a method of the other process, and return its result. Raises LoadProcessError."""
         try:
-            self._pipe.send(method)
+            self._pipe.send((method, arguments))
             if not self._pipe.poll(ANSWER_SECONDS):
                 raise LoadProcessError(f"{self._name} does not answer")
             answer = self._pipe.recv()
@@ -55,7 +55,7 @@ class LoadProcess(Generic[Side]):
     def end(self) -> None:
         """End the process."""
         with suppress(OSError):
-            self._pipe.send(_END)
+            self._pipe.send((_END, ()))
         self._process.join(5.0)
         if self._process.is_alive():
             self._process.kill()
@@ -81,13 +81,13 @@ def _main(
 
     def obey() -> None:
         try:
-            method = pipe.recv()
+            method, arguments = pipe.recv()
         except EOFError:
-            method = _END
+            method, arguments = _END, ()
         if method == _END:
             loop.stop()
             return
-        answer = getattr(side, method)()
+        answer = getattr(side, method)(*arguments)
         if method in ("record", "stop"):
             share = busy.share()
             answer = answer if answer is None else {**answer, "busy": share}

@@ -1,0 +1,93 @@
+"""The daemons that are attacked, one for the whole run, and what each peer has done, at its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.hostile.line import AttackedDaemon, Row
+from tests.hostile.peer import Mode
+
+PRIORITY: Final = -10
+LONG: Final = 5.0
+SHORT: Final = 2.0
+
+Attacked = Callable[[Mode], AttackedDaemon]
+
+_ROWS: list[Row] = []
+_HEAD = ("peer", "longest gap, ms", "lost, frames", "memory, MB", "log, kB")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of `make test-hostile`."""
+    parser.addoption("--short", action="store_true", help=f"attack for {SHORT:g} s, not {LONG:g} s")
+    parser.addoption("--table", default="", help="write what was measured to this file")
+
+
+def pytest_report_header() -> str:
+    """Frames are timed: other work on the machine must not stall the daemon."""
+    with suppress(PermissionError):  # root's
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    return f"priority {os.getpriority(os.PRIO_PROCESS, 0)}"
+
+
+@pytest.fixture(scope="session")
+def seconds(pytestconfig: pytest.Config) -> float:
+    """How long a peer attacks."""
+    return SHORT if pytestconfig.getoption("short") else LONG
+
+
+@pytest.fixture(scope="session")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
+    """The daemon of a mode."""
+    daemons: dict[Mode, AttackedDaemon] = {}
+    folder = tmp_path_factory.mktemp("hostile")
+
+    def one(mode: Mode) -> AttackedDaemon:
+        if mode not in daemons:
+            daemons[mode] = AttackedDaemon(mode, folder)
+        return daemons[mode]
+
+    yield one
+    for each in daemons.values():
+        each.stop()
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[Row]:
+    """What was measured, for the table at the end."""
+    return _ROWS
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Show what was measured, and write it to a file."""
+    if not _ROWS:
+        return
+    lines = [_line(*_HEAD), _line(*("---" for _ in _HEAD)), *map(_shown, _ROWS)]
+    terminalreporter.section("measured")
+    for line in lines:
+        terminalreporter.write_line(line)
+    if path := config.getoption("table"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("\n".join([*lines, ""]))
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _shown(row: Row) -> str:
+    return _line(
+        row.peer,
+        f"{row.gap:.0f} ({row.raw_gap:.0f})" if row.raw_gap - row.gap > 1 else f"{row.gap:.0f}",
+        f"{row.lost_to_bot:g}, {row.lost_to_phone:g}",
+        f"{row.before:.0f}, {row.most:.0f}, {row.after:.0f}",
+        f"{row.log:.0f}",
+    )

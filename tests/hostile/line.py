@@ -1,0 +1,171 @@
+"""A daemon with an innocent call, and a hostile peer beside it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.request import urlopen
+from uuid import uuid4
+
+from pipecat_bridge.tools.load.bridge import daemon, free_ports
+from pipecat_bridge.tools.load.worker import LoadProcess
+from tests.hostile.innocent import PHONE_RATE, PIPECAT_RATE, Felt, Innocent
+from tests.hostile.peer import HostilePeer, Mode, Ports
+from tests.hostile.runner import Runner
+
+SET_UP: Final = 20.0
+"""Seconds for an innocent call to be up, while the daemon still has the last attack to work off."""
+
+SETTLE: Final = 0.6
+"""Seconds after an attack until all that was sent should have arrived."""
+
+PLAY_OUT: Final = 4.0
+"""Seconds after an attack until the daemon's memory is what it was."""
+
+MOST_GROWTH: Final = 8.0
+"""MB. Below it are the arenas of the allocator, which it does not give back in a certain order."""
+
+
+class Row(NamedTuple):
+    """What a peer has done. `gap`, `raw_gap`: ms. `lost`: frames. `before`, `most`, `after`: the
+    daemon's resident memory in MB. `log`: kB that were logged. `began`: how often the peer began,
+    because the bridge had closed."""
+
+    peer: str
+    gap: float
+    raw_gap: float
+    lost_to_bot: float
+    lost_to_phone: float
+    before: float
+    most: float
+    after: float
+    log: float
+    began: str
+    over: str
+
+    @property
+    def growth(self) -> float:
+        """MB that the daemon has kept."""
+        return self.after - self.before
+
+
+class AttackedDaemon:
+    """A daemon in one mode, which all peers of that mode attack one after the other."""
+
+    def __init__(self, mode: Mode, folder: Path) -> None:
+        self._mode = mode
+        self._runner = Runner()
+        self._log = folder / f"{mode}.log"
+        self._dialback = free_ports(1)[0]
+        settings = [
+            f"runner.mode={mode}",
+            "runner.health_interval=0",
+            "runner.breaker_failures=1000000",  # hostile bots are no reason to have no others
+            f"runner.listen=tcp:{self._dialback}:interface=127.0.0.1:backlog=1024",
+        ]
+        self._daemon = daemon(self._runner.url, self._log, settings=settings)
+        self._daemon.wait()
+        self._innocent = LoadProcess(Innocent, self._daemon.pid, self._daemon.port)
+        with self._call(), self._call():
+            time.sleep(0.5)  # what is loaded and allocated only once
+
+    @contextmanager
+    def _call(self) -> Iterator[str]:
+        """The innocent call, as soon as phone and bot hear each other. Gives its id."""
+        innocent, call_id = self._innocent, str(uuid4())
+        if self._mode == "twilio":
+            innocent.ask("call", call_id, PHONE_RATE)
+            port = innocent.ask("listen")
+            self._runner.add_bot(call_id, f"ws://127.0.0.1:{port}/")
+        else:
+            innocent.ask("call", call_id, PIPECAT_RATE)
+            innocent.ask("dial", self._runner.dial_url(call_id))
+        try:
+            assert _until(lambda: innocent.ask("talks"), SET_UP), "no innocent call is possible"
+            yield call_id
+        finally:
+            innocent.ask("end")
+
+    def beside(self, peer: HostilePeer, seconds: float) -> Row:
+        """What `peer` does in so many seconds. If memory grows, only a second time counts."""
+        row = self._once(peer, seconds)
+        if row.growth <= MOST_GROWTH:
+            return row
+        again = self._once(peer, seconds)
+        worst = {name: max(getattr(row, name), getattr(again, name)) for name in Row._fields[1:5]}
+        return again._replace(**worst, over=row.over or again.over)
+
+    def _once(self, peer: HostilePeer, seconds: float) -> Row:
+        with self._call() as call_id:
+            before, logged = self._rss(), self._log.stat().st_size
+            self._innocent.ask("begin")
+            began, most = self._attack(peer, seconds)
+            time.sleep(SETTLE)
+            felt: Felt = self._innocent.ask("felt", self._shortened(call_id))
+            _until(lambda: self._rss() <= before + MOST_GROWTH / 2, PLAY_OUT)
+            return Row(
+                peer.name,
+                felt.gap,
+                felt.raw_gap,
+                felt.to_bot,
+                felt.to_phone,
+                before,
+                most,
+                self._rss(),
+                round((self._log.stat().st_size - logged) / 1e3, 1),
+                began,
+                felt.over,
+            )
+
+    def _attack(self, peer: HostilePeer, seconds: float) -> tuple[str, float]:
+        """Let the peer attack. How often it began, and the most memory meanwhile."""
+        daemon = self._daemon
+        api = int(daemon.api.rpartition(":")[2])
+        ports = Ports(daemon.port, self._dialback, api, self._runner.url)
+        command = [sys.executable, "-m", "tests.hostile.peer", peer.name, str(seconds)]
+        most = self._rss()
+        with subprocess.Popen([*command, *map(str, ports)], stdout=subprocess.PIPE) as process:
+            give_up = time.monotonic() + seconds + 20.0
+            while process.poll() is None:
+                most = max(most, self._rss())
+                time.sleep(0.1)
+                if time.monotonic() > give_up:
+                    process.kill()
+            assert process.stdout is not None
+            began = process.stdout.read().decode().strip()
+        assert not process.returncode, f"the hostile peer has failed with {process.returncode}"
+        return began, most
+
+    def _rss(self) -> float:
+        return round(self._daemon.read().rss / 1e6, 1)
+
+    def _shortened(self, call_id: str) -> float:
+        """Seconds of the bot's audio that were left out to catch up. 0 if the call is unknown."""
+        try:
+            with urlopen(f"{self._daemon.api}/v1/calls/{call_id}", timeout=10.0) as answer:
+                record: dict[str, Any] = json.load(answer)
+        except OSError:
+            return 0.0
+        return float(record["stats"]["shortened_ms"]) / 1000
+
+    def stop(self) -> None:
+        """End all processes."""
+        self._innocent.end()
+        self._daemon.stop()
+        self._runner.shutdown()
+        self._runner.server_close()
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(0.05)
+    return True
