@@ -79,6 +79,11 @@ test-network: $(INSTALLED) ## a call over links that are too narrow, or cut (Deb
 test-hostile: $(INSTALLED) ## an innocent call beside each hostile peer (ARGS="--short")
 	@$(BIN)/python -m pytest tests/hostile --table bench/hostile.md $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(INSTALLED) ## input that is made up, to all that reads input (ARGS="--seconds 600 bot")
+	@scripts/fuzz.sh $(BIN)/python
+	@.fuzz/bin/python -m tests.fuzz $(ARGS)
+
 .PHONY: pipecat
 pipecat: $(INSTALLED) ## install real Pipecat, the oldest and the newest, into .pipecat
 	@scripts/pipecat_envs.sh $(BIN)/python

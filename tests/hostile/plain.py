@@ -119,6 +119,11 @@ def message(data: Any) -> bytes:
     return _field(4, _field(1, (data if isinstance(data, str) else json.dumps(data)).encode()))
 
 
+def transcript(content: str) -> bytes:
+    """A transcription frame."""
+    return _field(3, _field(3, content.encode()))
+
+
 INTERRUPTION: Final = _field(5, b"")
 READY: Final = message({"label": "rtvi-ai", "type": "bot-ready", "id": "1", "data": {}})
 

@@ -1,0 +1,1 @@
+"""Input that is made up, guided by the code that it reaches: `make fuzz`."""

@@ -1,0 +1,89 @@
+"""What counts as a finding: an exception that the code does not declare, a fault of the bridge in
+its log, and an input that takes too long."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+
+LONGEST_INPUT: Final = 1 << 16
+
+MOST_CPU: Final = 0.05
+"""Seconds of processor time that an input may take."""
+
+INSTRUMENTED: Final = 4.0
+"""How many times as long it takes while its coverage is measured, at the most."""
+
+_TRIES: Final = 3
+"""An input is slow if it is so each time: the first time has cold caches, and a collection of
+garbage belongs to no input."""
+
+
+class FindingError(Exception):
+    """An input that shows a fault."""
+
+
+def check(target: Callable[[bytes], None], data: bytes, slower: float = 1.0) -> None:
+    """Give `data` to `target`. Raises FindingError, and what the target raises."""
+    with no_faults():
+        for tried in range(1, _TRIES + 1):
+            begun = time.process_time()
+            target(data)
+            took = time.process_time() - begun
+            if took <= MOST_CPU * slower:
+                return
+            if tried == _TRIES:
+                text = f"{took * 1000:.0f} ms of processor time for {len(data)} bytes"
+                raise FindingError(text)
+
+
+@contextmanager
+def no_faults() -> Iterator[None]:
+    """Raises FindingError if a failure is logged."""
+    seen: list[str] = []
+
+    def observe(event: dict[str, Any]) -> None:
+        if event["log_level"] is LogLevel.critical or "log_failure" in event:
+            failure = event.get("log_failure")
+            trace = failure.getTraceback() if failure is not None else ""
+            seen.append(f"{formatEvent(event)}\n{trace}")
+
+    globalLogPublisher.addObserver(observe)
+    try:
+        yield
+    finally:
+        globalLogPublisher.removeObserver(observe)
+    if seen:
+        raise FindingError(f"a fault was logged: {seen[0]}")
+
+
+def pieces(data: bytes, seed: int) -> Iterator[bytes]:
+    """`data` cut at random: whole, in bytes, or in pieces of any length."""
+    if seed % 4 == 0:
+        yield data
+        return
+    chance = random.Random(seed)
+    longest = (1, 7, 300, 5000)[seed // 4 % 4]
+    if longest == 1:
+        data = data[:500]  # more of it is only slow
+    at = 0
+    while at < len(data):
+        size = chance.randint(1, longest)
+        yield data[at : at + size]
+        at += size
+
+
+def settle(clock: Clock, most: int = 1 << 17) -> None:
+    """Let what is due now happen."""
+    for _ in range(most):
+        calls = clock.getDelayedCalls()
+        if not calls or min(call.getTime() for call in calls) > clock.seconds():
+            return
+        clock.advance(0)
+    raise FindingError("it does not come to rest")
