@@ -135,8 +135,8 @@ class Innocent:
             self._phone.over or self._bot.over,
         )
 
-    def end(self) -> None:
-        """Hang up."""
+    def hang_up(self) -> None:
+        """End the call."""
         for each in (self._phone, self._bot):
             if each is not None:
                 each.close("hung up")

@@ -72,17 +72,17 @@ class AttackedDaemon:
         self._daemon = daemon(self._runner.url, self._log, settings=settings)
         self._daemon.wait()
         self._innocent = LoadProcess(Innocent, self._daemon.pid, self._daemon.port)
-        with self._call(), self._call():
-            time.sleep(0.5)  # what is loaded and allocated only once
+        for _ in range(2):
+            with self._call():
+                time.sleep(0.5)  # what is loaded and allocated only once
 
     @contextmanager
     def _call(self) -> Iterator[str]:
         """The innocent call, as soon as phone and bot hear each other. Gives its id."""
         innocent, call_id = self._innocent, str(uuid4())
         if self._mode == "twilio":
+            self._runner.add_bot(call_id, f"ws://127.0.0.1:{innocent.ask('listen')}/")
             innocent.ask("call", call_id, PHONE_RATE)
-            port = innocent.ask("listen")
-            self._runner.add_bot(call_id, f"ws://127.0.0.1:{port}/")
         else:
             innocent.ask("call", call_id, PIPECAT_RATE)
             innocent.ask("dial", self._runner.dial_url(call_id))
@@ -90,7 +90,7 @@ class AttackedDaemon:
             assert _until(lambda: innocent.ask("talks"), SET_UP), "no innocent call is possible"
             yield call_id
         finally:
-            innocent.ask("end")
+            innocent.ask("hang_up")
 
     def beside(self, peer: HostilePeer, seconds: float) -> Row:
         """What `peer` does in so many seconds. If memory grows, only a second time counts."""
