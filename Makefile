@@ -79,6 +79,11 @@ test-network: $(INSTALLED) ## a call over links that are too narrow, or cut (Deb
 test-hostile: $(INSTALLED) ## an innocent call beside each hostile peer (ARGS="--short")
 	@$(BIN)/python -m pytest tests/hostile --table bench/hostile.md $(ARGS)
 
+.PHONY: test-autobahn
+test-autobahn: $(INSTALLED) ## the Autobahn test suite against both roles (ARGS="--short")
+	@scripts/autobahn.sh
+	@$(BIN)/python -m pytest tests/autobahn $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## input that is made up, to all that reads input (ARGS="--seconds 600 bot")
 	@scripts/fuzz.sh $(BIN)/python

@@ -49,3 +49,26 @@ bootstrap() {
         debootstrap --variant=minbase --include="$2" "$1" "$3" "$mirror"
     rm -f "$3"/var/cache/apt/archives/*.deb
 }
+
+# pip_files PYTHON: prints the configuration files of its pip, the files and folders that they name,
+# and the certificates. An index in a folder .../simple refers to packages beside that folder, so
+# its parent is printed.
+pip_files() {
+    "$1" -m pip config debug | sed -n 's/^ *\(\/.*\), exists: True$/\1/p'
+    "$1" -m pip config list | sed "s/^[^=]*='\(.*\)'$/\1/; s/\\\\n/ /g; s/file:\/\///g" |
+        tr ' ' '\n' | sed -n 's/\/simple\/*$//; /^\//p'
+    printf '%s\n' /etc/ssl/certs/ca-certificates.crt "${SSL_CERT_FILE:-}" "${REQUESTS_CA_BUNDLE:-}"
+}
+
+# bring FOLDER PYTHON: copies what the pip of PYTHON needs to find packages into FOLDER, at the same
+# places as here. A folder of packages may be large, so it is made of hard links where the file
+# system allows it.
+bring() {
+    cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
+    pip_files "$2" | sort -u | while read -r path; do
+        [ -e "$path" ] || continue
+        mkdir -p "$1$(dirname "$path")"
+        if [ -d "$path" ] && cp -Rl "$path" "$1$(dirname "$path")/" 2>/dev/null; then continue; fi
+        cp -RL "$path" "$1$(dirname "$path")/"
+    done
+}

@@ -30,27 +30,6 @@ suite_with() {
     esac
 }
 
-# Prints pip's configuration files, the files and folders that they name, and the certificates.
-# An index in a folder .../simple refers to packages beside that folder, so its parent is printed.
-pip_files() {
-    "$python" -m pip config debug | sed -n 's/^ *\(\/.*\), exists: True$/\1/p'
-    "$python" -m pip config list | sed "s/^[^=]*='\(.*\)'$/\1/; s/\\\\n/ /g; s/file:\/\///g" |
-        tr ' ' '\n' | sed -n 's/\/simple\/*$//; /^\//p'
-    printf '%s\n' /etc/ssl/certs/ca-certificates.crt "${SSL_CERT_FILE:-}" "${REQUESTS_CA_BUNDLE:-}"
-}
-
-# bring FOLDER: copies what pip needs to find packages into FOLDER, at the same places as here.
-# A folder of packages may be large, so it is made of hard links where the file system allows it.
-bring() {
-    cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
-    pip_files | sort -u | while read -r path; do
-        [ -e "$path" ] || continue
-        mkdir -p "$1$(dirname "$path")"
-        if [ -d "$path" ] && cp -Rl "$path" "$1$(dirname "$path")/" 2>/dev/null; then continue; fi
-        cp -RL "$path" "$1$(dirname "$path")/"
-    done
-}
-
 # inside FOLDER COMMAND...: runs COMMAND with FOLDER as its root, and with /proc where mounting is
 # allowed. The mount ends with COMMAND.
 inside() {
@@ -82,7 +61,7 @@ python_env() {
         bootstrap "$suite" "$packages" "$root.new"
         chroot "$root.new" "python$1" -V >>"$log" 2>&1 ||
             fail "the installed Python does not run, see $log"
-        bring "$root.new"
+        bring "$root.new" "$python"
         mv "$root.new" "$root"
         echo "$suite $packages" >"$home/stamp"
     fi

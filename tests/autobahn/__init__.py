@@ -1,0 +1,1 @@
+"""The Autobahn test suite against both roles of the bridge's WebSockets: make test-autobahn."""
