@@ -29,13 +29,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--table", default="", help="write what was measured to this file")
 
 
-def pytest_report_header() -> str:
-    """Frames are timed: other work on the machine must not stall the daemon."""
-    with suppress(PermissionError):  # root's
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
-    return f"priority {os.getpriority(os.PRIO_PROCESS, 0)}"
-
-
 @pytest.fixture(scope="session")
 def seconds(pytestconfig: pytest.Config) -> float:
     """How long a peer attacks."""
@@ -44,13 +37,18 @@ def seconds(pytestconfig: pytest.Config) -> float:
 
 @pytest.fixture(scope="session")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
-    """The daemon of a mode."""
+    """The daemon of a mode. If an attack has harmed it, the next one begins with another."""
+    with suppress(PermissionError):  # root's; other work on the machine must not stall the daemon
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     daemons: dict[Mode, AttackedDaemon] = {}
     folder = tmp_path_factory.mktemp("hostile")
 
     def one(mode: Mode) -> AttackedDaemon:
-        if mode not in daemons:
-            daemons[mode] = AttackedDaemon(mode, folder)
+        last = daemons.get(mode)
+        if last is not None and last.suffers:
+            last.stop()
+            last = None
+        daemons[mode] = last or AttackedDaemon(mode, folder)
         return daemons[mode]
 
     yield one

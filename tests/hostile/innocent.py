@@ -25,6 +25,9 @@ from tests.hostile.control import Control
 
 FRAME: Final = 0.02
 CHUNK: Final = 0.04
+ON_ITS_WAY: Final = 2.0
+"""Seconds of audio."""
+
 PIPECAT_RATE: Final = 16000
 PHONE_RATE: Final = 8000
 _HEADER: Final = 3
@@ -65,8 +68,8 @@ class Stream:
         self.heard += [(mark.number, mark.sample) for mark in self._ear.hear(pcm, None)]
 
     def lost(self) -> float:
-        """Seconds of audio that were sent and not heard, between the first mark heard and the last
-        one sent. Of the last two marks one may be on its way."""
+        """Seconds of audio that were sent and not heard, from the first mark heard on. What was
+        sent last may still be on its way, or wait to be played."""
         if not self.heard:
             return self._sent * self._chunk
         between = EVERY * self._chunk
@@ -75,7 +78,7 @@ class Stream:
             marks = (after - number) % NUMBERS
             lost += max(0.0, marks * between - (its_sample - sample) / self._rate)
         behind = ((self._sent - 1) // EVERY - self.heard[-1][0]) % NUMBERS
-        return lost + max(0, behind - 1) * between
+        return lost + max(0.0, behind * between - ON_ITS_WAY)
 
 
 class Innocent:

@@ -72,6 +72,8 @@ class AttackedDaemon:
         self._daemon = daemon(self._runner.url, self._log, settings=settings)
         self._daemon.wait()
         self._innocent = LoadProcess(Innocent, self._daemon.pid, self._daemon.port)
+        self.suffers = False
+        """An attack has left something behind, which is no fault of the next one."""
         for _ in range(2):
             with self._call():
                 time.sleep(0.5)  # what is loaded and allocated only once
@@ -85,7 +87,9 @@ class AttackedDaemon:
             innocent.ask("call", call_id, PHONE_RATE)
         else:
             innocent.ask("call", call_id, PIPECAT_RATE)
-            innocent.ask("dial", self._runner.dial_url(call_id))
+            url = self._runner.dial_url(call_id)
+            assert url, "the bridge has asked for no bot of an innocent call"
+            innocent.ask("dial", url)
         try:
             assert _until(lambda: innocent.ask("talks"), SET_UP), "no innocent call is possible"
             yield call_id
@@ -94,11 +98,14 @@ class AttackedDaemon:
 
     def beside(self, peer: HostilePeer, seconds: float) -> Row:
         """What `peer` does in so many seconds. If memory grows, only a second time counts."""
+        self.suffers = True
         row = self._once(peer, seconds)
         if row.growth <= MOST_GROWTH:
+            self.suffers = bool(row.over)
             return row
         again = self._once(peer, seconds)
         worst = {name: max(getattr(row, name), getattr(again, name)) for name in Row._fields[1:5]}
+        self.suffers = again.growth > MOST_GROWTH or bool(row.over or again.over)
         return again._replace(**worst, over=row.over or again.over)
 
     def _once(self, peer: HostilePeer, seconds: float) -> Row:

@@ -26,6 +26,9 @@ class Runner(ThreadingHTTPServer):
         self._bots: dict[str, str] = {}
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of connections that the bridge has closed."""
+
     @property
     def url(self) -> str:
         """Its base URL."""
