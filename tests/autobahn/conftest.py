@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-LINES: list[str] = []
+MEASURED = "measured"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -18,15 +18,11 @@ def short(pytestconfig: pytest.Config) -> bool:
     return bool(pytestconfig.getoption("short"))
 
 
-@pytest.fixture(scope="session")
-def lines() -> list[str]:
-    """Lines to be shown at the end of the run."""
-    return LINES
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what was found."""
-    if LINES:
-        terminalreporter.section("measured")
-        for line in LINES:
-            terminalreporter.write_line(line)
+    """Show what was found. The tests may have run in other processes."""
+    reports = [each for some in ("passed", "failed") for each in terminalreporter.getreports(some)]
+    lines = [line for each in reports for name, line in each.user_properties if name == MEASURED]
+    if lines:
+        terminalreporter.section(MEASURED)
+        for line in lines:
+            terminalreporter.write_line(str(line))

@@ -7,6 +7,7 @@ texts, without it, and with Autobahn alone. The stream is taken as it comes, and
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import pytest
@@ -18,6 +19,7 @@ from twisted.internet.threads import deferToThread
 
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.tools.load.bridge import free_ports
+from tests.autobahn.conftest import MEASURED
 from tests.autobahn.suite import EVERY, fuzz_server, fuzzing_server
 from tests.doubles.echo import WAYS, Way, byte_by_byte, client, server
 
@@ -135,13 +137,16 @@ def _differences(found: dict[str, str], alone: dict[str, str]) -> dict[str, tupl
 
 @pytest.mark.parametrize("delivery", ["as it comes", "byte by byte"])
 @pytest.mark.parametrize("role", _ROLES)
-async def test_no_difference(role: str, delivery: Delivery, short: bool, lines: list[str]) -> None:
+async def test_no_difference(
+    role: str, delivery: Delivery, short: bool, record_property: Callable[[str, object], None]
+) -> None:
     cases = SHORT if short else EVERY if delivery == "as it comes" else NOT_BY_BYTES
     results, taken = await _ROLES[role](delivery, cases)
     alone = results["autobahn"]
     for way, found in results.items():
         words = ", ".join(f"{count} {what}" for what, count in Counter(found.values()).items())
-        lines.append(f"{role}, {delivery}, {way}: {words}; shortcut: {taken.get(way, 0)} messages")
+        line = f"{role}, {delivery}, {way}: {words}; shortcut: {taken.get(way, 0)} messages"
+        record_property(MEASURED, line)
     assert alone
     assert "FAILED" not in alone.values()
     differences = {way: _differences(found, alone) for way, found in results.items()}

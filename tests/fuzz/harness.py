@@ -3,7 +3,6 @@ its log, and an input that takes too long."""
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,9 @@ MOST_CPU: Final = 0.05
 
 INSTRUMENTED: Final = 4.0
 """How many times as long it takes while its coverage is measured, at the most."""
+
+_MOST_PIECES: Final = 50
+"""Pieces that an input is cut into; each takes time of its own."""
 
 _TRIES: Final = 3
 """An input is slow if it is so each time: the first time has cold caches, and a collection of
@@ -64,19 +66,12 @@ def no_faults() -> Iterator[None]:
 
 
 def pieces(data: bytes, seed: int) -> Iterator[bytes]:
-    """`data` cut at random: whole, in bytes, or in pieces of any length."""
-    if seed % 4 == 0:
-        yield data
-        return
-    chance = random.Random(seed)
-    longest = (1, 7, 300, 5000)[seed // 4 % 4]
-    if longest == 1:
-        data = data[:500]  # more of it is only slow
-    at = 0
-    while at < len(data):
-        size = chance.randint(1, longest)
-        yield data[at : at + size]
-        at += size
+    """`data` whole, or its beginning in pieces of `seed` bytes and the rest whole."""
+    at = min(seed * _MOST_PIECES, len(data))
+    for start in range(0, at, seed or 1):
+        yield data[start : min(start + seed, at)]
+    if at < len(data):
+        yield data[at:]
 
 
 def settle(clock: Clock, most: int = 1 << 17) -> None:
