@@ -82,7 +82,7 @@ test-hostile: $(INSTALLED) ## an innocent call beside each hostile peer (ARGS="-
 .PHONY: test-autobahn
 test-autobahn: $(INSTALLED) ## the Autobahn test suite against both roles (ARGS="--short")
 	@scripts/autobahn.sh
-	@$(BIN)/python -m pytest tests/autobahn -n 4 $(ARGS)
+	@$(BIN)/python -m pytest tests/autobahn -n 2 $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## input that is made up, to all that reads input (ARGS="--seconds 600 bot")

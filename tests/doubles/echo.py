@@ -148,15 +148,22 @@ def client(way: Way, reactor: Any, options: WebSocketOptions, url: str) -> Any:
     return factory
 
 
+ALONE: Final = 1000
+"""Bytes of a read that come one by one. Autobahn copies a long frame anew for each piece of it."""
+
+
 def byte_by_byte(factory: Any) -> Any:
-    """Let the protocols of `factory` get each byte alone. Returns the factory."""
+    """Let the protocols of `factory` get each byte alone; of long reads the rest in pieces. Returns
+    the factory."""
 
     class Bytes(factory.protocol):  # type: ignore[misc]  # a class made from another
         def dataReceived(self, data: bytes) -> None:
             if not data:  # the rest of what was taken before
                 super().dataReceived(data)
-            for at in range(len(data)):
+            for at in range(min(ALONE, len(data))):
                 super().dataReceived(data[at : at + 1])
+            for at in range(ALONE, len(data), ALONE - 1):
+                super().dataReceived(data[at : at + ALONE - 1])
 
     factory.protocol = Bytes
     return factory

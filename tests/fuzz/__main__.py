@@ -44,7 +44,8 @@ def main() -> int:
         check(_target(targets[0]).one_input, options.input.read_bytes())
         return 0
     with ThreadPoolExecutor(_BESIDE) as pool:
-        return int(any(pool.map(lambda target: _supervise(target, options.seconds), targets)))
+        found = list(pool.map(lambda target: _supervise(target, options.seconds), targets))
+    return int(any(found))
 
 
 def _target(name: str) -> Any:

@@ -7,13 +7,12 @@ from typing import Any, Final
 
 from twisted.internet.defer import succeed
 from twisted.internet.error import ConnectionDone
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from pipecat_bridge.net.descriptors import Descriptors
 from pipecat_bridge.web.api import api_site
 from pipecat_bridge.web.metrics import CallCollector, registry
-from tests.fuzz.harness import FindingError, pieces, settle
+from tests.fuzz.harness import FindingError, LenientTransport, pieces, settle
 from tests.unit.sides import Exchange
 
 _CALL: Final = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
@@ -70,7 +69,7 @@ def one_input(data: bytes) -> None:
     site = api_site(exchange.calls, lambda: succeed(True), Descriptors(clock), metrics)
     site.reactor = clock
     channel: Any = site.buildProtocol(None)
-    transport = StringTransport()
+    transport = LenientTransport()
     channel.makeConnection(transport)
     for piece in pieces(_request(first[0] % 8, rest), seed[0]):
         if transport.disconnecting:

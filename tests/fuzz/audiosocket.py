@@ -6,7 +6,6 @@ from typing import Final
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 
 from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
@@ -14,7 +13,7 @@ from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import Line, LineOptions
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import PhoneEnd
-from tests.fuzz.harness import pieces, settle
+from tests.fuzz.harness import LenientTransport, pieces, settle
 from tests.hostile import plain
 
 _UUID = plain.phone(plain.UUID, bytes(range(16)))
@@ -65,7 +64,7 @@ def one_input(data: bytes) -> None:
     connection = AudioSocketConnection(
         answer, FrameClock(clock, clock.seconds), clock, _OPTIONS, clock.seconds
     )
-    transport = StringTransport()
+    transport = LenientTransport()
     connection.makeConnection(transport)
     if first[0] & 1:
         connection.dataReceived(_UUID)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 
 LONGEST_INPUT: Final = 1 << 16
@@ -63,6 +64,21 @@ def no_faults() -> Iterator[None]:
         globalLogPublisher.removeObserver(observe)
     if seen:
         raise FindingError(f"a fault was logged: {seen[0]}")
+
+
+class LenientTransport(StringTransport):
+    """Takes what a real one takes as well while it is closed."""
+
+    def unregisterProducer(self) -> None:
+        self.producer = None
+
+    def pauseProducing(self) -> None:
+        if not self.disconnecting:
+            super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        if not self.disconnecting:
+            super().resumeProducing()
 
 
 def pieces(data: bytes, seed: int) -> Iterator[bytes]:

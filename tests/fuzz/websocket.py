@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
 
 from pipecat_bridge.options import WebSocketOptions
 from tests.doubles.echo import Way, client, server
-from tests.fuzz.harness import FindingError, pieces, settle
+from tests.fuzz.harness import FindingError, LenientTransport, pieces, settle
 from tests.hostile import plain
 
 OPTIONS: Final = WebSocketOptions(max_frame=3000, max_message=5000)
@@ -26,18 +25,6 @@ SEEDS: Final = (
 )
 
 
-class _Transport(StringTransport):
-    """As lenient as a real one."""
-
-    def unregisterProducer(self) -> None:
-        self.producer = None
-
-    def pauseProducing(self) -> None:
-        pass
-
-    resumeProducing = pauseProducing
-
-
 class _End:
     """One end of a connection in memory, after the opening handshake."""
 
@@ -48,7 +35,7 @@ class _End:
         )
         # Autobahn's timers would run on the global reactor.
         factory.setProtocolOptions(openHandshakeTimeout=0, closeHandshakeTimeout=0)
-        self.transport = _Transport()
+        self.transport = LenientTransport()
         self.protocol: Any = factory.buildProtocol(None)
         self.protocol.makeConnection(self.transport)
         sent = self.transport.value()
