@@ -46,9 +46,10 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attacked]:
     def one(mode: Mode) -> AttackedDaemon:
         last = daemons.get(mode)
         if last is not None and last.suffers:
-            last.stop()
-            last = None
-        daemons[mode] = last or AttackedDaemon(mode, folder)
+            daemons.pop(mode).stop()
+        if mode not in daemons:
+            daemons[mode] = AttackedDaemon(mode, folder)
+            daemons[mode].warm_up()
         return daemons[mode]
 
     yield one
