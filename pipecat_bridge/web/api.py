@@ -237,10 +237,14 @@ class CallsResource(Resource):
         call = self._running(call_id)
         if call.state is State.FINISHING:
             raise ProblemError(409, f"the bot of call {call_id} has ended")
-        if not call.bot.send_text(message.text, message.run_immediately, message.audio_response):
+        fate = call.bot.send_text(message.text, message.run_immediately, message.audio_response)
+        if fate == "no-texts":
             raise ProblemError(
                 409, f"the bot of call {call_id} takes no text: Twilio's protocol cannot carry it"
             )
+        if fate == "full":
+            text = f"the bot of call {call_id} does not read, and too much waits for it already"
+            raise ProblemError(503, text)
         return 202, {"id": call.call_id, "sent": True}
 
 

@@ -185,7 +185,7 @@ class FaultTests(ConfigCase):
             ),
             ('api.hosts=["http://bridge.example"]', "can be no host, expected a host such as"),
             ('api.hosts=[""]', "it has no host, expected a host such as"),
-            ("calls.keep_ended=10001", "expected a whole number <= 10000"),
+            ("calls.keep_ended=10001", "expected a whole number from 0 to 10000"),
             ('audiosocket.allow=["asterisk"]', 'expected a network such as "10.0.0.0/8"'),
             ("bot_audio.max_prebuffer=0.01", "expected at least prebuffer, 0.03"),
             ("runner.parameters={day = 2026-01-01}", "expected values that JSON can express"),

@@ -501,6 +501,12 @@ class SteerTests(ApiCase):
         text = self.problem(409, "POST", f"/v1/calls/{UUID}/messages", {"text": "x"})
         self.assertIn("takes no text", text)
 
+    def test_messages_to_a_bot_that_does_not_read(self) -> None:
+        _, _, bot = self.exchange.talk(UUID)
+        bot.link.reads = False
+        text = self.problem(503, "POST", f"/v1/calls/{UUID}/messages", {"text": "x"})
+        self.assertIn("does not read", text)
+
     def test_messages_while_a_lost_bot_is_replaced(self) -> None:
         self.serve(on_bot_lost="restart")
         call, _, _ = self.exchange.talk(UUID)

@@ -65,7 +65,7 @@ class MergedTests(SynchronousTestCase):
         board: Any = Switchboard(self.reactor, options, lambda *_: Deferred())
         board.workers = [Still()]
         descriptors = Descriptors(self.reactor)
-        own = own_registry(board, descriptors, None)
+        own = own_registry(board, descriptors, None, tuple)
         self.api = WorkersApi(self.reactor, board, descriptors, options, own)
 
     def answer_to(self, path: bytes) -> Deferred[Any]:

@@ -216,7 +216,7 @@ class LossTests(SwitchboardCase):
         self.assertEqual(self.counts(), (0, 1))
 
     def test_a_worker_that_ends_while_it_is_told(self) -> None:
-        self.board.places.prepare("a", self.first, b"", "", 60.0)
+        self.board.places.prepare("a", self.first, b"", 60.0)
         self.lose(self.first)
         self.preparing = Deferred()
         phone = self.arrive("a")
