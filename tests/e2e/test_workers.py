@@ -197,7 +197,7 @@ async def test_what_is_wrong_is_said_as_by_one_process() -> None:
         response = await it.request("DELETE", nobody)
         assert (response.code, response.headers.getRawHeaders("allow")) == (405, ["GET, POST, PUT"])
         status, answer = await it.api("PUT", nobody, data=b"x" * (2 << 20))
-        assert (status, answer["error"]) == (413, "the body has more than 1048576 bytes")
+        assert (status, answer["error"]) == (413, "the body has more than 65536 bytes")
         status, answer = await it.api("PUT", nobody, data=b'{"llm_typ": 1}')
         assert status == 400
         assert answer["error"].startswith('unknown key "llm_typ"')
