@@ -29,6 +29,7 @@ from pipecat_bridge.call.registry import (
 from pipecat_bridge.errors import brief
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.web.channel import LimitedSite
+from pipecat_bridge.web.headers import header
 from pipecat_bridge.web.origin import fault_of
 from pipecat_bridge.web.preparation import read_preparation
 from pipecat_bridge.web.problem import ProblemError
@@ -277,7 +278,7 @@ def metrics_page(metrics: CollectorRegistry) -> JSONResource:
     """`/metrics`. It runs in the reactor's thread: a call must not end while it is counted."""
 
     def page(request: Request) -> Reply:
-        encode, content_type = choose_encoder(request.getHeader("accept") or "")
+        encode, content_type = choose_encoder(header(request, "accept") or "")
         request.setHeader("content-type", content_type)
         return 200, encode(metrics)
 

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from twisted.web.server import Request
 
+from pipecat_bridge.web.headers import header
+
 _CHANGES_NOTHING: Final = (b"GET", b"HEAD", b"OPTIONS")
 _OURS: Final = ("same-origin", "none")
 """Values of Sec-Fetch-Site: a page of this API, or an address that somebody has typed."""
@@ -22,7 +24,7 @@ _OURS: Final = ("same-origin", "none")
 
 def fault_of(request: Request, hosts: Container[str]) -> str:
     """Why a request is refused; "" if it is not. `hosts`: names of this API that have a dot."""
-    host = request.getHeader("host") or ""
+    host = header(request, "host") or ""
     if not _is_ours(host, hosts):
         return (
             f"the Host {host[:100]!a} is no name of this API: expected an address, a name without a"
@@ -30,12 +32,20 @@ def fault_of(request: Request, hosts: Container[str]) -> str:
         )
     if request.method in _CHANGES_NOTHING:
         return ""
-    origin, site = request.getHeader("origin"), request.getHeader("sec-fetch-site")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    origin, site = header(request, "origin"), header(request, "sec-fetch-site")
+    if origin is not None and _host_of(origin).lower() != host.lower():
         return f"a request from a page of {origin[:100]!a} changes nothing here"
     if site is not None and site not in _OURS:
         return "a request from a page of another site changes nothing here"
     return ""
+
+
+def _host_of(origin: str) -> str:
+    """Host and port; "" if `origin` has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _is_ours(host: str, hosts: Container[str]) -> bool:

@@ -201,7 +201,7 @@ class WorkersApi(Resource):
                 if worker.ready:
                     self.page.update(str(worker.number), answer.body.decode())
         self.page.update(SUPERVISOR, generate_latest(self._own).decode())
-        encode, content_type = choose_encoder(asked.getHeader("accept") or "")
+        encode, content_type = choose_encoder(header(asked, "accept") or "")
         return WorkerAnswer(200, [(b"content-type", content_type.encode())], encode(self._metrics))
 
 

@@ -41,11 +41,19 @@ SEEDS: Final = (
     b"\1\0caller=100&called=200&llm_messages=%5B%5D&tts_voice_id=+49",
     b"\2\0" + _json({"text": "x", "run_immediately": False, "audio_response": True}),
     b"\3\5x",
+    # As much as there may be of it.
+    b"\0\0" + b"&".join(b"%d=1" % number for number in range(9_000)),
+    b"\0\0" + b'{"metadata": {"x": [' + b"1," * 30_000 + b"1]}}",
+    b"\0\0" + b"[" * 60_000,
+    b"\2\0" + b'{"text": "' + b"\\u00e9" * 10_000 + b'"}',
     _raw(f"GET /v1/calls/{_CALL}/variables/A HTTP/1.1\nHost: x\n\n"),
     _raw("GET /metrics HTTP/1.1\nHost: x\nAccept: application/openmetrics-text\n\n"),
     _raw("HEAD /readyz HTTP/1.0\nHost: 127.0.0.1:8080\n\n"),
     _raw("POST /v1/calls/x HTTP/1.1\nHost: x\nOrigin: http://x\nSec-Fetch-Site: none\n\n"),
     _raw("PUT /v1/calls/x HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n3\n{}\n\n0\n\n"),
+    b"\7\0GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: \xbb\r\n\r\n",
+    b"\7\0GET / HTTP/1.1\r\nHost: \xbb\r\n\r\nPOST / HTTP/1.1\r\nHost: x\r\nOrigin: http://[\r\n\r\n",
+    b"\7\0POST / HTTP/1.1\r\nHost: x\r\nOrigin: \xbb\r\n\r\n",
     _raw("GET http://evil/%ff HTTP/1.1\nHost: evil.example\nConnection: close\n\n"),
 )
 

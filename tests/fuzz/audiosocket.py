@@ -25,6 +25,11 @@ SEEDS: Final = (
     b"\3\2" + plain.phone(0xFF, b"\1") + plain.phone(plain.HANGUP),
     b"\1\0" + plain.phone(plain.AUDIO, b"\xff" * 160) * 20 + plain.phone(0x12, bytes(640)) * 20,
     b"\1\6" + _UUID + plain.phone(plain.AUDIO, b"\x7f\xfe" * 160) * 8 + plain.phone(0x99, b"?"),
+    # As much as there may be of it.
+    b"\x0f\0"
+    + (plain.phone(plain.AUDIO_192K, b"\1\1") + plain.phone(plain.AUDIO, b"\1\1")) * 6_000,
+    b"\1\0" + plain.phone(plain.DTMF, b"5") * 15_000,
+    b"\1\0" + plain.phone(0x42) * 20_000,
 )
 
 

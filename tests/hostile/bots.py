@@ -56,7 +56,7 @@ def pings_unread(attack: Attack) -> None:
     attack.bot(reads=False).flood(block(frame(bytes(125), PING)))
 
 
-@hostile
+@hostile(also=True)
 def pongs(attack: Attack) -> None:
     """A flood of pongs that nobody has asked for."""
     attack.bot().flood(block(frame(b"1", plain.PONG)))
@@ -68,7 +68,7 @@ def one_byte_texts(attack: Attack) -> None:
     attack.bot().flood(block(frame(b"x", TEXT)))
 
 
-@hostile
+@hostile(also=True)
 def tiny_binary(attack: Attack) -> None:
     """A flood of binary messages of one byte, which are no protobuf."""
     attack.bot().flood(block(frame(b"\xff")))
@@ -80,7 +80,7 @@ def tiny_frames(attack: Attack) -> None:
     attack.bot().flood(block(frame(plain.text("x"))))
 
 
-@hostile
+@hostile(also=True)
 def tiny_audio(attack: Attack) -> None:
     """A flood of audio frames of one sample."""
     attack.bot().flood(block(frame(plain.audio(b"\1\1"))))
@@ -92,7 +92,7 @@ def interruptions(attack: Attack) -> None:
     attack.bot().flood(block(frame(plain.INTERRUPTION)))
 
 
-@hostile
+@hostile(also=True)
 def interruptions_and_audio(attack: Attack) -> None:
     """Interruptions, each with a little audio before it."""
     attack.bot().flood(block(frame(plain.audio(bytes(640))) + frame(plain.INTERRUPTION)))
@@ -106,7 +106,7 @@ def empty_fragments(attack: Attack) -> None:
     bot.flood(block(frame(b"", CONTINUATION, 0)))
 
 
-@hostile
+@hostile(also=True)
 def empty_messages(attack: Attack) -> None:
     """A flood of empty messages."""
     attack.bot().flood(block(frame()))
@@ -122,7 +122,7 @@ def commands(attack: Attack) -> None:
         bot.send(block(frame(plain.message({"type": "play_dtmf", "digits": "1" * 64})), 4096))
 
 
-@hostile
+@hostile(also=True)
 def wrong_commands(attack: Attack) -> None:
     """A flood of commands that are misspelt."""
     attack.bot().flood(block(frame(plain.message({"type": "hang_upp", "variables": "x"}))))
@@ -136,7 +136,7 @@ def escapes_in_labels(attack: Attack) -> None:
     bot.send(frame(plain.INTERRUPTION) * 35_000)
 
 
-@hostile
+@hostile(also=True)
 def transcripts(attack: Attack) -> None:
     """A flood of RTVI transcripts of the bot, each of 100 letters."""
     said = {"label": "rtvi-ai", "type": "bot-transcription", "data": {"text": "x" * 100}}
@@ -165,7 +165,7 @@ def too_large(attack: Attack) -> None:
     attack.bot().flood(frame(bytes(LARGEST_FRAME + 1)))
 
 
-@hostile
+@hostile(also=True)
 def too_large_in_pieces(attack: Attack) -> None:
     """A message of fragments without an end, each of 64 KiB."""
     bot = attack.bot()
@@ -253,7 +253,7 @@ def wave_of_empty_chunks(attack: Attack) -> None:
     attack.bot().flood(block(frame(plain.audio(short))) * 16 + frame(plain.audio(long)))
 
 
-@hostile
+@hostile(also=True)
 def wave_in_rows_of_data(attack: Attack) -> None:
     """Audio whose data chunk is followed by 1 MB of chunks of no bytes."""
     audio = plain.wave(1, pcm=bytes(64)) + (b"LIST" + bytes(4)) * 125_000
@@ -267,7 +267,7 @@ def sample_rates(attack: Attack) -> None:
     attack.bot().flood(b"".join(frame(plain.audio(bytes(640), rate)) for rate in rates))
 
 
-@hostile
+@hostile(also=True)
 def odd_sample_rates(attack: Attack) -> None:
     """Audio at sample rates that share no factor with the phone's, and at absurd ones."""
     rates = (1, 7, 7993, 44101, 47999, 191_999, 4_000_000_000)
@@ -321,7 +321,7 @@ def half_open(attack: Attack) -> None:
         bots[0].wait(0.5)
 
 
-@hostile
+@hostile(also=True)
 def half_a_frame(attack: Attack) -> None:
     """Headers that announce a frame of 1 MiB, and a byte of it every 10 ms, on 20 calls."""
     bots = [attack.bot() for _ in range(20)]
@@ -339,7 +339,7 @@ def texts_before_ready(attack: Attack) -> None:
     attack.bot(ready=False).flood(block(frame(plain.text("word"))))
 
 
-@hostile
+@hostile(also=True)
 def numbers_before_ready(attack: Attack) -> None:
     """Long messages by a bot that is not ready."""
     numbers = "[" + "1," * 450_000 + "1]"
@@ -360,7 +360,7 @@ def reconnects(attack: Attack) -> None:
         bot.close()
 
 
-@hostile
+@hostile(also=True)
 def reconnects_to_nowhere(attack: Attack) -> None:
     """Connects to URLs of no call, with terminal escapes in them, in a loop."""
     for number in itertools.count():
@@ -400,7 +400,7 @@ def endless_answer(attack: Attack) -> None:
     wire.flood((b"X-Padding: " + b"x" * 1000 + b"\r\n") * 60)
 
 
-@hostile(mode="twilio")
+@hostile(mode="twilio", also=True)
 def answer_byte_by_byte(attack: Attack) -> None:
     """An answer to the bridge's opening handshake that comes byte by byte."""
     wires = [attack.dialled() for _ in range(10)]
@@ -427,26 +427,26 @@ def endless_marks(attack: Attack) -> None:
         bot.send(_texts({"event": "mark", "mark": {"name": name}}))
 
 
-@hostile(mode="twilio")
+@hostile(mode="twilio", also=True)
 def marks_unread(attack: Attack) -> None:
     """Marks that are played at once by a bot that reads nothing."""
     name = {"event": "mark", "mark": {"name": "x" * 1000}}
     attack.bot(reads=False).flood(block(_texts(name)))
 
 
-@hostile(mode="twilio")
+@hostile(mode="twilio", also=True)
 def clears(attack: Attack) -> None:
     """A flood of `clear`."""
     attack.bot().flood(block(_texts({"event": "clear"})))
 
 
-@hostile(mode="twilio")
+@hostile(mode="twilio", also=True)
 def tiny_media(attack: Attack) -> None:
     """A flood of media of three octets."""
     attack.bot().flood(block(_texts({"event": "media", "media": {"payload": "gICA"}})))
 
 
-@hostile(mode="twilio")
+@hostile(mode="twilio", also=True)
 def unknown_events(attack: Attack) -> None:
     """A flood of events that Twilio does not have, and of JSON that has none."""
     attack.bot().flood(block(_texts({"event": "x"}, {"x": 1}, [])))
@@ -459,7 +459,7 @@ def numbers_in_an_event(attack: Attack) -> None:
     attack.bot().flood(_texts({"event": "media", "x": numbers}, {"label": "rtvi-ai", "x": numbers}))
 
 
-@hostile
+@hostile(also=True)
 def calls_in_a_loop(attack: Attack) -> None:
     """Bots that say that they are ready and leave, call after call."""
     while True:

@@ -39,7 +39,7 @@ def headers_byte_by_byte(attack: Attack) -> None:
     _slow(attack, attack.ports.api)
 
 
-@hostile
+@hostile(also=True)
 def headers_byte_by_byte_of_bots(attack: Attack) -> None:
     """300 connections to the port for bots whose headers come byte by byte."""
     _slow(attack, attack.ports.dialback)
@@ -65,7 +65,7 @@ def long_body_in_chunks(attack: Attack) -> None:
         client.send(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
 
 
-@hostile
+@hostile(also=True)
 def tiny_chunks(attack: Attack) -> None:
     """A body in chunks of one byte."""
     client = attack.wire(attack.ports.api)
@@ -74,7 +74,7 @@ def tiny_chunks(attack: Attack) -> None:
     client.flood(b"1\r\nx\r\n" * 10_000)
 
 
-@hostile
+@hostile(also=True)
 def long_body_to_bots(attack: Attack) -> None:
     """A body of 400 MB to the port for bots."""
     client = attack.wire(attack.ports.dialback)
@@ -100,7 +100,7 @@ def pipelined_metrics(attack: Attack) -> None:
     client.flood(request("GET", "/metrics") * 1000)
 
 
-@hostile
+@hostile(also=True)
 def pipelined_to_bots(attack: Attack) -> None:
     """1,000 requests to the port for bots in one piece, again and again."""
     client = attack.wire(attack.ports.dialback)
@@ -133,7 +133,7 @@ def preparations(attack: Attack) -> None:
         client.send(put(number, body))
 
 
-@hostile
+@hostile(also=True)
 def small_preparations(attack: Attack) -> None:
     """Calls prepared with little, as fast as it goes."""
     client = attack.wire(attack.ports.api)
@@ -163,7 +163,7 @@ def foreign_names(attack: Attack) -> None:
     client.flood((foreign + request("POST", f"/v1/calls/{uuid4()}", *posted) + b"a=b") * 100)
 
 
-@hostile
+@hostile(also=True)
 def connections(attack: Attack) -> None:
     """Connections to all three ports that close at once."""
     while True:

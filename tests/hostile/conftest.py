@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -25,8 +25,21 @@ _HEAD = ("peer", "longest gap, ms", "lost, frames", "memory, MB", "log, kB")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The options of `make test-hostile`."""
-    parser.addoption("--short", action="store_true", help=f"attack for {SHORT:g} s, not {LONG:g} s")
+    parser.addoption("--short", action="store_true", help=f"{SHORT:g} s, not {LONG:g}, and fewer")
     parser.addoption("--table", default="", help="write what was measured to this file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The short form leaves out what others do as well."""
+    if config.getoption("short"):
+        out = [item for item in items if _is_also(item)]
+        items[:] = [item for item in items if item not in out]
+        config.hook.pytest_deselected(items=out)
+
+
+def _is_also(item: pytest.Item) -> bool:
+    call: Any = getattr(item, "callspec", None)
+    return call is not None and "peer" in call.params and call.params["peer"].also
 
 
 @pytest.fixture(scope="session")

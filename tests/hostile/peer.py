@@ -214,11 +214,15 @@ Peer = Callable[[Attack], None]
 
 
 class HostilePeer(NamedTuple):
-    """A hostile peer: its name, what it does, and the mode of the daemon that it attacks."""
+    """A hostile peer: its name, what it does, and the mode of the daemon that it attacks.
+
+    `also`: another one does nearly the same, and the short form leaves this one out.
+    """
 
     name: str
     attack: Peer
     mode: Mode
+    also: bool
 
     @property
     def text(self) -> str:
@@ -230,10 +234,11 @@ def table(kind: str) -> tuple[list[HostilePeer], Callable[..., Any]]:
     """A list of hostile peers, and a decorator that adds a function to it."""
     peers: list[HostilePeer] = []
 
-    def hostile(attack: Peer | None = None, *, mode: Mode = "dialback") -> Any:
+    def hostile(attack: Peer | None = None, *, mode: Mode = "dialback", also: bool = False) -> Any:
         if attack is None:
-            return lambda attack: hostile(attack, mode=mode)
-        peers.append(HostilePeer(f"{kind}: {attack.__name__.replace('_', ' ')}", attack, mode))
+            return lambda attack: hostile(attack, mode=mode, also=also)
+        name = f"{kind}: {attack.__name__.replace('_', ' ')}"
+        peers.append(HostilePeer(name, attack, mode, also))
         return attack
 
     return peers, hostile

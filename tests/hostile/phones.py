@@ -33,7 +33,7 @@ def keys(attack: Attack) -> None:
     phone.flood(block(plain.phone(DTMF, b"5"), 80_000))
 
 
-@hostile
+@hostile(also=True)
 def wrong_keys(attack: Attack) -> None:
     """A flood of DTMF keys that do not exist."""
     phone = attack.phone()
@@ -50,7 +50,7 @@ def tiny_audio(attack: Attack) -> None:
     phone.flood(block(plain.phone(AUDIO, b"\1\1")))
 
 
-@hostile
+@hostile(also=True)
 def odd_audio(attack: Attack) -> None:
     """A flood of audio messages of one byte, and of none."""
     phone = attack.phone()
@@ -82,7 +82,7 @@ def too_long_audio(attack: Attack) -> None:
     phone.receive()
 
 
-@hostile
+@hostile(also=True)
 def audio_faster_than_time(attack: Attack) -> None:
     """Audio as fast as it is taken, to a bot that is there."""
     phone = attack.phone(_ID)
@@ -131,7 +131,7 @@ def storm(attack: Attack) -> None:
         phone.close()
 
 
-@hostile
+@hostile(also=True)
 def byte_by_byte(attack: Attack) -> None:
     """Audio that comes byte by byte, on 20 phones."""
     phones = [attack.phone() for _ in range(20)]

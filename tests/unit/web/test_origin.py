@@ -21,13 +21,14 @@ class Case(SynchronousTestCase):
         root.putChild(b"stop", self.page)
         self.site = ApiSite(Clock(), root, ("Bridge.example.org",))
 
-    def fault(self, method: str = "POST", host: str = OWN, **headers: str) -> str:
+    def fault(self, method: str = "POST", host: str | bytes = OWN, **headers: str | bytes) -> str:
         """Why a request is refused; "" if it gets to the page."""
         request = DummyRequest([b"stop"])
         request.method = method.encode()
         for name, value in {"host": host, **headers}.items():
             if value:
-                request.requestHeaders.setRawHeaders(name.replace("_", "-"), [value])
+                raw = value if isinstance(value, bytes) else value.encode()
+                request.requestHeaders.setRawHeaders(name.replace("_", "-").encode(), [raw])
         found = self.site.getResourceFor(request)
         if found is self.page:
             return ""
@@ -73,6 +74,12 @@ class OriginTests(Case):
 
     def test_who_only_looks_is_left_to_the_browsers_own_rules(self) -> None:
         self.assertEqual(self.fault("GET", origin="http://evil.example"), "")
+
+    def test_what_is_no_text_and_no_url(self) -> None:
+        self.assertIn("[api] hosts", self.fault(host=b"\xbb.example"))
+        for origin in (b"\xbb", b"http://[", b"http://\xff", "http://[::1"):
+            self.assertIn("changes nothing", self.fault(origin=origin), origin)
+        self.assertIn("changes nothing", self.fault(sec_fetch_site=b"\xbb"))
 
 
 class WorkerTests(Case):
