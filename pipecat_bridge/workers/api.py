@@ -21,6 +21,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
 from pipecat_bridge.options import Options
+from pipecat_bridge.web.headers import header
 from pipecat_bridge.workers.client import (
     MERGED_TIMEOUT,
     Header,
