@@ -20,7 +20,15 @@ SHORT: Final = 2.0
 Attacked = Callable[[Mode], AttackedDaemon]
 
 _ROWS: list[Row] = []
-_HEAD = ("peer", "longest gap, ms", "lost, frames", "memory, MB", "log, kB")
+_HEAD = (
+    "peer",
+    "longest gap, ms",
+    "lost, frames",
+    "memory, MB",
+    "log, kB",
+    "connections",
+    "sent, MB",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,4 +110,6 @@ def _shown(row: Row) -> str:
         f"{row.lost_to_bot:g}, {row.lost_to_phone:g}",
         f"{row.before:.0f}, {row.most:.0f}, {row.after:.0f}",
         f"{row.log:.0f}",
+        f"{row.connections}",
+        f"{row.sent:.1f}",
     )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from bisect import bisect_left, bisect_right
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from pipecat_bridge.tools.load.loop import Loop
+
 PERIOD: Final = 0.005
 NORMAL: Final = 0.002
-"""Seconds by which a thread may wake up too late on a machine that does nothing else."""
+"""Seconds by which a process may wake up too late on a machine that does nothing else."""
 
 
 class Tick(NamedTuple):
@@ -22,31 +23,29 @@ class Tick(NamedTuple):
     waited: float
 
 
-class Control(threading.Thread):
-    """A bare ticker, beside the measurement. `daemon`: the process that is measured.
+class Control:
+    """A bare ticker in the loop that measures. `daemon`: the process that is measured.
 
     Of a gap, those seconds are no fault of the daemon in which the control was late as well (the
-    machine stood still), or in which the daemon wanted a processor and others had them (the
-    kernel counts that for each process).
+    machine stood still, or this process did), or in which the daemon wanted a processor and others
+    had them (the kernel counts that for each process).
     """
 
-    def __init__(self, daemon: int) -> None:
-        super().__init__(daemon=True)
+    def __init__(self, loop: Loop, daemon: int) -> None:
         self._waited = Path(f"/proc/{daemon}/schedstat")
+        self._due = time.monotonic()
         self.ticks: list[Tick] = []
+        loop.at(self._due, self._tick)
 
-    def run(self) -> None:
-        due = time.monotonic()
-        while True:
-            due += PERIOD
-            time.sleep(max(0.0, due - time.monotonic()))
-            now = time.monotonic()
-            try:
-                waited = int(self._waited.read_text().split()[1]) / 1e9
-            except OSError:
-                return  # the daemon has ended
-            self.ticks.append(Tick(now, max(0.0, now - due - NORMAL), waited))
-            due = max(due, now - PERIOD)
+    def _tick(self) -> float | None:
+        now = time.monotonic()
+        try:
+            waited = int(self._waited.read_text().split()[1]) / 1e9
+        except OSError:
+            return None  # the daemon has ended
+        self.ticks.append(Tick(now, max(0.0, now - self._due - NORMAL), waited))
+        self._due = max(self._due, now - PERIOD) + PERIOD
+        return self._due
 
     def excused(self, begin: float, end: float) -> float:
         """Seconds between two times that are no fault of the daemon."""

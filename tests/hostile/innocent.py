@@ -2,7 +2,8 @@
 
 The phone sends a frame every 20 ms of an absolute clock, the bot a message of 40 ms. Both streams
 have numbered marks (`pipecat_bridge.tools.load.marks`), so audio that is missing is missed. The
-kernel stamps what arrives, so this process may be late itself.
+kernel stamps what arrives; of several frames that are read at once it stamps the last, so a reader
+that is late must be known (`control.py`).
 """
 
 from __future__ import annotations
@@ -87,8 +88,7 @@ class Innocent:
     def __init__(self, loop: Loop, daemon: int, phone_port: int) -> None:
         self._loop = loop
         self._port = phone_port
-        self._control = Control(daemon)
-        self._control.start()
+        self._control = Control(loop, daemon)
         self._phone: InnocentPhone | None = None
         self._bot: InnocentBot | None = None
 

@@ -34,8 +34,8 @@ MOST_GROWTH: Final = 8.0
 
 class Row(NamedTuple):
     """What a peer has done. `gap`, `raw_gap`: ms. `lost`: frames. `before`, `most`, `after`: the
-    daemon's resident memory in MB. `log`: kB that were logged. `began`: how often the peer began,
-    because the bridge had closed."""
+    daemon's resident memory in MB. `log`: kB that were logged. `connections`: how many the peer
+    made. `sent`: MB that it sent."""
 
     peer: str
     gap: float
@@ -46,7 +46,8 @@ class Row(NamedTuple):
     most: float
     after: float
     log: float
-    began: str
+    connections: int
+    sent: float
     over: str
 
     @property
@@ -117,7 +118,7 @@ class AttackedDaemon:
         with self._call() as call_id:
             before, logged = self._rss(), self._log.stat().st_size
             self._innocent.ask("begin")
-            began, most = self._attack(peer, seconds)
+            done, most = self._attack(peer, seconds)
             time.sleep(SETTLE)
             felt: Felt = self._innocent.ask("felt", self._shortened(call_id))
             _until(lambda: self._rss() <= before + MOST_GROWTH / 2, PLAY_OUT)
@@ -131,12 +132,12 @@ class AttackedDaemon:
                 most,
                 self._rss(),
                 round((self._log.stat().st_size - logged) / 1e3, 1),
-                began,
+                *done,
                 felt.over,
             )
 
-    def _attack(self, peer: HostilePeer, seconds: float) -> tuple[str, float]:
-        """Let the peer attack. How often it began, and the most memory meanwhile."""
+    def _attack(self, peer: HostilePeer, seconds: float) -> tuple[tuple[int, float], float]:
+        """Let the peer attack. Its connections and MB, and the most memory meanwhile."""
         daemon = self._daemon
         api = int(daemon.api.rpartition(":")[2])
         ports = Ports(daemon.port, self._dialback, api, self._runner.url)
@@ -150,9 +151,10 @@ class AttackedDaemon:
                 if time.monotonic() > give_up:
                     process.kill()
             assert process.stdout is not None
-            began = process.stdout.read().decode().strip()
+            said = process.stdout.read().split()
         assert not process.returncode, f"the hostile peer has failed with {process.returncode}"
-        return began, most
+        connections, sent = map(int, said)
+        return (connections, round(sent / 1e6, 1)), most
 
     def _rss(self) -> float:
         return round(self._daemon.read().rss / 1e6, 1)

@@ -43,6 +43,9 @@ class Wire:
     """A socket of a hostile peer. Ends with OverError when the time is over, and with OSError when
     the bridge has closed it."""
 
+    sent = 0
+    """Bytes that all of them have sent, as far as the bridge's kernel took them."""
+
     def __init__(self, sock: socket.socket, give_up: float) -> None:
         self.socket = sock
         self._give_up = give_up
@@ -61,9 +64,11 @@ class Wire:
         while view:
             self.socket.settimeout(self.left())
             try:
-                view = view[self.socket.send(view) :]
+                sent = self.socket.send(view)
             except TimeoutError:
                 raise OverError from None
+            view = view[sent:]
+            Wire.sent += sent
 
     def flood(self, block: bytes) -> None:
         """Send `block` again and again. Never returns."""
@@ -114,6 +119,7 @@ class Attack:
         self._mode = mode
         self._give_up = give_up
         self._made: list[Any] = []
+        self.connections = 0
 
     def over(self) -> bool:
         """The time is over."""
@@ -126,6 +132,7 @@ class Attack:
 
     def _wire(self, sock: socket.socket) -> Wire:
         self._made.append(sock)
+        self.connections += 1
         return Wire(sock, self._give_up)
 
     def phone(self, call_id: str = "") -> Wire:
@@ -245,30 +252,29 @@ def table(kind: str) -> tuple[list[HostilePeer], Callable[..., Any]]:
 
 
 def attack(peer: HostilePeer, ports: Ports, seconds: float) -> int:
-    """Attack for so many seconds; begin anew when the bridge closes. Returns how often it did."""
-    begun = Attack(ports, peer.mode, time.monotonic() + seconds)
-    again = 0
-    while not begun.over():
+    """Attack for so many seconds, and begin anew when the bridge closes. Returns the number of
+    connections that were made."""
+    means = Attack(ports, peer.mode, time.monotonic() + seconds)
+    while not means.over():
         try:
-            peer.attack(begun)
+            peer.attack(means)
         except OverError:
             break
         except (OSError, ValueError):
             time.sleep(PAUSE)
-        again += 1
-        begun.close()
-    begun.close()
-    return again
+        means.close()
+    means.close()
+    return means.connections
 
 
 def main(name: str, seconds: str, *ports: str) -> None:
-    """The process of one hostile peer."""
+    """The process of one hostile peer. Says how many connections it made, and bytes it sent."""
     from tests.hostile.peers import PEERS
 
     os.nice(_NICE)
     phone, dialback, api, runner = ports
-    print(attack(PEERS[name], Ports(int(phone), int(dialback), int(api), runner), float(seconds)))
-    sys.stdout.flush()
+    where = Ports(int(phone), int(dialback), int(api), runner)
+    print(attack(PEERS[name], where, float(seconds)), Wire.sent, flush=True)
     os._exit(0)  # threads may still wait in a socket
 
 

@@ -30,6 +30,7 @@ def test_is_not_felt(
 ) -> None:
     row = attacked(peer.mode).beside(peer, seconds)
     rows.append(row)
+    assert row.connections, "the peer got no connection"
     assert not row.over, f"the innocent call was ended: {row.over}"
     assert row.gap <= LONGEST_GAP, f"{row.gap} ms without a frame"
     assert row.lost_to_bot < 1, f"{row.lost_to_bot} frames of the caller did not come to the bot"
