@@ -50,8 +50,8 @@ else
     cp "$wanted" "$root.new/requirements.txt"
     # shellcheck disable=SC2016 # for the inner shell
     logged "pip could not install the suite" chroot "$root.new" sh -c \
-        'exec python2.7 /usr/share/python-wheels/pip-*.whl/pip install --no-deps --no-compile \
-            --target /suite -r /requirements.txt'
+        'set -- /usr/share/python-wheels/pip-*.whl
+        exec python2.7 "$1/pip" install --no-deps --no-compile --target /suite -r /requirements.txt'
     mv "$root.new" "$root"
     suite=$root/suite
 fi

@@ -29,13 +29,16 @@ PLAY_OUT: Final = 4.0
 """Seconds after an attack until the daemon's memory is what it was."""
 
 MOST_GROWTH: Final = 8.0
-"""MB. Below it are the arenas of the allocator, which it does not give back in a certain order."""
+"""MB that may remain of an attack that was made before. The allocator does not give back all."""
+
+MOST_ONCE: Final = 32.0
+"""MB that may remain of an attack in all: what is bounded may stay, such as prepared calls."""
 
 
 class Row(NamedTuple):
     """What a peer has done. `gap`, `raw_gap`: ms. `lost`: frames. `before`, `most`, `after`: the
     daemon's resident memory in MB. `log`: kB that were logged. `connections`: how many the peer
-    made. `sent`: MB that it sent."""
+    made. `sent`: MB that it sent. `again`: MB that a second attack left, after the first."""
 
     peer: str
     gap: float
@@ -49,10 +52,11 @@ class Row(NamedTuple):
     connections: int
     sent: float
     over: str
+    again: float = 0.0
 
     @property
     def growth(self) -> float:
-        """MB that the daemon has kept."""
+        """MB that the daemon has kept of all attacks of this peer."""
         return self.after - self.before
 
 
@@ -103,7 +107,7 @@ class AttackedDaemon:
             innocent.ask("hang_up")
 
     def beside(self, peer: HostilePeer, seconds: float) -> Row:
-        """What `peer` does in so many seconds. If memory grows, only a second time counts."""
+        """What `peer` does in so many seconds; once more if memory has grown."""
         self.suffers = True
         row = self._once(peer, seconds)
         if row.growth <= MOST_GROWTH:
@@ -111,8 +115,10 @@ class AttackedDaemon:
             return row
         again = self._once(peer, seconds)
         worst = {name: max(getattr(row, name), getattr(again, name)) for name in Row._fields[1:5]}
-        self.suffers = again.growth > MOST_GROWTH or bool(row.over or again.over)
-        return again._replace(**worst, over=row.over or again.over)
+        self.suffers = True
+        return again._replace(
+            **worst, before=row.before, over=row.over or again.over, again=again.growth
+        )
 
     def _once(self, peer: HostilePeer, seconds: float) -> Row:
         with self._call() as call_id:
