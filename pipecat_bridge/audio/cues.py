@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from pipecat_bridge.audio.frame import frame_bytes
 from pipecat_bridge.audio.hold import HoldLoop
 from pipecat_bridge.audio.resample import make_resampler
 
@@ -17,13 +18,13 @@ class Cues:
     """The marks, tones and music of one playout queue. The queue has it only while it needs it.
 
     A place in the queue is a number of played frames. A mark is due once `played` has reached its
-    place. If tones play then, their end comes first. Frames of tones and music have `frame_bytes`.
+    place. If tones play then, their end comes first. Frames of tones and music have `rate` Hz.
     """
 
     __slots__ = ("_frame_bytes", "_marks", "_tones", "music")
 
-    def __init__(self, frame_bytes: int) -> None:
-        self._frame_bytes = frame_bytes
+    def __init__(self, rate: int) -> None:
+        self._frame_bytes = frame_bytes(rate)
         self._marks: deque[tuple[int, Callable[[], None]]] = deque()
         self._tones: deque[bytes] = deque()
         self.music: HoldLoop | None = None
@@ -69,17 +70,19 @@ class Cues:
         """The next frame of tones; None if no tones wait."""
         return self._tones.popleft() if self._tones else None
 
-    def convert(self, old_rate: int, rate: int, frame_bytes: int, ends: tuple[int, int]) -> None:
-        """Convert to another rate of the phone. `ends`: the places of the queue's old and new end.
+    def move_end(self, old_end: int, end: int) -> None:
+        """The queue's audio was converted to another rate, and so its end has another place.
 
-        A frame is 20 ms at any rate, so places stay the same. Only the place of the end can change,
-        because of a rest of less than a frame.
+        A frame is 20 ms at any rate, so other places stay the same. Only the place of the end can
+        change, because of a rest of less than a frame.
         """
-        self._frame_bytes = frame_bytes
-        old_end, end = ends
         self._marks = deque(
             (end if place >= old_end else min(place, end), done) for place, done in self._marks
         )
+
+    def set_rate(self, old_rate: int, rate: int) -> None:
+        """Convert tones and music to another rate of the phone."""
+        self._frame_bytes = frame_bytes(rate)
         if self._tones:
             tones, self._tones = b"".join(self._tones), deque()
             self.add_tones(make_resampler(old_rate, rate).process(tones))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pipecat_bridge.audio.cues import Cues
-from pipecat_bridge.audio.frame import FRAMES_PER_SECOND
+from pipecat_bridge.audio.frame import FRAMES_PER_SECOND, frame_bytes
 from pipecat_bridge.audio.hold import HoldLoop
 from pipecat_bridge.audio.jitter_buffer import JitterBuffer
 from pipecat_bridge.audio.pcm import SampleCarry, mix_down, without_header
@@ -20,6 +20,9 @@ from pipecat_bridge.errors import FormatError
 
 MOST_BYTES: Final = 1 << 25
 """Bytes of audio that wait, at any rate: three minutes are as much at 93 kHz."""
+
+AT_ONCE: Final = 0.5
+"""If more seconds of audio wait when the phone changes its rate, they are not converted at once."""
 
 MAX_RATES: Final = 8
 """Sample rates of bots in one call. The filter of a rate that is new takes milliseconds to make."""
@@ -46,37 +49,55 @@ class Playout:
     ) -> None:
         self.stats = PlayoutStats()
         self._kind = resampler
+        self._rate = rate
         self._voice = JitterBuffer(rate, prebuffer, max_prebuffer, time_scaling, self.stats)
         self._queue = self._voice.queue
         self._max_frames = int(max_queue * FRAMES_PER_SECOND)
         self._bot_rate: int | None = None
         self._bot_rates: set[int] = set()
         self._resampler: Resampler | None = None
+        self._to_phone: Resampler | None = None  # while the voice has another rate than the phone
         self._carry = SampleCarry()
         self._cues: Cues | None = None
 
     @property
     def rate(self) -> int:
         """Samples per second of what is played."""
-        return self._queue.rate
+        return self._rate
 
     @property
     def silence(self) -> bytes:
         """A frame of silence."""
-        return bytes(self._queue.frame_bytes)
+        return bytes(frame_bytes(self._rate))
 
     def set_rate(self, rate: int) -> None:
-        """Play at `rate` samples per second from now on. Audio that waits is converted."""
-        queue = self._queue
-        old_rate, old_end = queue.rate, self._voice.end
-        if rate == old_rate:
+        """Play at `rate` samples per second from now on. Audio that waits is converted.
+
+        If much waits, that would stop all other calls. So the voice keeps its rate, and each frame
+        is converted when it is due, until little waits.
+        """
+        if rate == self._rate:
             return
-        converted = make_resampler(old_rate, rate, self._kind).process(queue.take_all())
-        self._voice.set_rate(rate)
-        queue.append(converted, queue.came)
-        self._bot_rate = None
         if self._cues is not None:
-            self._cues.convert(old_rate, rate, queue.frame_bytes, (old_end, self._voice.end))
+            self._cues.set_rate(self._rate, rate)
+        self._rate = rate
+        voice_rate = self._queue.rate
+        self._to_phone = make_resampler(voice_rate, rate) if rate != voice_rate else None
+        self._convert_voice()
+
+    def _convert_voice(self) -> None:
+        """Give the voice the phone's rate, if little of it waits."""
+        queue, resampler = self._queue, self._to_phone
+        if resampler is None or queue.seconds > AT_ONCE:
+            return
+        old_end = self._voice.end
+        converted = resampler.process(queue.take_all())
+        self._voice.set_rate(self._rate)
+        if converted:
+            queue.append(converted, queue.came)
+        self._to_phone = self._bot_rate = None
+        if self._cues is not None:
+            self._cues.move_end(old_end, self._voice.end)
 
     @property
     def bot_rate(self) -> int | None:
@@ -123,7 +144,8 @@ class Playout:
     def _convert_from(self, rate: int) -> None:
         if len(self._bot_rates) >= MAX_RATES and rate not in self._bot_rates:
             raise FormatError(f"sample rate of {rate} Hz, after {MAX_RATES} others in this call")
-        resampler = make_resampler(rate, self.rate, self._kind) if rate != self.rate else None
+        own = self._queue.rate
+        resampler = make_resampler(rate, own, self._kind) if rate != own else None
         if resampler is not None:
             self.stats.filter_ms = resampler.delay * 1000
         self._resampler = resampler
@@ -134,9 +156,11 @@ class Playout:
 
     def read(self, now: float) -> bytes | None:
         """The frame for this tick; None if there is nothing to play."""
-        if self._cues is None:
-            return self._voice.read(now)
-        return self._read_beside(now, self._cues)
+        if self._cues is not None:
+            return self._read_beside(now, self._cues)
+        if self._to_phone is not None:
+            return self._read_converted(now, self._to_phone)
+        return self._voice.read(now)
 
     def first_due(self) -> float | None:
         """When the first audio of a bot should be played, told once; else None.
@@ -149,7 +173,7 @@ class Playout:
     def flush(self) -> None:
         """Drop all audio that waits, and reset the converters: the caller barged in."""
         self.stats.flushes += 1
-        self.stats.flushed_ms += self._queue.waiting * 500 // self.rate
+        self.stats.flushed_ms += self._queue.waiting * 500 // self._queue.rate
         self._voice.flush()
         self._carry.reset()
         if self._resampler is not None:
@@ -182,7 +206,7 @@ class Playout:
 
         Raises ValueError for less than 20 ms of audio, and for a rate that cannot be converted.
         """
-        self._have_cues().music = HoldLoop(pcm, rate, self.rate)
+        self._have_cues().music = HoldLoop(pcm, rate, self._rate)
 
     def release(self) -> None:
         """Stop the music."""
@@ -197,7 +221,7 @@ class Playout:
 
     def _have_cues(self) -> Cues:
         if self._cues is None:
-            self._cues = Cues(self._queue.frame_bytes)
+            self._cues = Cues(self._rate)
         return self._cues
 
     def _read_beside(self, now: float, cues: Cues) -> bytes | None:
@@ -207,9 +231,18 @@ class Playout:
         if frame is not None:
             self._voice.interrupted()
             return frame
-        frame = self._voice.read(now)
+        to_phone = self._to_phone
+        frame = self._read_converted(now, to_phone) if to_phone else self._voice.read(now)
         if frame is None and cues.music is not None:
-            frame = cues.music.frame(self._queue.frame_bytes)
+            frame = cues.music.frame(frame_bytes(self._rate))
         if not cues and self._cues is cues:
             self._cues = None
+        return frame
+
+    def _read_converted(self, now: float, to_phone: Resampler) -> bytes | None:
+        """`read` while the voice has another rate than the phone."""
+        frame = self._voice.read(now)
+        if frame is not None:
+            frame = to_phone.process(frame)
+        self._convert_voice()
         return frame

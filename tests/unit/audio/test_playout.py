@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.audio.playout import MAX_RATES, Playout
+from pipecat_bridge.audio import playout
+from pipecat_bridge.audio.fir import NativeFir
+from pipecat_bridge.audio.pcm import Pcm
+from pipecat_bridge.audio.playout import AT_ONCE, MAX_RATES, Playout
 from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.errors import FormatError
 from tests.doubles.bot import riff_header
@@ -228,6 +231,68 @@ class RateChangeTests(SynchronousTestCase):
                 rest = make_resampler(8000, new).process(pcm[10 * 320 :])
                 self.assertEqual(line.heard[: len(rest)], rest)
                 self.assertLess(line.playout.stats.delay_max, 1.1)
+
+    def test_the_phone_changes_its_rate_while_much_waits(self) -> None:
+        """No call of the resampler takes long, and the sound is as if all was converted at once."""
+        longest = self._longest_conversion()
+        for new in (16000, 44100, 192000):
+            with self.subTest(new=new):
+                line = Line()
+                pcm = tone(440, 8000, 10.0)
+                line.write(pcm)
+                line.tick(10)
+                line.playout.set_rate(new)
+                self.assertEqual(line.playout.silence, bytes(new // 25))
+                self.assertApproximates(line.playout.depth, 9.8, 0.021)
+                line.played.clear()
+                line.drain()
+                self.assertEqual({len(frame or b"") for frame in line.played}, {new // 25})
+                rest = make_resampler(8000, new).process(pcm[10 * 320 :])
+                self.assertEqual(line.heard[: len(rest)], rest)
+                line.write(pcm[:3200])
+                [frame] = line.tick()
+                self.assertEqual(len(frame or b""), new // 25)
+        self.assertLessEqual(max(longest), AT_ONCE * 16000)
+
+    def _longest_conversion(self) -> list[int]:
+        """Bytes that each call of a resampler for the phone gets from now on."""
+        sizes = [0]
+
+        class Counted(NativeFir):
+            def process(self, pcm: Pcm) -> bytes:
+                sizes.append(len(pcm))
+                return super().process(pcm)
+
+        self.patch(playout, "make_resampler", lambda old, new, kind="fir": Counted(old, new))
+        return sizes
+
+    def test_a_phone_that_goes_back_and_forth_while_much_waits(self) -> None:
+        longest = self._longest_conversion()
+        line = Line()
+        line.write(tone(440, 8000, 10.0))
+        for number in range(20):
+            line.playout.set_rate((192000, 8000)[number % 2])
+            line.tick()
+            self.assertEqual(len(line.played[-1] or b""), (7680, 320)[number % 2])
+        self.assertLessEqual(max(longest), 320)
+        line.drain()
+        self.assertEqual(line.heard[-320 * 400 :], tone(440, 8000, 10.0)[-320 * 400 :])
+
+    def test_an_interruption_while_the_voice_has_another_rate_than_the_phone(self) -> None:
+        line = Line()
+        line.write(tone(440, 8000, 10.0))
+        line.tick(10)
+        line.playout.set_rate(16000)
+        line.tick()
+        line.playout.flush()
+        self.assertEqual(line.playout.stats.flushed_ms, 10_000 - 11 * 20)
+        tail, after = line.tick(2)
+        self.assertEqual((len(tail or b""), after), (640, None))
+        pcm = tone(440, 16000, 1.0)
+        line.played.clear()
+        line.write(pcm, 16000)
+        line.drain()
+        self.assertEqual(line.heard, pcm)
 
     def test_the_phone_changes_its_rate_with_less_than_a_frame_waiting(self) -> None:
         for old, new in ((8000, 16000), (44100, 8000), (16000, 8000)):
