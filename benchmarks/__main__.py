@@ -7,7 +7,8 @@ bridges one after the other, in rounds; `capacity`, how many calls each bridge c
 short calls with and without a tuned garbage collector; `stall`, a bot that stops reading; `faults`,
 the effect of faulty bots on other calls; `profile`, where the processor time goes; `workers`, the
 gain of a second process. Only if they are named: `churn`, many short calls; `hours`, calls of eight
-hours on a turned clock; `hour`, calls of one hour in real time.
+hours on a turned clock; `hour`, calls of one hour in real time; `hostile`, calls beside each
+hostile bot and phone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from benchmarks import (
     churn,
     conditions,
     frame_path,
+    hostile,
     hours,
     profile,
     rounds,
@@ -65,6 +67,9 @@ class Sizes(NamedTuple):
     sentences: int = 3
     hours: float = 8.0
     hour: float = 1.0
+    hostile: int = 100
+    attack: float = 5.0
+    peers: int = 1
     talking: int = 50
     climb: tuple[int, ...] = (100, 150, 200, 225, 250, 275, 300, 350)
 
@@ -86,6 +91,9 @@ SHORT = Sizes(
     sentences=3,
     hours=0.02,
     hour=0.002,
+    hostile=5,
+    attack=1.0,
+    peers=20,
     talking=3,
     climb=(5,),
 )
@@ -203,6 +211,13 @@ class Bench:
         sizes = self.sizes
         return churn.talk(sizes.talking, sizes.hour * 3600, self._folder, self._cpus, tell)
 
+    def hostile(self) -> list[Result]:
+        """Run calls beside each hostile bot and phone."""
+        sizes = self.sizes
+        return hostile.measure(
+            sizes.hostile, sizes.attack, sizes.peers, self._folder, self._cpus, tell
+        )
+
     def churn(self) -> Result:
         """Run many short calls, one after the other."""
         return churn.measure(self.sizes.churn, self._folder, self._cpus, tell)
@@ -247,11 +262,12 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "churn": churn.table,
     "hours": hours.table,
     "hour": churn.table,
+    "hostile": hostile.table,
 }
 """Steps by name, with the function that makes the table. Each name is a method of Bench."""
 
 
-LONG = ("churn", "hours", "hour")
+LONG = ("churn", "hours", "hour", "hostile")
 """Steps that run only if they are named."""
 
 

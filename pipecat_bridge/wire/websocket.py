@@ -23,6 +23,7 @@ PING: Final = 0x9
 PONG: Final = 0xA
 
 _OPCODES: Final = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+_TEXTS: Final = (TEXT, CONTINUATION)
 _OPCODE: Final = 0x0F
 _RESERVED: Final = 0x70
 _FINAL: Final = 0x80
@@ -45,7 +46,10 @@ Piece = tuple[bool, bytes]
 
 
 class PlainFrames:
-    """Finds the plain messages in the stream of a peer. Other frames come out whole.
+    """Finds the plain messages in the stream of a peer. Other frames come out as they are.
+
+    They come out whole, but a text of which only a part has come does not wait for the rest, so
+    that Autobahn finds a byte that is not UTF-8 at once.
 
     `masked`: whether frames of the peer are masked, as those of a client are. `opcode` is BINARY or
     TEXT. From the first header that breaks the protocol, or announces more than `limit` bytes, all
@@ -58,6 +62,7 @@ class PlainFrames:
     __slots__ = (
         "_first",
         "_fragmented",
+        "_left",
         "_limit",
         "_mask_bit",
         "_missing",
@@ -75,6 +80,7 @@ class PlainFrames:
         self._first = _FINAL | opcode
         self._pieces: list[bytes] = []  # of a frame that is not complete, or what was not taken yet
         self._missing = 0  # bytes that it needs, at least, before it is worth to look at it again
+        self._left = 0  # bytes of a text that has come out in part
         self._fragmented = False
         self._passing = False
         self.more = False
@@ -103,7 +109,10 @@ class PlainFrames:
                 return []
             data = b"".join(self._pieces)
         pieces: list[Piece] = []
-        at = 0
+        at = min(self._left, len(data))
+        if at:
+            pieces.append((False, data[:at]))
+            self._left -= at
         while len(pieces) < most:
             start, stop = self._measure(data, at)
             if stop < 0:
@@ -112,7 +121,12 @@ class PlainFrames:
                 pieces.append((False, data[at:]))
                 return pieces
             if stop > len(data):
-                self._missing = stop - len(data)
+                in_parts = at < len(data) and data[at] & _OPCODE in _TEXTS
+                self._missing = (start if in_parts else stop) - len(data)
+                if in_parts and self._missing <= 0:
+                    pieces.append((False, data[at:]))
+                    self._fragmented = not data[at] & _FINAL
+                    self._left, at = stop - len(data), len(data)
                 break
             pieces.append(self._take(data, at, start, stop))
             at = stop
@@ -120,7 +134,7 @@ class PlainFrames:
             self._missing = 0
         self.more = len(pieces) == most and at < len(data)
         self._pieces = [data[at:]] if at < len(data) else []
-        self._within = bool(self._pieces) or self._fragmented
+        self._within = bool(self._pieces or self._left) or self._fragmented
         return pieces
 
     def _measure(self, data: bytes, at: int) -> tuple[int, int]:

@@ -33,10 +33,6 @@ SHORT: Final = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.1.*", "6.2.*", "6.3.*", "6
 NOT_BY_BYTES: Final = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*")
 """Group 9 has messages of 16 MiB."""
 
-LATER: Final = {"6.4.3": ("NON-STRICT", "OK"), "6.4.4": ("NON-STRICT", "OK")}
-"""Where half a frame has a byte that is not UTF-8, the shortcut waits for the whole frame, as RFC
-6455 allows; the close code is the same."""
-
 _PATIENCE: Final = 30.0  # seconds
 _LARGEST: Final = 1 << 26  # what group 9 needs
 _OPTIONS: Final = WebSocketOptions(
@@ -138,8 +134,7 @@ _ROLES: Final = {"server": _as_server, "client": _as_client}
 def _differences(found: dict[str, str], alone: dict[str, str]) -> dict[str, tuple[str, str]]:
     cases = sorted({*found, *alone})
     both = {case: (found.get(case, "none"), alone.get(case, "none")) for case in cases}
-    differ = {case: said for case, said in both.items() if said[0] != said[1]}
-    return {case: said for case, said in differ.items() if LATER.get(case) != said}
+    return {case: said for case, said in both.items() if said[0] != said[1]}
 
 
 @pytest.mark.parametrize("delivery", ["as it comes", "byte by byte"])

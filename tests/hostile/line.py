@@ -60,6 +60,19 @@ class Row(NamedTuple):
         return self.after - self.before
 
 
+SETTINGS: Final = (
+    "runner.health_interval=0",
+    "runner.breaker_failures=1000000",  # hostile bots are no reason to have no others
+)
+"""Options of a daemon that is attacked."""
+
+
+def begin_attack(peer: HostilePeer, seconds: float, ports: Ports) -> subprocess.Popen[bytes]:
+    """The process of a hostile peer. It prints its connections, and the bytes that it sent."""
+    command = [sys.executable, "-m", "tests.hostile.peer", peer.name, str(seconds)]
+    return subprocess.Popen([*command, *map(str, ports)], stdout=subprocess.PIPE)
+
+
 class AttackedDaemon:
     """A daemon in one mode, which all peers of that mode attack one after the other."""
 
@@ -69,9 +82,8 @@ class AttackedDaemon:
         self._log = folder / f"{mode}.log"
         self._dialback = free_ports(1)[0]
         settings = [
+            *SETTINGS,
             f"runner.mode={mode}",
-            "runner.health_interval=0",
-            "runner.breaker_failures=1000000",  # hostile bots are no reason to have no others
             f"runner.listen=tcp:{self._dialback}:interface=127.0.0.1:backlog=1024",
         ]
         self._daemon = daemon(self._runner.url, self._log, settings=settings)
@@ -147,9 +159,8 @@ class AttackedDaemon:
         daemon = self._daemon
         api = int(daemon.api.rpartition(":")[2])
         ports = Ports(daemon.port, self._dialback, api, self._runner.url)
-        command = [sys.executable, "-m", "tests.hostile.peer", peer.name, str(seconds)]
         most = self._rss()
-        with subprocess.Popen([*command, *map(str, ports)], stdout=subprocess.PIPE) as process:
+        with begin_attack(peer, seconds, ports) as process:
             give_up = time.monotonic() + seconds + 20.0
             while process.poll() is None:
                 most = max(most, self._rss())

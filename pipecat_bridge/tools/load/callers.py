@@ -106,6 +106,8 @@ class Callers:
         """Count and measure from now on."""
         self.recording = True
         self.counts.clear()
+        self.heard.clear()
+        self.pace.clear()
         self.loop.lateness = []
 
     def stop(self) -> dict[str, Any]:

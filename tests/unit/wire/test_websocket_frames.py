@@ -90,8 +90,46 @@ class Splits(SynchronousTestCase):
         self.assertEqual(feed(PlainFrames(LIMIT, True), *chunks), (payloads, PING * len(payloads)))
 
 
+class TextsInParts(SynchronousTestCase):
+    """A part of a text does not wait for the rest, since it may have a byte that is not UTF-8."""
+
+    def test_it_comes_out_at_once(self) -> None:
+        for opcode in (BINARY, TEXT_OPCODE):
+            frames = PlainFrames(LIMIT, True, opcode)
+            first = frame(1, b"hello, world")[:8]
+            self.assertEqual(frames.feed(first[:3]), [])
+            self.assertEqual(frames.feed(first[3:]), [(False, first)])
+            rest = frame(1, b"hello, world")[8:]
+            self.assertEqual(frames.feed(b""), [])
+            self.assertEqual(frames.feed(rest[:2]), [(False, rest[:2])])
+            self.assertEqual(
+                feed(frames, rest[2:] + frame(opcode, b"plain")), ([b"plain"], rest[2:])
+            )
+
+    def test_a_message_in_fragments(self) -> None:
+        frames = PlainFrames(LIMIT, True)
+        first, last = frame(1, b"hello", fin=False), frame(0, b"world")
+        self.assertEqual(feed(frames, first[:7], first[7:] + PING), ([], first + PING))
+        self.assertEqual(feed(frames, last[:9]), ([], last[:9]))
+        self.assertEqual(feed(frames, last[9:] + frame(2, b"plain")), ([b"plain"], last[9:]))
+
+    def test_nothing_is_lost_at_any_cut_and_in_any_slices(self) -> None:
+        texts = [frame(1, text.encode()) for text in ("one", "zw\u00f6lf", "x" * 130, "")]
+        stream = PING.join(texts) + FIRST + LAST + texts[0]
+        for most in (1, 2, 100):
+            for cut in range(len(stream) + 1):
+                frames = PlainFrames(LIMIT, True, TEXT_OPCODE)
+                out = b""
+                for chunk in (stream[:cut], stream[cut:]):
+                    pieces = frames.feed(chunk, most)
+                    while frames.more:
+                        pieces += frames.feed(b"", most)
+                    out += b"".join(frame(1, data) if plain else data for plain, data in pieces)
+                self.assertEqual(out, stream, (most, cut))
+
+
 class LeftToAutobahn(SynchronousTestCase):
-    """What is not a plain message comes out as it went in, in whole frames."""
+    """What is not a plain message comes out as it went in."""
 
     def test_a_binary_frame_between_fragments(self) -> None:
         stray = frame(2, b"stray")
