@@ -140,9 +140,7 @@ def _row(name: str, results: Sequence[Result]) -> str:
         low, high = min(values), max(values)
         return f"{low:.{digits}f}" if low == high else f"{low:.{digits}f} .. {high:.{digits}f}"
 
-    delays = [
-        span([result["to_bot_ms"][part] for result in results], 1) for part in ("p50", "p99")
-    ]
+    delays = [span([result["to_bot_ms"][part] for result in results], 1) for part in ("p50", "p99")]
     cells = (
         name,
         span([result["up"] for result in results], 0),
