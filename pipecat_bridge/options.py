@@ -11,6 +11,7 @@ WEEK = 604_800
 
 # Each number has a range. Timers, sockets and memory do not work with every number of its type.
 Seconds = Annotated[float, Meta(ge=0, le=WEEK)]
+UpToAnHour = Annotated[float, Meta(ge=0, le=3600)]
 Positive = Annotated[float, Meta(ge=0.001, le=WEEK)]
 Interval = Annotated[float, Meta(ge=0.1, le=WEEK)]  # of something that is repeated
 Audio = Annotated[float, Meta(ge=0, le=60)]  # seconds of audio in memory
@@ -145,7 +146,7 @@ class ApiOptions(Struct, frozen=True):
 
     listen: str = "tcp:8080:interface=127.0.0.1"
     hosts: list[str] = field(default_factory=list)
-    linger: Seconds = 3.0
+    linger: UpToAnHour = 3.0
 
 
 class ServiceOptions(Struct, frozen=True):

@@ -15,12 +15,15 @@ MAX_BYTES: Final = 1 << 24
 kept as JSON, because Python's objects may take fifty times the memory."""
 
 
-class _Ended(NamedTuple):
+class EndedCall(NamedTuple):
+    """A call as the list of calls shows it, and its record, both in JSON."""
+
     listed: bytes
     record: bytes
 
     @property
     def size(self) -> int:
+        """Bytes of both."""
         return len(self.listed) + len(self.record)
 
 
@@ -29,14 +32,14 @@ class EndedCalls:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: OrderedDict[str, _Ended] = OrderedDict()
+        self._kept: OrderedDict[str, EndedCall] = OrderedDict()
         self._bytes = 0
 
     def add(self, call: Call) -> None:
         """Keep the record of a call, in place of an earlier call with its id."""
         if call.call_id in self._kept:
             self._drop(call.call_id)
-        ended = _Ended(msgspec.json.encode(listed(call)), msgspec.json.encode(record(call)))
+        ended = EndedCall(msgspec.json.encode(listed(call)), msgspec.json.encode(record(call)))
         self._kept[call.call_id] = ended
         self._bytes += ended.size
         while len(self._kept) > self._most or self._bytes > MAX_BYTES:

@@ -10,6 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import idna
 
+from pipecat_bridge.errors import brief
+
 MAX_SHOWN: Final = 200
 """Longest URL in logs and errors, in characters."""
 
@@ -66,7 +68,7 @@ def host_fault(host: str) -> str:
     """The fault of a host name or an IP address without brackets; "" if it has none."""
     if not host:
         return "it has no host"
-    return "" if _is_address(host) or _is_name(host.lower()) else f"{host!a} can be no host"
+    return "" if _is_address(host) or _is_name(host.lower()) else f"'{brief(host)}' can be no host"
 
 
 def _is_address(host: str) -> bool:

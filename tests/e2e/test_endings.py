@@ -19,6 +19,7 @@ from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.audio.polyphase import Layout
 from pipecat_bridge.call.call import Call
+from pipecat_bridge.call.ended import EndedCall
 from pipecat_bridge.runner.link.caller_stream import CallerStream
 from pipecat_bridge.runner.link.link import BotLink
 from pipecat_bridge.runner.socket.dialback_server import DialbackProtocol
@@ -31,6 +32,10 @@ DRAINED = 8
 MOST_LINES = 5
 """Lines of log for one call: created, ready, terminated, and what the bot did or what became
 of it."""
+
+KEPT = (Layout, EndedCall)
+"""Layouts of filters, one for each length of chunk that was seen, and the last `keep_ended` records
+of calls."""
 
 NAMED = (
     AudioSocketConnection,
@@ -87,7 +92,7 @@ def held() -> Held:
 
 def _class_of_ours(thing: object) -> str:
     kind = type(thing)
-    if kind is Layout:  # of a filter, one for each length of chunk that was seen
+    if kind in KEPT:
         return ""
     return kind.__qualname__ if str(kind.__module__).startswith("pipecat_bridge") else ""
 
