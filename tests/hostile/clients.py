@@ -166,6 +166,6 @@ def foreign_names(attack: Attack) -> None:
 @hostile(also=True)
 def connections(attack: Attack) -> None:
     """Connections to all three ports that close at once."""
-    while True:
+    while not attack.over():
         for port in attack.ports[:3]:
             attack.wire(int(port)).close()
