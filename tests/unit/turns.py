@@ -9,4 +9,4 @@ def turn(clock: Clock) -> None:
         if call.getTime() <= clock.seconds():
             clock.calls.remove(call)
             call.called = 1
-            call.func()
+            call.func(*call.args, **call.kw)

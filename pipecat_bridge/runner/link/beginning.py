@@ -15,8 +15,8 @@ more ahead. Above this limit the bot's socket is not read."""
 MAX_FAULTS: Final = 20
 """Faults that are held; further ones are dropped."""
 
-_PER_FRAME: Final = 64
-"""Bytes that are added to the size of each message, so that empty messages are limited too."""
+_PER_FRAME: Final = 256
+"""Bytes that are added to the size of each message, because an empty one takes memory too."""
 
 
 class Beginning:

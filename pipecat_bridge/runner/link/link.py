@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -117,10 +118,15 @@ class BotLink:
     def lost(self, socket: BotSocket, how: SocketClose) -> None:
         """Take note that a socket has closed. If only the input socket has, the bot's last audio
         may still come on the output socket."""
+        self.sockets.remove(socket)
+        if socket is self.sockets.output:
+            self._turns.finish(partial(self._lost, socket, how))
+        else:
+            self._lost(socket, how)
+
+    @guarded()
+    def _lost(self, socket: BotSocket, how: SocketClose) -> None:
         sockets = self.sockets
-        sockets.remove(socket)
-        if socket is sockets.output:
-            self._turns.finish()
         if self._closed:
             return
         if not self.ready:

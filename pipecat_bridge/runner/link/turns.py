@@ -7,7 +7,7 @@ of thousands of messages.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -39,7 +39,7 @@ class Turns:
     `hold` is called with True when frames begin to wait, and with False when none does any more.
     """
 
-    __slots__ = ("_clock", "_frames", "_hold", "_next", "_playout", "_take")
+    __slots__ = ("_clock", "_done", "_frames", "_hold", "_next", "_playout", "_take")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Turns:
         self._hold = hold
         self._frames: deque[BotFrame] = deque()
         self._next: IDelayedCall | None = None
+        self._done: Callable[[], None] | None = None
 
     def waits(self, frame: BotFrame) -> bool:
         """Whether `frame` has to be added: others wait, or it is the work of more than a turn."""
@@ -61,8 +62,7 @@ class Turns:
 
     def add(self, frames: Iterable[BotFrame]) -> None:
         """Take some of the frames now, and the others later."""
-        for frame in frames:
-            self._frames.extend(_pieces(frame))
+        self._frames.extend(frames)
         if self._next is None:
             self._work()
             if self._frames:
@@ -73,6 +73,9 @@ class Turns:
         left = BUDGET
         while self._frames and left > 0:
             frame = self._frames.popleft()
+            if isinstance(frame, Audio) and len(frame.audio) > BUDGET:
+                self._frames.extendleft(reversed(_pieces(frame)))
+                continue
             left -= weigh(frame, self._playout)
             self._take(frame)
         if self._frames:
@@ -82,16 +85,21 @@ class Turns:
         self._work()
         if not self._frames:
             self._hold(False)
+            if self._done is not None:
+                self._done()
 
-    def finish(self) -> None:
-        """Take all that waits now: nothing more will come."""
-        while self._frames:
-            self._take(self._frames.popleft())
+    def finish(self, done: Callable[[], None]) -> None:
+        """Call `done` when all that waits has been taken: nothing more will come."""
+        if self._frames:
+            self._done = done
+        else:
+            done()
 
     def close(self) -> None:
         """Forget what waits, and the call."""
         self._frames.clear()
         self._take = self._hold = _forget
+        self._done = None
         if self._next is not None and self._next.active():
             self._next.cancel()
         self._next = None
@@ -101,10 +109,7 @@ def _forget(_: object) -> None:
     """The call is over."""
 
 
-def _pieces(frame: BotFrame) -> Iterator[BotFrame]:
-    if not isinstance(frame, Audio) or len(frame.audio) <= BUDGET:
-        yield frame
-        return
+def _pieces(frame: Audio) -> list[BotFrame]:
     audio, rate, channels = without_header(*frame)
-    for start in range(0, len(audio), BUDGET):
-        yield Audio(audio[start : start + BUDGET], rate, channels)
+    starts = range(0, len(audio), BUDGET)
+    return [Audio(audio[start : start + BUDGET], rate, channels) for start in starts]

@@ -13,6 +13,7 @@ from tests.doubles import protobuf
 from tests.doubles.bot import BotDouble
 from tests.doubles.garbage import GARBAGE
 from tests.unit.bot_side import FRAME, BotSideCase, numbered, numbers, order, warnings
+from tests.unit.turns import turn
 
 HOWS = ("frame", "rtvi", "flush_media")
 
@@ -623,6 +624,19 @@ class EndTests(BotSideCase):
         bot.die()
         self.assertEqual(self.end(), ["lost"])
         self.assertIn("(1006)", self.side.heard.reasons[0])
+
+    def test_what_waits_for_its_turn_is_taken_before_the_loss(self) -> None:
+        bot = self.make().bot()
+        said = b"".join(numbered(number, 8000) for number in range(1, 1500))
+        bot.send(protobuf.encode("audio", audio=said, sample_rate=8000))
+        while self.side.playout.empty:
+            turn(self.side.clock)
+        bot.die()
+        turn(self.side.clock)
+        turn(self.side.clock)
+        self.assertEqual(self.side.heard.names, ["connected", "ready"])
+        self.assertEqual(self.end(), ["lost"])
+        self.assertEqual(self.side.played(), said)
 
     def test_both_sockets_are_closed_when_one_is_lost(self) -> None:
         for direction, other in (("input", "output"), ("output", "input")):

@@ -49,7 +49,7 @@ class TurnsTests(SynchronousTestCase):
 
     def test_a_header_is_read_before_the_audio_is_cut(self) -> None:
         self.turns.add([Audio(riff_header(2 * BUDGET, 16000, 2) + bytes(2 * BUDGET), 8000, 1)])
-        self.turns.finish()
+        self.clock.pump([0.0] * 4)
         self.assertEqual({frame[1:] for frame in self.taken}, {(16000, 2)})
         self.assertEqual(sum(len(f.audio) for f in self.taken if isinstance(f, Audio)), 2 * BUDGET)
 
@@ -66,11 +66,20 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(len(self.taken), 1)
         self.assertEqual((self.turn(), self.turn(), self.turn()), (1, 1, 0))
 
-    def test_what_waits_at_the_end_is_taken_or_forgotten(self) -> None:
+    def test_the_end_comes_after_what_waits(self) -> None:
+        done: list[int] = []
+        self.turns.finish(lambda: done.append(0))
+        self.assertEqual(done, [0])
         self.turns.add([Interruption()] * 1000)
-        self.turns.finish()
-        self.assertEqual(len(self.taken), 1000)
+        self.turns.finish(lambda: done.append(len(self.taken)))
+        self.assertLess(len(self.taken), 100)
+        while self.clock.getDelayedCalls():
+            self.turn()
+        self.assertEqual(done, [0, 1000])
+
+    def test_what_waits_is_forgotten(self) -> None:
         self.turns.add([Interruption()] * 1000)
+        self.turns.finish(lambda: self.fail("it is over already"))
         taken = len(self.taken)
         self.turns.close()
         self.clock.advance(1)
