@@ -115,7 +115,7 @@ class HTTPClient:
 
     `max_requests`: requests at the same time, for each host. `timeout`: seconds for the whole
     request, with the wait for its turn, the connection, headers and body. `headers` are sent with
-    each request. `redact` knows the secrets of all requests.
+    each request. `redact` knows the secrets of all requests. `clock` is the reactor's.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class HTTPClient:
         headers: Mapping[str, str],
         redact: Redaction,
     ) -> None:
-        self._reactor = reactor
+        self.clock = reactor
         self._headers = Headers({name: [value] for name, value in headers.items()})
         self._agent = agent
         self.redact = redact
@@ -149,7 +149,7 @@ class HTTPClient:
         client's redaction, with the secrets in `body`.
         """
         redact = redact or self.redact.including(body)
-        deadline = _Deadline(self._reactor, timeout or self._timeout)
+        deadline = _Deadline(self.clock, timeout or self._timeout)
         turns = self._turns[urlsplit(url).netloc]
         await deadline.hold(turns.acquire())
         try:

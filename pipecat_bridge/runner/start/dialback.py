@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from pipecat_bridge import __version__
@@ -76,6 +77,7 @@ class DialBack:
             stopping.leave()
 
     async def _send_stop(self, call_id: str, base: str) -> None:
+        await deferLater(self.client.clock, 0)  # the end of a call is work enough for one turn
         try:
             answer = await self.client.request("POST", f"{base}/stop?id={quote(call_id)}")
         except BlameError as error:

@@ -99,6 +99,7 @@ class DialBackCase(ClientCase):
         return bot
 
     def stops(self, connection: Connection) -> int:
+        self.reactor.advance(0)  # it is sent in a turn of its own
         return connection.requests().count(b"POST /stop?id=%s HTTP/1.1" % CALL.encode())
 
 
@@ -319,6 +320,7 @@ class StopTests(DialBackCase):
                 told = list(self.heard.names)
                 bot.stop()
                 reused = state in ("refused", "connected")
+                self.reactor.advance(0)
                 stop = run if reused and run is not None else Connection(self._last_factory())
                 self.assertEqual(self.stops(stop), 1)
                 if not reused and run is not None and state != "dropped":
@@ -342,6 +344,7 @@ class StopTests(DialBackCase):
             connection.answer(OK)
             with warnings() as said:
                 bot.stop()
+                self.assertEqual(self.stops(connection), 1)
                 if answer:
                     connection.answer(answer)
                 else:
