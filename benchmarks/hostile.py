@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 from pipecat_bridge.tools.load import figures
@@ -36,11 +37,14 @@ class _BothRunners(HostileRunner):
 
     def __init__(self, ordinary: LoadProcess[Runner]) -> None:
         self._ordinary: LoadProcess[Runner] | None = ordinary
+        self._asking = Lock()  # each request has a thread
         super().__init__()
 
     def answer(self, target: str, body: bytes) -> Any:
         if self._ordinary is not None and target == "/run":
-            return {"status": self._ordinary.ask("answer", "POST", target, body)}
+            with self._asking:
+                status = self._ordinary.ask("answer", "POST", target, body)
+            return {"status": "ok" if status == 200 else status}
         return super().answer(target, body)
 
     def all_up(self) -> None:
