@@ -6,9 +6,9 @@ The results are in results.json, report.md and load.png. Steps: `path`, one fram
 bridges one after the other, in rounds; `capacity`, how many calls each bridge carries; `collector`,
 short calls with and without a tuned garbage collector; `stall`, a bot that stops reading; `faults`,
 the effect of faulty bots on other calls; `profile`, where the processor time goes; `workers`, the
-gain of a second process. Only if they are named: `churn`, many short calls; `hours`, calls of eight
-hours on a turned clock; `hour`, calls of one hour in real time; `hostile`, calls beside each
-hostile bot and phone.
+gain of a second process. Only if they are named, or in short: `churn`, many short calls; `hours`,
+calls of eight hours on a turned clock; `hour`, calls of one hour in real time; `hostile`, calls
+beside each hostile bot and phone.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ STEPS: dict[str, Callable[[Any], str]] = {
 
 
 LONG = ("churn", "hours", "hour", "hostile")
-"""Steps that run only if they are named."""
+"""Steps that run only if they are named, or in short."""
 
 
 def _compared_with(other: str) -> dict[str, Callable[[Any], str]]:
@@ -327,7 +327,8 @@ def _arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     unknown = [name for name in arguments.steps if name not in STEPS]
     if unknown:
         parser.error(f"unknown step {unknown[0]}, expected any of {', '.join(STEPS)}")
-    arguments.steps = arguments.steps or [name for name in STEPS if name not in LONG]
+    usual = [name for name in STEPS if arguments.short or name not in LONG]
+    arguments.steps = arguments.steps or usual
     return arguments
 
 

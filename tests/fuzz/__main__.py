@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from tests.fuzz.harness import INSTRUMENTED, LONGEST_INPUT, check
 
-TARGETS: Final = ("audiosocket", "websocket", "bot", "api")
+TARGETS: Final = ("wire", "audiosocket", "websocket", "bot", "api")
 HOME: Final = Path(".fuzz")
 _BESIDE: Final = 2
 _TIMEOUT: Final = 30

@@ -33,7 +33,7 @@ def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-_RTVI: Final = tuple(
+RTVI: Final = tuple(
     _json({"label": "rtvi-ai", "type": kind, "id": "1", "data": data})
     for kind, data in {
         "bot-ready": {"version": "1.0.0"},
@@ -47,7 +47,7 @@ _RTVI: Final = tuple(
         "metrics": {"ttfb": [{"processor": "x", "value": 0.1}]},
     }.items()
 )
-_COMMANDS: Final = tuple(
+COMMANDS: Final = tuple(
     _json(each)
     for each in (
         {"type": "hangup", "reason": "x"},
@@ -58,9 +58,18 @@ _COMMANDS: Final = tuple(
     )
 )
 
+TWILIO: Final = tuple(
+    _json(each)
+    for each in (
+        {"event": "media", "media": {"payload": "gICA"}},
+        {"event": "mark", "mark": {"name": "x"}},
+        {"event": "clear"},
+    )
+)
+
 SEEDS: Final = (
-    b"\1" + b"".join(_field(3, each) for each in (*_RTVI, *_COMMANDS)),
-    b"\0" + b"".join(_field(2, each) for each in _COMMANDS),
+    b"\1" + b"".join(_field(3, each) for each in (*RTVI, *COMMANDS)),
+    b"\0" + b"".join(_field(2, each) for each in COMMANDS),
     b"\1" + _field(1, b"\x3e\x80\0\1" + b"\1\2" * 640) * 3 + _field(5, b""),
     b"\1" + _field(1, b"\x1f\x40\0\2" + plain.wave(2)) + _field(4, b"said"),
     # As much as there may be of it.
@@ -72,10 +81,8 @@ SEEDS: Final = (
     b"\2" + _field(0, _json({"event": "mark", "mark": {"name": "x"}})) * MOST,
     b"\1" + _field(0, plain.audio(bytes(64), 24000)) + _field(0, plain.text("x")),
     b"\2"
-    + _field(0, _json({"event": "media", "media": {"payload": "gICA"}})) * 3
-    + _field(0, _json({"event": "mark", "mark": {"name": "x"}}))
-    + _field(0, _json({"event": "clear"}))
-    + b"".join(_field(0, each) for each in (*_RTVI, *_COMMANDS)),
+    + b"".join(_field(0, each) for each in TWILIO)
+    + b"".join(_field(0, each) for each in (*RTVI, *COMMANDS)),
 )
 
 
