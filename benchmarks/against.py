@@ -15,17 +15,28 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load.bridge import TWISTD, Started, daemon
 
-ROUNDS: Final = 3
-"""How often each side sends a frame through its path; the best counts."""
+ROUNDS: Final = 40
+"""How often the commits send frames through their paths, in turn."""
 
-_MEASURE: Final = "import json, benchmarks.frame_path as p; print(json.dumps(p.measure()))"
+_MEASURE: Final = """
+import json, sys, timeit
+from benchmarks.frame_path import PATHS
+paths = {mode: make() for mode, make in PATHS.items()}
+frames = {}
+for mode, path in paths.items():
+    frames[f"{mode}: to bot"], frames[f"{mode}: to caller"] = path.to_bot, path.to_caller
+for _ in sys.stdin:
+    best = {name: min(timeit.repeat(frame, number=300, repeat=6)) for name, frame in frames.items()}
+    print(json.dumps({name: 1e6 * each / 300 for name, each in best.items()}), flush=True)
+"""
 
 Result = dict[str, Any]
 
@@ -88,20 +99,50 @@ def folder(name: str) -> Path:
 
 
 def path(names: Sequence[str]) -> Result:
-    """The way of one frame in memory, in each of the commits: the best of some rounds."""
-    best: dict[str, Result] = {}
-    for _ in range(ROUNDS):
-        for name in names:
-            for row, figures in _path(_FOLDERS[name]).items():
-                known = best.setdefault(f"{row}, {name}", figures)
-                if figures["microseconds"] < known["microseconds"]:
-                    best[f"{row}, {name}"] = figures
-    return best
+    """Microseconds of one frame in memory in each of the commits, in each round."""
+    with ExitStack() as stack:
+        commits = {name: stack.enter_context(_Paths(_FOLDERS[name])) for name in names}
+        for each in commits.values():
+            each.measure()  # it is slower at first
+        rounds: Result = {}
+        for _ in range(ROUNDS):
+            for name, each in commits.items():
+                for row, microseconds in each.measure().items():
+                    rounds.setdefault(row, {}).setdefault(name, []).append(round(microseconds, 3))
+        return rounds
 
 
-def _path(folder: Path) -> Result:
-    figures: Result = run_python(folder, "-c", _MEASURE)
-    return figures
+class _Paths:
+    """A process with the paths of one commit. It stays, because two processes with the same code
+    may differ by a tenth."""
+
+    def __init__(self, folder: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _MEASURE],
+            cwd=folder,
+            env=_environment(folder),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> _Paths:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate(timeout=10.0)
+
+    def measure(self) -> dict[str, float]:
+        """Microseconds of a frame on each path."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print("again", file=self._process.stdin, flush=True)
+        figures: dict[str, float] = json.loads(self._process.stdout.readline())
+        return figures
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(folder)}
 
 
 def run_python(folder: Path, *arguments: str) -> Any:
@@ -109,19 +150,20 @@ def run_python(folder: Path, *arguments: str) -> Any:
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env=_environment(folder),
         stdout=subprocess.PIPE,
         check=True,
     )
     return json.loads(done.stdout)
 
 
-def path_table(figures: Result, other: str) -> str:
-    """Microseconds of a frame in both commits, and today's as a share of the other's."""
+def path_table(rounds: Result, other: str) -> str:
+    """Microseconds of a frame in both commits, and today's as a share of the other's: medians."""
     lines = [f"| one frame, us | today | {other} | ratio |", "|---|---|---|---|"]
-    for row in dict.fromkeys(name.rpartition(", ")[0] for name in figures):
-        now, then = (figures[f"{row}, {name}"]["microseconds"] for name in ("today", other))
-        lines.append(f"| {row} | {now:.2f} | {then:.2f} | {now / then:.3f} |")
+    for row, figures in rounds.items():
+        now, then = figures["today"], figures[other]
+        ratio = median(a / b for a, b in zip(now, then, strict=True))
+        lines.append(f"| {row} | {median(now):.2f} | {median(then):.2f} | {ratio:.3f} |")
     return "\n".join(lines)
 
 

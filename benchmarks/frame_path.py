@@ -114,6 +114,8 @@ class Path:
         self._phone.makeConnection(Sink())
         self._phone.dataReceived(encode(Kind.UUID, bytes(16)))
         self._phone.line.join(link.to_bot.send, self.playout)
+        self.to_caller()
+        clock.advance(0)  # the first audio has a turn of its own
 
     def to_bot(self) -> None:
         """Carry a frame of the caller to the bot's socket."""

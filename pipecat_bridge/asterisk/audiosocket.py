@@ -108,17 +108,11 @@ class AudioSocketConnection(Protocol):
         if line.closed:
             return
         try:
-            messages, fault = self._decoder.feed(data, MOST), ""
-        except DecodeError as error:
-            messages, fault = error.messages, str(error)
-        try:
-            self._receive(messages)
-            if self._decoder.skipped != line.stats.unknown_messages:
-                self._count_skipped()
-            if fault and not line.closed:
-                self._refuse(fault)
-            elif self._decoder.more and not line.closed:
-                self._slices.later()
+            audio = self._decoder.only(data)
+            if audio is not None and line.in_call:
+                self._hear(data[0], audio)
+            else:
+                self._receive(data)
         except Exception:  # noqa: BLE001 - any fault of the bridge ends only this call
             line.broken(Failure())
 
@@ -148,27 +142,40 @@ class AudioSocketConnection(Protocol):
 
     # What Asterisk says
 
-    def _receive(self, messages: list[AudioSocketMessage]) -> None:
-        line = self.line
+    def _receive(self, data: bytes) -> None:
+        line, decoder = self.line, self._decoder
+        try:
+            messages, fault = decoder.feed(data, MOST), ""
+        except DecodeError as error:
+            messages, fault = error.messages, str(error)
         for kind, payload in messages:
             if line.closed:
-                return
-            rate = AUDIO_RATES.get(kind) if line.in_call else None
-            if rate is None:
-                self._obey(kind, payload)
-                continue
-            if not payload:
-                continue
-            if kind == AUDIO_8K and not self._format.settled:
-                if not self._hear_doubtful(payload):
-                    continue
-            elif len(payload) & 1:
-                self._count_odd(len(payload))
-                continue
+                break
+            if line.in_call and kind in AUDIO_RATES:
+                self._hear(kind, payload)
             else:
-                line.caller.hear(payload, rate)
-            if rate != line.rate:
-                self._follow(rate)
+                self._obey(kind, payload)
+        if decoder.skipped != line.stats.unknown_messages:
+            self._count_skipped()
+        if fault and not line.closed:
+            self._refuse(fault)
+        elif decoder.more and not line.closed:
+            self._slices.later()
+
+    def _hear(self, kind: int, payload: bytes) -> None:
+        if not payload:
+            return
+        line, rate = self.line, AUDIO_RATES[kind]
+        if kind == AUDIO_8K and not self._format.settled:
+            if not self._hear_doubtful(payload):
+                return
+        elif len(payload) & 1:
+            self._count_odd(len(payload))
+            return
+        else:
+            line.caller.hear(payload, rate)
+        if rate != line.rate:
+            self._follow(rate)
 
     def _follow(self, rate: int) -> None:
         """Send audio at the phone's new rate: it plays at that rate what it gets."""

@@ -28,6 +28,10 @@ MAX_RATES: Final = 8
 """Sample rates of bots in one call. The filter of a rate that is new takes milliseconds to make."""
 
 
+def _nothing() -> None:
+    """Does nothing: nobody wants to be told."""
+
+
 class Playout:
     """What one caller hears: the bot's voice, and what is played beside it.
 
@@ -35,8 +39,11 @@ class Playout:
     `max_queue` seconds wait there, what is written is dropped. Else only `flush` drops audio. It
     takes constant time.
 
-    Marks, tones and music are in `Cues`, and cost nothing while there are none.
+    Marks, tones and music are in `Cues`, and cost nothing while there are none. `on_new_rate` is
+    called when the bot's audio has another sample rate than before: that takes a millisecond.
     """
+
+    on_new_rate: Callable[[], None] = staticmethod(_nothing)
 
     def __init__(
         self,
@@ -53,12 +60,17 @@ class Playout:
         self._voice = JitterBuffer(rate, prebuffer, max_prebuffer, time_scaling, self.stats)
         self._queue = self._voice.queue
         self._max_frames = int(max_queue * FRAMES_PER_SECOND)
+        self._most = 0
+        self._set_most()
         self._bot_rate: int | None = None
         self._bot_rates: set[int] = set()
         self._resampler: Resampler | None = None
         self._to_phone: Resampler | None = None  # while the voice has another rate than the phone
         self._carry = SampleCarry()
         self._cues: Cues | None = None
+
+    def _set_most(self) -> None:
+        self._most = min(self._max_frames * self._queue.frame_bytes, MOST_BYTES)
 
     @property
     def rate(self) -> int:
@@ -93,6 +105,7 @@ class Playout:
         old_end = self._voice.end
         converted = resampler.process(queue.take_all())
         self._voice.set_rate(self._rate)
+        self._set_most()
         if converted:
             queue.append(converted, queue.came)
         self._to_phone = self._bot_rate = None
@@ -132,7 +145,7 @@ class Playout:
             return True
         if channels > 1:
             audio = mix_down(audio, channels)
-        if self._queue.waiting >= min(self._max_frames * self._queue.frame_bytes, MOST_BYTES):
+        if self._queue.waiting >= self._most:
             self.stats.dropped_ms += len(audio) / (2 * rate) * 1000
             return False
         if self._resampler is not None:
@@ -153,6 +166,8 @@ class Playout:
             self._carry.reset()  # half a sample of the old rate would shift all that follows
         self._bot_rate = rate
         self._bot_rates.add(rate)
+        if resampler is not None:
+            self.on_new_rate()
 
     def read(self, now: float) -> bytes | None:
         """The frame for this tick; None if there is nothing to play."""

@@ -142,10 +142,15 @@ class Decoder:
         self.skipped = 0
         self.last_skipped = (0, 0)
 
+    def only(self, data: bytes) -> bytes | None:
+        """The audio, if `data` is one message of the kind and the length of the last one, as it
+        nearly always is. None: `feed` has to take `data`."""
+        if len(data) == self._usual_bytes and data[:HEADER_BYTES] == self._usual:
+            return data[HEADER_BYTES:]
+        return None
+
     def feed(self, data: bytes, most: int = sys.maxsize) -> list[AudioSocketMessage]:
         """Take `data`; return the messages that are complete now, or `most` of them."""
-        if len(data) == self._usual_bytes and data[:HEADER_BYTES] == self._usual:
-            return [_new(AudioSocketMessage, (data[0], data[HEADER_BYTES:]))]
         self._usual_bytes = -1
         messages = self._feed(data, most)
         if messages and messages[-1].kind in AUDIO_RATES and not (self._buffer or self._skip):

@@ -90,16 +90,22 @@ class PlainFrames:
         self._usual_start = 4 + (_KEY_BYTES if masked else 0)
         self._within = False  # a frame or a message, or `_passing`
 
-    def feed(self, data: bytes, most: int = sys.maxsize) -> list[Piece]:
-        """Take `data`; return what is complete now, in the order of the stream, `most` pieces at
-        most."""
+    def only(self, data: bytes) -> bytes | None:
+        """The payload, if `data` is one plain message with a length of two bytes, as it nearly
+        always is. None: `feed` has to take `data`."""
         if data[:2] == self._usual and len(data) > _SHORT and not self._within:
             size, start = data[2] << 8 | data[3], self._usual_start
             if len(data) == start + size and _SHORT < size <= self._limit:
-                return [self._take(data, 0, start, start + size)]
-        return self._feed(data, most)
+                payload = data[start:]
+                if self._mask_bit:
+                    payload = mask(payload, data[start - _KEY_BYTES : start])
+                if data[0] != _FINAL | TEXT or _is_utf8(payload):
+                    return payload
+        return None
 
-    def _feed(self, data: bytes, most: int) -> list[Piece]:
+    def feed(self, data: bytes, most: int = sys.maxsize) -> list[Piece]:
+        """Take `data`; return what is complete now, in the order of the stream, `most` pieces at
+        most."""
         if self._passing:
             return [(False, data)] if data else []
         if self._pieces:

@@ -33,7 +33,7 @@ from pipecat_bridge.runner.link.interfaces import (
     SocketClose,
 )
 from pipecat_bridge.runner.link.sockets import SocketPair
-from pipecat_bridge.runner.link.turns import Turns
+from pipecat_bridge.runner.link.turns import BUDGET, Turns
 from pipecat_bridge.wire import frames
 from pipecat_bridge.wire.commands import CommandError
 from pipecat_bridge.wire.dialect import Dialect
@@ -73,7 +73,8 @@ class BotLink:
         self.sockets = SocketPair(clock)
         self.to_bot = CallerStream(clock, self.sockets, dialect, options)
         self.from_bot = BotStream(clock, playout, events, self.sockets, dialect, now)
-        self._turns = Turns(clock, playout, self._take, self.sockets.hold)
+        self._turns = Turns(clock, self._take, self.sockets.hold)
+        self._playout = playout
         self._clock = clock
         self._listener = listener
         self._early: Early | None = early  # until the bot is ready
@@ -178,8 +179,13 @@ class BotLink:
             stack.callback(self._close_sockets)
             stack.callback(self.from_bot.close)
             stack.callback(self.to_bot.close)
-            stack.callback(self._turns.close)
+            stack.callback(self._close_turns)
             stack.callback(self._cancel_timer)
+
+    def _close_turns(self) -> None:
+        self._turns.close()
+        if self._playout.on_new_rate == self._turns.rest:
+            del self._playout.on_new_rate
 
     def _close_sockets(self) -> None:
         farewell: list[bytes] = []
@@ -214,6 +220,7 @@ class BotLink:
         held, self._beginning = self._beginning, Beginning()
         for kind, fault in held.faults:
             self.from_bot.warn(kind, fault)
+        self._playout.on_new_rate = self._turns.rest
         self._turns.add(held.frames)
 
     def _start_flow(self) -> None:
@@ -267,7 +274,7 @@ class BotLink:
         try:
             frame = self._decode(payload)
             if self.ready:
-                if self._turns.waits(frame):
+                if self._turns.busy or len(payload) > BUDGET:
                     self._turns.add([frame])
                 else:
                     self.from_bot.take(frame)

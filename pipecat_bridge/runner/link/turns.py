@@ -13,7 +13,6 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pipecat_bridge.audio.pcm import without_header
-from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.wire.frames import Audio, BotFrame
 
 BUDGET: Final = 65536
@@ -23,74 +22,76 @@ PER_FRAME: Final = 1024
 """Bytes that are as much work as a frame without audio."""
 
 
-def weigh(frame: BotFrame, playout: Playout) -> int:
-    """How much work a frame is, in bytes. A filter for a new sample rate is the work of a turn."""
-    if not isinstance(frame, Audio):
-        return PER_FRAME
-    audio, rate, _ = frame
-    if audio.startswith(b"RIFF"):
-        audio, rate, _ = without_header(*frame)
-    return PER_FRAME + len(audio) + (BUDGET if rate != playout.bot_rate else 0)
-
-
 class Turns:
     """Gives `take` frames in their order, and in each turn of the loop so many as `BUDGET` allows.
 
-    `hold` is called with True when frames begin to wait, and with False when none does any more.
+    `busy`: frames have to be added, as others wait or enough was done in this turn. A frame of more
+    than `BUDGET` bytes has to be added as well. `hold` is called with True when `busy` begins, and
+    with False when it ends.
     """
 
-    __slots__ = ("_clock", "_done", "_frames", "_hold", "_next", "_playout", "_take")
+    __slots__ = ("_clock", "_done", "_frames", "_held", "_hold", "_left", "_next", "_take", "busy")
 
     def __init__(
-        self,
-        clock: IReactorTime,
-        playout: Playout,
-        take: Callable[[BotFrame], None],
-        hold: Callable[[bool], None],
+        self, clock: IReactorTime, take: Callable[[BotFrame], None], hold: Callable[[bool], None]
     ) -> None:
         self._clock = clock
-        self._playout = playout
         self._take = take
         self._hold = hold
+        self._held = False
         self._frames: deque[BotFrame] = deque()
+        self._left = 0  # of the budget of this turn
         self._next: IDelayedCall | None = None
         self._done: Callable[[], None] | None = None
-
-    def waits(self, frame: BotFrame) -> bool:
-        """Whether `frame` has to be added: others wait, or it is the work of more than a turn."""
-        return bool(self._frames) or weigh(frame, self._playout) > BUDGET
+        self.busy = False
 
     def add(self, frames: Iterable[BotFrame]) -> None:
         """Take some of the frames now, and the others later."""
         self._frames.extend(frames)
-        if self._next is None:
+        if not self.busy:
             self._work()
-            if self._frames:
-                self._hold(True)
+
+    def rest(self) -> None:
+        """What was just taken is the work of a turn. A filter for a new sample rate is."""
+        self._left = 0
+        if not self.busy:
+            self._wait()
+
+    def _wait(self) -> None:
+        self.busy = True
+        self._next = self._clock.callLater(0, self._work)
+        if not self._held:
+            self._held = True
+            self._hold(True)
 
     def _work(self) -> None:
         self._next = None
-        left = BUDGET
-        while self._frames and left > 0:
+        self.busy = True
+        self._left = BUDGET
+        while self._frames and self._left > 0:
             frame = self._frames.popleft()
-            if isinstance(frame, Audio) and len(frame.audio) > BUDGET:
-                self._frames.extendleft(reversed(_pieces(frame)))
-                continue
-            left -= weigh(frame, self._playout)
+            self._left -= PER_FRAME
+            if isinstance(frame, Audio):
+                if len(frame.audio) > BUDGET:
+                    self._frames.extendleft(reversed(_pieces(frame)))
+                    continue
+                self._left -= len(frame.audio)
             self._take(frame)
-        if self._frames:
-            self._next = self._clock.callLater(0, self._go_on)
-
-    def _go_on(self) -> None:
-        self._work()
-        if not self._frames:
+        if self._take is _forget:
+            return
+        if self._frames or self._left <= 0:
+            self._wait()
+            return
+        self.busy = False
+        if self._held:
+            self._held = False
             self._hold(False)
-            if self._done is not None:
-                self._done()
+        if self._done is not None:
+            self._done()
 
     def finish(self, done: Callable[[], None]) -> None:
         """Call `done` when all that waits has been taken: nothing more will come."""
-        if self._frames:
+        if self.busy:
             self._done = done
         else:
             done()
@@ -100,7 +101,7 @@ class Turns:
         self._frames.clear()
         self._take = self._hold = _forget
         self._done = None
-        if self._next is not None and self._next.active():
+        if self._next is not None:
             self._next.cancel()
         self._next = None
 

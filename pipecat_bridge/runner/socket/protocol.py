@@ -110,21 +110,34 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
 
     def dataReceived(self, data: bytes) -> None:
         """Take audio and pongs here, without Autobahn. Autobahn gets all other frames, whole."""
-        if self._frames is None:
-            data = self._begin(data)
-            if self._frames is None:
-                return
-        for message, piece in self._frames.feed(data, MOST):
-            gone = self.state == self.STATE_CLOSED or self.failedByMe or self.remoteCloseCode
-            if message and not gone:  # also after our own close: the bot's last audio
+        frames = self._frames
+        if frames is not None and self.state == self.STATE_OPEN:
+            payload = frames.only(data)
+            if payload is not None:
                 self._heard = True
-                self._received(piece)
-            elif not gone and (payload := pong(piece, self.peer_masks)) is not None:
+                self._received(payload)
+                return
+        if frames is None:
+            data = self._begin(data)
+            frames = self._frames
+            if frames is None:
+                return
+        for message, piece in frames.feed(data, MOST):
+            if message:
+                if not self._gone:
+                    self._heard = True
+                    self._received(piece)
+            elif not self._gone and (payload := pong(piece, self.peer_masks)) is not None:
                 self.onPong(payload)
-            elif not message:
+            else:
                 super().dataReceived(piece)
-        if self._frames.more:
+        if frames.more:
             self._slices.later()
+
+    @property
+    def _gone(self) -> bool:
+        """Nothing of the peer counts any more. After our own close, its last audio does."""
+        return self.state == self.STATE_CLOSED or self.failedByMe or bool(self.remoteCloseCode)
 
     def _begin(self, data: bytes) -> bytes:
         """Give Autobahn the handshake, and then all up to the beginning of a message, a little in

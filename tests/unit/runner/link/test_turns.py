@@ -5,7 +5,6 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.runner.link.turns import BUDGET, PER_FRAME, Turns
 from pipecat_bridge.wire.frames import Audio, BotFrame, Interruption
 from tests.doubles.bot import riff_header
@@ -17,9 +16,7 @@ class TurnsTests(SynchronousTestCase):
         self.clock = Clock()
         self.taken: list[BotFrame] = []
         self.held: list[bool] = []
-        self.playout = Playout()
-        self.playout.write(bytes(2), 8000, 1, 0.0)
-        self.turns = Turns(self.clock, self.playout, self.taken.append, self.held.append)
+        self.turns = Turns(self.clock, self.taken.append, self.held.append)
 
     def turn(self) -> int:
         before = len(self.taken)
@@ -27,16 +24,15 @@ class TurnsTests(SynchronousTestCase):
         return len(self.taken) - before
 
     def test_usual_frames_do_not_wait(self) -> None:
-        self.assertFalse(self.turns.waits(Audio(bytes(1920), 8000, 1)))
-        self.assertFalse(self.turns.waits(Interruption()))
+        self.turns.add([Audio(bytes(1920), 8000, 1), Interruption()])
+        self.assertEqual((len(self.taken), self.turns.busy, self.held), (2, False, []))
 
     def test_much_audio_is_taken_in_pieces_and_nothing_is_read_meanwhile(self) -> None:
         audio = bytes(range(256)) * (10 * BUDGET // 256)
         long = Audio(audio, 8000, 1)
-        self.assertTrue(self.turns.waits(long))
         self.turns.add([long])
         self.assertEqual((len(self.taken), self.held), (1, [True]))
-        self.assertTrue(self.turns.waits(Interruption()))
+        self.assertTrue(self.turns.busy)
         self.turns.add([Interruption()])
         turns = 1
         while self.held == [True]:
@@ -58,13 +54,21 @@ class TurnsTests(SynchronousTestCase):
         self.assertEqual(len(self.taken), BUDGET // PER_FRAME)
         self.assertEqual(self.turn(), BUDGET // PER_FRAME)
 
-    def test_a_new_rate_is_the_work_of_a_turn(self) -> None:
+    def test_what_asks_for_a_rest_ends_the_turn(self) -> None:
+        self.turns.rest()
+        self.turns.rest()
+        self.assertEqual((self.turns.busy, self.held), (True, [True]))
         frames = [Audio(bytes(320), rate, 1) for rate in (16000, 24000, 48000)]
-        self.assertTrue(self.turns.waits(frames[0]))
-        self.assertTrue(self.turns.waits(Audio(riff_header(320, 16000) + bytes(320), 8000, 1)))
         self.turns.add(frames)
-        self.assertEqual(len(self.taken), 1)
-        self.assertEqual((self.turn(), self.turn(), self.turn()), (1, 1, 0))
+        self.assertEqual(self.taken, [])
+        self.turns.close()
+        resting = Turns(self.clock, lambda _: resting.rest(), self.held.append)
+        resting.add(frames)
+        turns = 0
+        while resting.busy:
+            turn(self.clock)
+            turns += 1
+        self.assertEqual((turns, self.held), (3, [True, True, False]))
 
     def test_the_end_comes_after_what_waits(self) -> None:
         done: list[int] = []
