@@ -24,7 +24,6 @@ from pipecat_bridge.wire.audiosocket import (
     AUDIO_RATES,
     ERROR,
     HANGUP,
-    AudioSocketMessage,
     DecodeError,
     Decoder,
     Kind,
@@ -65,8 +64,8 @@ def _nothing(connection: AudioSocketConnection) -> None:
 class AudioSocketConnection(Protocol):
     """Carries one line over AudioSocket.
 
-    `on_connected`, `on_known` and `on_lost` are called when the phone has connected, has told its
-    UUID, and has gone.
+    `on_connected`, `on_known` and `on_lost` are called when the phone has connected, when a call
+    has begun with its UUID, and when it has gone.
     """
 
     def __init__(
@@ -144,6 +143,9 @@ class AudioSocketConnection(Protocol):
 
     def _receive(self, data: bytes) -> None:
         line, decoder = self.line, self._decoder
+        if data and decoder.more:  # with TLS data comes although nothing is read
+            decoder.keep(data)
+            return
         try:
             messages, fault = decoder.feed(data, MOST), ""
         except DecodeError as error:
@@ -216,8 +218,8 @@ class AudioSocketConnection(Protocol):
             self._answer_hangup()
         elif not line.in_call:  # then it is the UUID: the decoder refuses any other first message
             self._cancel_deadline()
-            self.on_known(self)
-            line.identify(str(UUID(bytes=payload)))
+            if line.identify(str(UUID(bytes=payload))):
+                self.on_known(self)
         elif kind == Kind.DTMF:
             line.press(payload.decode("latin-1"))
         else:

@@ -130,8 +130,11 @@ class Line:
         self.tick()
         self._pace.add(self.tick, self.broken)
 
-    def identify(self, call_id: str) -> None:
-        """The phone has told the id of its call: begin the call, or hang up if it is refused."""
+    def identify(self, call_id: str) -> bool:
+        """The phone has told the id of its call: begin the call, or hang up if it is refused.
+
+        True if a call has begun.
+        """
         self.call_id = call_id
         listener = self._answer(call_id, self)
         if listener is None:
@@ -139,6 +142,7 @@ class Line:
         else:
             self._listener = listener
             self.in_call = True
+        return self.in_call
 
     def set_rate(self, rate: int) -> None:
         """The phone's audio now has `rate` samples per second: send audio at that rate, too."""

@@ -10,7 +10,7 @@ from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.wire.commands import CommandError
 
 MAX_DIGITS: Final = 200
-"""Most digits that may wait to be played: more than half a minute of tones."""
+"""Most digits that may wait to be played: 40 s of tones, or 200 s of the longest pauses."""
 
 
 class Digits:
@@ -28,9 +28,10 @@ class Digits:
                 f" played: expected up to {MAX_DIGITS} in all"
             )
         self._waiting += len(digits)
-        self._playout.mark(partial(self._interject, digits))
+        for digit in digits:  # if the phone changes its rate, only one digit has to be converted
+            self._playout.mark(partial(self._interject, digit))
 
-    def _interject(self, digits: str) -> None:
-        """Play `digits` now: the audio before them has been played or dropped."""
-        self._waiting -= len(digits)
-        self._playout.interject(tones.dtmf(digits, self._playout.rate))
+    def _interject(self, digit: str) -> None:
+        """Play `digit` now: the audio and the digits before it have been played or dropped."""
+        self._waiting -= 1
+        self._playout.interject(tones.dtmf(digit, self._playout.rate))

@@ -181,15 +181,20 @@ def _beneath_proxy(transport: Any) -> Any:
     return transport.beneath if isinstance(transport, ProxiedTransport) else transport
 
 
+def _beneath_tls(transport: Any) -> Any:
+    transport = _beneath_proxy(transport)
+    while isinstance(transport, ProtocolWrapper):  # TLS
+        transport = transport.transport
+    return transport
+
+
 def bound_send_buffer(transport: Any, size: int) -> None:
     """Limit the kernel's send buffer to `size` bytes, and turn on TCP_NODELAY.
 
     The kernel reserves twice that size, for its own overhead. By default it buffers megabytes if
     the peer does not read: on loopback, 242 s of 8 kHz audio in frames of 20 ms were measured.
     """
-    transport = _beneath_proxy(transport)
-    while isinstance(transport, ProtocolWrapper):  # TLS
-        transport = transport.transport
+    transport = _beneath_tls(transport)
     if isinstance(transport, tcp.Connection):
         handle: socket.socket = transport.getHandle()
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
@@ -199,8 +204,11 @@ def bound_send_buffer(transport: Any, size: int) -> None:
 
 
 def bound_reads(transport: Any, size: int) -> None:
-    """Read at most `size` bytes in each turn of the loop. With TLS this has no effect."""
-    _beneath_proxy(transport).bufferSize = size
+    """Read at most `size` bytes in each turn of the loop; with TLS, before they are decrypted.
+
+    Twisted takes a transport for congested from so many bytes on as well.
+    """
+    _beneath_tls(transport).bufferSize = size
 
 
 def set_buffers(transport: Any, read: int, write: int, unsent: int) -> None:

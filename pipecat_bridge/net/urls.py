@@ -71,6 +71,11 @@ def host_fault(host: str) -> str:
     return "" if _is_address(host) or _is_name(host.lower()) else f"'{brief(host)}' can be no host"
 
 
+def may_be_rebound(host: str) -> bool:
+    """True if somebody else may give `host` our address: a name in public, which has a dot."""
+    return "." in host and not _is_address(host)
+
+
 def _is_address(host: str) -> bool:
     try:
         return bool(IPv6Address(host) if ":" in host else IPv4Address(host)) and "%" not in host

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
@@ -59,7 +60,11 @@ class RunnerSide(MultiService):
         self.mode = MODES[runner.mode]
         self._redact = redaction_of(runner)
         self.dialback_server = DialbackServer(
-            reactor, options.websocket, runner.require_token, self._redact
+            reactor,
+            options.websocket,
+            runner.require_token,
+            self._redact,
+            urlsplit(runner.dialback_url).hostname or "",
         )
         self.listener: PortService | None = None
         if self.mode.listens:

@@ -159,6 +159,10 @@ class Decoder:
             self._usual_bytes = HEADER_BYTES + len(payload)
         return messages
 
+    def keep(self, data: bytes) -> None:
+        """Keep `data` for the next `feed`. Only while `more` is True."""
+        self._buffer += data
+
     def _feed(self, data: bytes, most: int) -> list[AudioSocketMessage]:
         if self._fault:
             raise DecodeError(self._fault, [])

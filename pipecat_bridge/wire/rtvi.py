@@ -140,14 +140,22 @@ class _Envelope(Struct):
     data: Any = None
 
 
-_decode = msgspec.json.Decoder(_Envelope).decode
+_decode = msgspec.json.Decoder().decode
 
 
 def parse(text: str) -> Event:
     """The event in one message. Raises `RTVIError`."""
     try:
-        envelope = _decode(text)
+        return read(_decode(text))
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        raise RTVIError(f"not an RTVI message: {error}") from None
+
+
+def read(value: object) -> Event:
+    """The event in a message, which is decoded already. Raises `RTVIError`."""
+    try:
+        envelope = msgspec.convert(value, _Envelope)
+    except msgspec.ValidationError as error:
         raise RTVIError(f"not an RTVI message: {error}") from None
     if envelope.label != LABEL:
         raise RTVIError(f'label "{envelope.label[:40]}" where "{LABEL}" is expected')

@@ -66,12 +66,12 @@ class PlainFrames:
         "_limit",
         "_mask_bit",
         "_missing",
-        "_passing",
         "_pieces",
         "_usual",
         "_usual_start",
         "_within",
         "more",
+        "passing",
     )
 
     def __init__(self, limit: int, masked: bool, opcode: int = BINARY) -> None:
@@ -82,13 +82,14 @@ class PlainFrames:
         self._missing = 0  # bytes that it needs, at least, before it is worth to look at it again
         self._left = 0  # bytes of a text that has come out in part
         self._fragmented = False
-        self._passing = False
+        self.passing = False
+        """The peer has broken the protocol: all data comes out as it is."""
         self.more = False
         """True if `feed` has stopped at `most`, and there may be more to take."""
         # Nearly all data is a single plain message with a length of two bytes.
         self._usual = bytes((self._first, self._mask_bit | _SHORT + 1))
         self._usual_start = 4 + (_KEY_BYTES if masked else 0)
-        self._within = False  # a frame or a message, or `_passing`
+        self._within = False  # a frame or a message, or `passing`
 
     def only(self, data: bytes) -> bytes | None:
         """The payload, if `data` is one plain message with a length of two bytes, as it nearly
@@ -103,10 +104,14 @@ class PlainFrames:
                     return payload
         return None
 
+    def keep(self, data: bytes) -> None:
+        """Keep `data` for the next `feed`. Only while `more` is True."""
+        self._pieces.append(data)
+
     def feed(self, data: bytes, most: int = sys.maxsize) -> list[Piece]:
         """Take `data`; return what is complete now, in the order of the stream, `most` pieces at
         most."""
-        if self._passing:
+        if self.passing:
             return [(False, data)] if data else []
         if self._pieces:
             self._pieces.append(data)
@@ -122,7 +127,7 @@ class PlainFrames:
         while len(pieces) < most:
             start, stop = self._measure(data, at)
             if stop < 0:
-                self._passing = self._within = True
+                self.passing = self._within = True
                 self._pieces, self.more = [], False
                 pieces.append((False, data[at:]))
                 return pieces

@@ -165,12 +165,24 @@ def too_large(attack: Attack) -> None:
     attack.bot().flood(frame(bytes(LARGEST_FRAME + 1)))
 
 
+@hostile
+def too_large_and_pings(attack: Attack) -> None:
+    """The same, and behind it a flood of empty pings."""
+    attack.bot().flood(frame(bytes(LARGEST_FRAME + 1)) + block(frame(opcode=PING)))
+
+
 @hostile(also=True)
 def too_large_in_pieces(attack: Attack) -> None:
     """A message of fragments without an end, each of 64 KiB."""
     bot = attack.bot()
     bot.send(frame(b"x", first=0))
     bot.flood(frame(bytes(READ), CONTINUATION, 0))
+
+
+@hostile
+def frames_of_all_kinds(attack: Attack) -> None:
+    """A message with a million frames in it, each in place of the one before."""
+    attack.bot().flood(in_pieces(b"\x12\0\x0a\0" * (LARGEST_MESSAGE // 4)))
 
 
 @hostile
@@ -337,6 +349,17 @@ def half_a_frame(attack: Attack) -> None:
 def texts_before_ready(attack: Attack) -> None:
     """A flood of texts by a bot that is not ready."""
     attack.bot(ready=False).flood(block(frame(plain.text("word"))))
+
+
+@hostile
+def lists_before_ready(attack: Attack) -> None:
+    """As many empty lists as are held of a bot that is not ready, and then it is ready."""
+    lists = json.dumps({"label": "rtvi-ai", "type": "x", "id": "1", "data": [[]] * 13_000})
+    while True:
+        bot = attack.bot(ready=False)
+        bot.send(frame(plain.message(lists)) * 40 + frame(plain.READY))
+        bot.wait(0.5)
+        bot.close()
 
 
 @hostile(also=True)

@@ -25,6 +25,17 @@ def alternating_kinds(attack: Attack) -> None:
 
 
 @hostile
+def alternating_before_ready(attack: Attack) -> None:
+    """Tiny audio at alternating sample rates, and then the bot is ready."""
+    phone = attack.phone(_ID)
+    bot = attack.bot(ready=False, call_id=_ID)
+    phone.drain()
+    phone.send(block(plain.phone(AUDIO_192K, bytes(2)) + plain.phone(AUDIO, bytes(2)), 400_000))
+    bot.send(plain.frame(plain.READY))
+    phone.flood(block(plain.phone(AUDIO, bytes(2))))
+
+
+@hostile
 def keys(attack: Attack) -> None:
     """A flood of DTMF keys to a bot that is there."""
     phone = attack.phone(_ID)

@@ -57,10 +57,11 @@ class Beginning:
             self.faults.append((kind, text))
 
     def _look_at_message(self, data: str) -> None:
-        if command := commands.from_text(data):
+        value = commands.json_of(data)
+        if command := commands.parse(value):
             self._look_at_command(command)
             return
-        event = rtvi.parse(data)
+        event = rtvi.parse(data) if value is None else rtvi.read(value)
         if isinstance(event, rtvi.BotReady):
             self._ready("bot-ready")
         elif isinstance(event, rtvi.BotError):

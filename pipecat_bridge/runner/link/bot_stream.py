@@ -99,7 +99,7 @@ class BotStream:
             self._listener.bot_command(command)
         else:
             self._tell_near_miss(value)
-            self._take_rtvi(rtvi.parse(data))
+            self._take_rtvi(rtvi.parse(data) if value is None else rtvi.read(value))
 
     def _take_rtvi(self, event: rtvi.Event) -> None:
         if isinstance(event, rtvi.BotInterrupted):

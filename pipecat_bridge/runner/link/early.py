@@ -12,7 +12,10 @@ MAX_BYTES: Final = 1 << 18
 """Keys and texts that are kept, and how long they are together; further ones are dropped."""
 
 PIECE: Final = 0.02
-"""Seconds. Shorter pieces of audio are put together."""
+"""Seconds. Shorter pieces of audio are put together, if they have the same rate."""
+
+SPARE: Final = 50
+"""Pieces that are kept beside the usual ones. A phone changes its rate once, if ever."""
 
 
 class CallerDigit(NamedTuple):
@@ -55,6 +58,7 @@ class EarlyAudio:
 
     def __init__(self, seconds: float) -> None:
         self._most = seconds
+        self._most_pieces = round(seconds / PIECE) + SPARE
         self._seconds = 0.0
         self._pieces: deque[tuple[bytes, int]] = deque()
 
@@ -67,6 +71,9 @@ class EarlyAudio:
         else:
             pieces.append((pcm, rate))
         self._seconds += len(pcm) / (2 * rate)
+        if len(pieces) > self._most_pieces:
+            old, old_rate = pieces.popleft()
+            self._seconds -= len(old) / (2 * old_rate)
         while pieces:
             old, old_rate = pieces[0]
             excess = round((self._seconds - self._most) * old_rate) * 2

@@ -186,6 +186,7 @@ class BotLink:
         self._turns.close()
         if self._playout.on_new_rate == self._turns.rest:
             del self._playout.on_new_rate
+        del self._playout
 
     def _close_sockets(self) -> None:
         farewell: list[bytes] = []

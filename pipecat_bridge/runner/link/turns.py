@@ -13,13 +13,16 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pipecat_bridge.audio.pcm import without_header
-from pipecat_bridge.wire.frames import Audio, BotFrame
+from pipecat_bridge.wire.frames import Audio, BotFrame, Message, Text, Transcription
 
 BUDGET: Final = 65536
 """Bytes that are taken in one turn: about a millisecond's work."""
 
 PER_FRAME: Final = 1024
-"""Bytes that are as much work as a frame without audio."""
+"""Bytes of audio that are as much work as any frame, however short."""
+
+PER_CHARACTER: Final = 8
+"""Bytes of audio that are as much work as a character of JSON."""
 
 
 class Turns:
@@ -76,6 +79,8 @@ class Turns:
                     self._frames.extendleft(reversed(_pieces(frame)))
                     continue
                 self._left -= len(frame.audio)
+            elif isinstance(frame, Message | Text | Transcription):
+                self._left -= PER_CHARACTER * len(frame[0])
             self._take(frame)
         if self._take is _forget:
             return

@@ -20,7 +20,7 @@ from pipecat_bridge.errors import brief
 from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.net.redaction import HIDDEN, Redaction
-from pipecat_bridge.net.urls import MAX_SHOWN
+from pipecat_bridge.net.urls import MAX_SHOWN, may_be_rebound
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link.interfaces import Direction
 from pipecat_bridge.runner.link.link import BotLink
@@ -79,10 +79,18 @@ class DialbackProtocol(BotSocketProtocol, WebSocketServerProtocol):  # type: ign
         self.wasClean = False
 
     def onConnect(self, request: ConnectionRequest) -> None:
-        if request.origin and urlsplit(request.origin).netloc != request.headers.get("host"):
-            # Only browsers send it, and a bot is none.
+        if request.origin and not self._is_own_page(request.origin, request.headers.get("host")):
             raise ConnectionDeny(403, "a page of another site may not be a bot here")
         self._place, self._direction = self.factory.admit(request.path, request.params)
+
+    def _is_own_page(self, origin: str, host: str | None) -> bool:
+        """Whether `origin` is ours. Browsers always send one, and some libraries of bots do."""
+        try:
+            parts = urlsplit(origin)
+            name = parts.hostname or ""
+        except ValueError:
+            return False
+        return parts.netloc == host and not (may_be_rebound(name) and name != self.factory.own_name)
 
     def onOpen(self) -> None:
         self.factory.unopened.leave(self)
@@ -137,7 +145,8 @@ def _shown(path: str) -> str:
 class DialbackServer(WebSocketServerFactory):
     """Admits bots at `/{call id}/ws[/{token}][?direction=..]`, if the call waits for its bot.
 
-    `unopened` has the connections whose opening handshake is not done.
+    `unopened` has the connections whose opening handshake is not done. `own_name`: the host of
+    `[runner] dialback_url`.
     """
 
     protocol = DialbackProtocol  # type: ignore[assignment]  # Autobahn's factory is untyped
@@ -150,8 +159,10 @@ class DialbackServer(WebSocketServerFactory):
         options: WebSocketOptions,
         require_token: bool = False,
         redact: Redaction = _NO_SECRETS,
+        own_name: str = "",
     ) -> None:
         super().__init__(reactor=reactor)
+        self.own_name = own_name
         self.options = options
         self.redact = redact
         self._require_token = require_token

@@ -24,13 +24,14 @@ BUSY_CODES: Final = (1012, 1013)
 """Close codes of a server that restarts (1012), or that serves another client now (1013); see
 IANA's registry of WebSocket close codes."""
 
-MAX_HANDSHAKE: Final = 1 << 16
-"""Most bytes of the peer's part of the opening handshake. Autobahn has no limit."""
+MAX_HANDSHAKE: Final = 1 << 14
+"""Most bytes of the peer's part of the opening handshake. Autobahn has no limit, and reads them
+when the last one has come: with many headers or parameters that takes half a second a megabyte."""
 
 BITE: Final = 1024
 BITES: Final = 2
-"""Bytes that Autobahn gets at once until it stands between two messages, and how often in a turn.
-They may be a hundred tiny frames, of 20 us each."""
+"""Bytes that Autobahn gets at once, and how often in a turn, while it stands within a message, and
+after a fault of the peer. They may be hundreds of tiny frames, of 4 to 20 us each."""
 
 ROUNDED_DOWN: Final = 1.0
 """Seconds that are added to Autobahn's timeouts. Autobahn rounds their end down to a whole second
@@ -85,8 +86,8 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     _paused = False
     _opcode = BINARY
     _received: Callable[[bytes], None] = staticmethod(_ignore)  # of the link, while there is one
-    _frames: PlainFrames | None = None  # set when Autobahn is between two frames
-    _unread = b""  # until then, of what has come
+    _frames: PlainFrames | None = None  # set while Autobahn may be between two frames
+    _unread = b""  # otherwise, of what has come
     _greeted = 0  # bytes of the opening handshake
 
     @property
@@ -122,6 +123,12 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             frames = self._frames
             if frames is None:
                 return
+        if data and frames.more:  # with TLS data comes although nothing is read
+            frames.keep(data)
+        else:
+            self._take_frames(frames, data)
+
+    def _take_frames(self, frames: PlainFrames, data: bytes) -> None:
         for message, piece in frames.feed(data, MOST):
             if message:
                 if not self._gone:
@@ -129,6 +136,11 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
                     self._received(piece)
             elif not self._gone and (payload := pong(piece, self.peer_masks)) is not None:
                 self.onPong(payload)
+            elif frames.passing and len(piece) > BITE:
+                super().dataReceived(piece[:BITE])
+                self._frames, self._unread = None, piece[BITE:]
+                self._slices.later()
+                return
             else:
                 super().dataReceived(piece)
         if frames.more:
@@ -141,7 +153,10 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
 
     def _begin(self, data: bytes) -> bytes:
         """Give Autobahn the handshake, and then all up to the beginning of a message, a little in
-        each turn. Returns what comes after that."""
+        each turn. Returns what comes after that. After a fault of the peer Autobahn gets all."""
+        if data and self._unread:  # with TLS data comes although nothing is read
+            self._unread += data
+            return b""
         data = self._unread + data
         self._unread = b""
         for _ in range(BITES):

@@ -698,6 +698,18 @@ class RefusalTests(Case):
         self.assertEqual(self.logged, [])
         self.assertEqual([how for how, _ in place.exchange.calls[str(call_id)].ends], ["hangup"])
 
+    def test_a_phone_that_is_refused_counts_as_one_without_a_call(self) -> None:
+        place = Place()
+        place.exchange.refuses = True
+        for _ in range(5):
+            dumb = Dumb()
+            place.connect(dumb)
+            dumb.transport.write(message(0x01, uuid4().bytes))
+        place.clock.advance(0.01)
+        self.assertEqual(len(place.factory.unknown), 5)
+        place.clock.pump([0.5] * 6)
+        self.assertEqual(len(place.factory.unknown), 0)
+
     def test_a_call_that_the_exchange_refuses(self) -> None:
         place = Place()
         place.exchange.refuses = True

@@ -100,6 +100,42 @@ class GarbageTests(SynchronousTestCase):
             self.assertIsInstance(decoded, frames.BotFrame)
 
 
+class LongFrameTests(SynchronousTestCase):
+    """Of a long frame, all but a little must be audio: anything else takes time to parse."""
+
+    def test_audio(self) -> None:
+        pcm = bytes(100_000)
+        for beside in ({}, {"id": 1 << 60, "name": "x" * 200, "pts": 1 << 60}):
+            data = protobuf.encode("audio", audio=pcm, sample_rate=8000, num_channels=2, **beside)
+            self.assertEqual(frames.decode(data), frames.Audio(pcm, 8000, 2))
+
+    def test_anything_else(self) -> None:
+        audio = protobuf.encode("audio", audio=bytes(100_000), sample_rate=8000)
+        for data in (
+            b"\x12\0\x0a\0" * 20_000,  # frames of all kinds, each in place of the one before
+            b"\x12" + _varint(80_000) + b"\x0a\0" * 40_000,  # names
+            b"\x12" + _varint(80_000) + b"\x08\1" * 40_000,  # ids
+            b"\x12" + _varint(80_000) + b"\x1a\1x" * 27_000,  # short audio
+            audio[:-4] + b"\x38\1" * 1000,  # unknown fields behind
+            b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" + bytes(80_000),
+            b"\x1a" + audio,
+            protobuf.encode("text", text="x" * 70_000),
+        ):
+            with (
+                self.subTest(data=data[:20]),
+                self.assertRaisesRegex(frames.FrameError, f"{len(data)} bytes without audio"),
+            ):
+                frames.decode(data)
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out += bytes((value & 127 | 128,))
+        value >>= 7
+    return out + bytes((value,))
+
+
 class EncodeTests(SynchronousTestCase):
     def test_audio(self) -> None:
         for pcm, rate in ((b"\1\2" * 320, 16000), (b"", 8000), (bytes(1920), 48000)):

@@ -6,12 +6,15 @@ import json
 from itertools import permutations, product
 from typing import Any
 
+from autobahn.twisted.websocket import WebSocketAdapterProtocol
+
 from pipecat_bridge.runner.link.early import CallerDigit, CallerText
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.frames import LONGEST_TEXT
 from tests.doubles import protobuf
 from tests.doubles.bot import BotDouble
 from tests.doubles.garbage import GARBAGE
+from tests.hostile import plain
 from tests.unit.bot_side import FRAME, BotSideCase, numbered, numbers, order, warnings
 from tests.unit.turns import turn
 
@@ -577,6 +580,14 @@ class UnreadTests(BotSideCase):
             side.link.send_audio(bytes(2), 16000)
         self.assertLessEqual(len(side.early.audio.pieces), 26)
 
+    def test_a_phone_that_changes_its_rate_all_the_time(self) -> None:
+        side = self.make()
+        for number in range(1000):
+            side.link.send_audio(bytes(2), (8000, 192000)[number % 2])
+        self.assertLessEqual(len(side.early.audio.pieces), 75)
+        side.link.send_audio(bytes(16000), 16000)  # half a second
+        self.assertEqual(side.early.audio.pieces, [(bytes(16000), 16000)])
+
 
 class EndTests(BotSideCase):
     def end(self) -> list[str]:
@@ -605,6 +616,30 @@ class EndTests(BotSideCase):
         bot.burst(numbered(100, 8000), 8000)
         self.side.turn()
         self.assertTrue(self.side.playout.empty)
+
+    def test_after_a_frame_that_is_too_long_little_is_read_in_a_turn(self) -> None:
+        bot = self.make(max_frame=2000).bot()
+        self.side.turn()
+        given: list[int] = []
+        autobahn = WebSocketAdapterProtocol.dataReceived
+
+        def take(socket: Any, data: bytes) -> None:
+            if socket is self.side.link.sockets.input:
+                given.append(len(data))
+            autobahn(socket, data)
+
+        self.patch(WebSocketAdapterProtocol, "dataReceived", take)
+        socket: Any = self.side.link.sockets.input
+        socket.dataReceived(plain.frame(bytes(2001)) + plain.frame(b"", plain.PING) * 5000)
+        self.assertLessEqual(sum(given), 1024)
+        while self.side.clock.getDelayedCalls():
+            before = sum(given)
+            turn(self.side.clock)
+            if sum(given) == before:
+                break
+            self.assertLessEqual(sum(given) - before, 2048)
+        self.assertGreater(sum(given), 30_000)
+        bot.die()
 
     def test_a_message_of_very_many_frames_is_too_big(self) -> None:
         bot = self.make().bot()

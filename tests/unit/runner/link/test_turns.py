@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.runner.link.turns import BUDGET, PER_FRAME, Turns
-from pipecat_bridge.wire.frames import Audio, BotFrame, Interruption
+from pipecat_bridge.wire.frames import Audio, BotFrame, Interruption, Message, Text, Transcription
 from tests.doubles.bot import riff_header
 from tests.unit.turns import turn
 
@@ -53,6 +53,13 @@ class TurnsTests(SynchronousTestCase):
         self.turns.add([Interruption()] * 1000)
         self.assertEqual(len(self.taken), BUDGET // PER_FRAME)
         self.assertEqual(self.turn(), BUDGET // PER_FRAME)
+
+    def test_long_texts_are_more_work_than_short_ones(self) -> None:
+        for text in (Message("x" * 65536), Text("x" * 65536), Transcription("x" * 65536, "", "")):
+            self.turns.add([text] * 3)
+            self.assertEqual([len(self.taken), self.turn(), self.turn()], [1, 1, 1])
+            self.turn()
+            self.taken.clear()
 
     def test_what_asks_for_a_rest_ends_the_turn(self) -> None:
         self.turns.rest()

@@ -12,6 +12,7 @@ from pipecat_bridge.runner.socket.dialback_server import DialbackServer
 from tests.doubles.bot import BotDouble
 from tests.doubles.bot_socket import DialError
 from tests.doubles.link import join
+from tests.hostile import plain
 from tests.unit.bot_side import CALL, BotSide, BotSideCase, logged, warnings
 
 OTHER = "00000000-0000-4000-8000-000000000000"
@@ -62,6 +63,38 @@ class DoorCase(BotSideCase):
         with warnings() as said:
             self.assertIsNone(self.knock(path))
         self.assertEqual(said, [])
+
+
+class PageTests(DoorCase):
+    """A browser says which page a WebSocket is of."""
+
+    def status(self, host: str, origin: str) -> bytes:
+        self.side.dialback_server.own_name = "bridge.example"
+        stranger = Stranger()
+        near, _ = join(self.side.clock, stranger, self.side.dialback_server.buildProtocol(None))
+        request = plain.request(f"ws://{host}/{CALL}/ws").replace(
+            b"\r\n\r\n", b"\r\nOrigin: %b\r\n\r\n" % origin.encode()
+        )
+        near.write(request)
+        self.side.turn()
+        return stranger.data[9:12]
+
+    def test_of_another_site(self) -> None:
+        for host, origin in (
+            ("127.0.0.1:8001", "http://evil.example"),
+            ("127.0.0.1:8001", "http://127.0.0.1:8002"),
+            ("127.0.0.1:8001", "null"),
+            ("127.0.0.1:8001", "http://[x"),
+            ("evil.example:8001", "http://evil.example:8001"),  # a name that was given our address
+        ):
+            with self.subTest(host=host, origin=origin):
+                self.assertIn(self.status(host, origin), (b"400", b"403"))
+
+    def test_of_this_one(self) -> None:
+        for host in ("127.0.0.1:8001", "[::1]:8001", "localhost:8001", "bridge.example"):
+            with self.subTest(host=host):
+                self.make()
+                self.assertEqual(self.status(host, f"http://{host}"), b"101")
 
 
 class RefusalTests(DoorCase):

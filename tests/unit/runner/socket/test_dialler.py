@@ -289,7 +289,7 @@ class OpeningTests(DialCase):
     def test_a_burst_behind_a_split_answer_is_no_part_of_it(self) -> None:
         self.dial()
         audio = frame(protobuf.encode_audio(bytes(640), 16000), 2)
-        whole = self.server.accepting() + audio * (MAX_HANDSHAKE // len(audio) + 1)
+        whole = self.server.accepting() + audio * (4 * MAX_HANDSHAKE // len(audio) + 1)
         self.answer(whole[:100], whole[100:])
         self.assertIsNone(self.successResultOf(self.result))
         self.turn(0.05)
