@@ -19,24 +19,34 @@ from zope.interface import implementer
 
 from pipecat_bridge.errors import PeerError
 from pipecat_bridge.net.failures import given_up
+from pipecat_bridge.net.transport import bound_reads
 
 _NOT_A_BYTE: Final = (RequestTransmissionFailed, ResponseNeverReceived)
 """Errors of requests that got no byte of an answer."""
 
 
-MAX_HEADERS: Final = 1 << 16
-"""Most bytes of an answer's headers. Twisted limits the length of each header, and not their
-number."""
+MAX_HEADERS: Final = 1 << 14
+"""Most bytes of an answer's headers, with those of interim answers (1xx). Twisted limits the length
+of each header, and not their number."""
+
+READ: Final = 1 << 11
+"""Bytes of an answer that are read in one turn of the loop. They may be hundreds of tiny chunks or
+headers, and two milliseconds' work."""
 
 
 class _Connection(HTTP11ClientProtocol):
     """A connection that is closed if the headers of an answer have more than `MAX_HEADERS` bytes.
 
-    The request then fails with PeerError.
+    The request then fails with PeerError. What is more is not even parsed.
     """
 
+    transport: Any
     _heading = False  # the headers of an answer are still to come
     _size = 0  # bytes of the answer until then
+
+    def connectionMade(self) -> None:
+        bound_reads(self.transport, READ)
+        super().connectionMade()
 
     def request(self, request: Any) -> Deferred[Any]:
         """Send a request. Fires with the answer when its headers have come."""
@@ -52,11 +62,16 @@ class _Connection(HTTP11ClientProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take a part of the answer."""
+        room = len(data)
         if self._heading:
+            room = max(MAX_HEADERS - self._size, 0)
             self._size += len(data)
-        super().dataReceived(data)
-        if self._heading and self._size > MAX_HEADERS:
-            self.abort()
+        super().dataReceived(data[:room])
+        rest = data[room:]
+        if rest and self._heading:
+            self.transport.abortConnection()
+        elif rest:
+            super().dataReceived(rest)
 
 
 class _Connections(Factory):

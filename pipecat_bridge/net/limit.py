@@ -3,6 +3,9 @@
 Whoever reaches a port can open connections and say nothing. Each takes a file descriptor, and the
 phones need those. An honest peer says at once what it wants. So over the limit the connection that
 has waited longest is closed: honest peers get in, however many others wait.
+
+A peer that has said what it wants is served, and a hostile one can be served for long. So those
+that are served do not take the room of those that wait: these have half of the places for sure.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class ConnectionLimit(Generic[C]):
         self._close = close
         self._most = most
         self._waiting: dict[C, None] = {}  # the one that has waited longest comes first
-        self._served: set[C] = set()
+        self._served: dict[C, None] = {}  # the one that is served longest comes first
         self._told = 0  # of `dropped`
         self._told_at: float | None = None
 
@@ -80,21 +83,27 @@ class ConnectionLimit(Generic[C]):
         return list(self._waiting)
 
     def wait(self, connection: C) -> None:
-        """This connection waits for its peer from now on. Over the limit, one is closed."""
+        """This connection waits for its peer from now on.
+
+        Over the limit, another one is closed: the one that has waited longest; the one that is
+        served longest if those that wait have no more than half of the places.
+        """
         self.leave(connection)
         self._waiting[connection] = None
-        if len(self) > self._most():
-            self._drop(next(iter(self._waiting)))
+        most = self._most()
+        if len(self) > most:
+            crowded = not self._served or len(self._waiting) > most // 2
+            self._drop(next(iter(self._waiting if crowded else self._served)))
 
     def serve(self, connection: C) -> None:
-        """The peer has said what it wants. The connection still counts, but is not closed."""
+        """The peer has said what it wants. The connection still counts."""
         self.leave(connection)
-        self._served.add(connection)
+        self._served[connection] = None
 
     def leave(self, connection: C) -> None:
         """This connection does not count any more."""
         self._waiting.pop(connection, None)
-        self._served.discard(connection)
+        self._served.pop(connection, None)
 
     def _drop(self, connection: C) -> None:
         self.leave(connection)

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from pipecat_bridge.errors import FormatError
 from pipecat_bridge.net.limit import ConnectionLimit
 from pipecat_bridge.net.rate_limit import BoundedLog
-from pipecat_bridge.net.transport import ProxiedTransport
+from pipecat_bridge.net.transport import ProxiedTransport, bound_reads
 from pipecat_bridge.wire.proxy import ProxyHeader, read_header
 
 PREFIX: Final = "haproxy:"
@@ -25,6 +25,10 @@ PREFIX: Final = "haproxy:"
 
 HEADER_TIMEOUT: Final = 5.0
 """Seconds for the proxy to send its header. A proxy sends it as soon as it has connected."""
+
+READ: Final = 1 << 11
+"""Bytes that are read in one turn of the loop while the header is awaited. What comes with the
+header goes on in one piece, before the protocol behind can set a limit of its own."""
 
 
 class ProxiedFactory(ServerFactory):
@@ -72,6 +76,8 @@ class ProxiedConnection(Protocol):
     def connectionMade(self) -> None:
         reactor = self._factory.reactor
         self._timer = reactor.callLater(HEADER_TIMEOUT, self._timed_out)
+        self._usual_read = self.transport.bufferSize
+        bound_reads(self.transport, READ)
         self._factory.waiting.wait(self)
 
     def dataReceived(self, data: bytes) -> None:
@@ -88,6 +94,7 @@ class ProxiedConnection(Protocol):
         self._wait_no_more()
         rest, self._data = self._data[header.size :], b""
         transport = self.transport
+        bound_reads(transport, self._usual_read)
         if header.host:
             kind = IPv6Address if ":" in header.host else IPv4Address
             transport = ProxiedTransport(transport, kind("TCP", header.host, header.port))

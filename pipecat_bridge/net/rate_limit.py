@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 BURST: Final = 5
 """Lines of one kind that are logged at once. After them it is one line a second."""
@@ -38,8 +39,10 @@ class RateLimit:
 
 
 class BoundedLog:
-    """Logs warnings that any peer can cause. What is left out is counted, and told in the next
-    line. `now` is a monotonic clock in seconds."""
+    """Logs what any peer can cause. What is left out is counted, and told in the next line.
+
+    `now` is a monotonic clock in seconds.
+    """
 
     def __init__(self, log: Logger, now: Callable[[], float]) -> None:
         self._log = log
@@ -48,11 +51,18 @@ class BoundedLog:
         self._left_out = 0
 
     def warn(self, text: str, **fields: Any) -> None:
-        """Log one line, or count it."""
+        """Log a warning, or count it."""
+        self._say(self._log.warn, text, fields)
+
+    def failure(self, text: str, failure: Failure, **fields: Any) -> None:
+        """Log a fault of the bridge with its traceback, or count it."""
+        self._say(self._log.failure, text, {"failure": failure, **fields})
+
+    def _say(self, log: Callable[..., None], text: str, fields: dict[str, Any]) -> None:
         if not self._limit.admit(self._now()):
             self._left_out += 1
             return
         left_out, self._left_out = self._left_out, 0
         if left_out:
             text += LEFT_OUT
-        self._log.warn(text, left_out=left_out, **fields)
+        log(text, left_out=left_out, **fields)

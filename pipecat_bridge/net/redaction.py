@@ -10,13 +10,14 @@ from functools import cached_property
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
-from pipecat_bridge.errors import printable
+from pipecat_bridge.errors import MAX_SENTENCE, printable
 
 SHORT: Final = 4
 """Characters. A shorter secret is hidden only if it is a whole word."""
 
-MAX_READ: Final = 1 << 16
-"""Characters of a text that are searched. Of a longer text only the beginning is shown."""
+MAX_READ: Final = 1 << 14
+"""Characters of a text that are searched. Of a longer text only the beginning is shown. More would
+take longer than the milliseconds that a text may take."""
 
 MAX_SECRETS: Final = 32
 MAX_LENGTH: Final = 1 << 12
@@ -57,22 +58,28 @@ class Redaction:
         """A redaction that also hides `secret`."""
         return Redaction([*self._secrets, secret], self._everything)
 
-    def __call__(self, text: str) -> str:
-        """The text on one line, without secrets. Of a long text only the beginning."""
+    def __call__(self, text: str, limit: int = MAX_SENTENCE) -> str:
+        """The first `limit` characters of the text, on one line and without secrets."""
+        return self._shown(text[:MAX_READ], len(text) <= MAX_READ, limit)
+
+    def _shown(self, text: str, whole: bool, limit: int) -> str:
         if self._everything:
             return HIDDEN
-        whole, text = len(text) <= MAX_READ, text[:MAX_READ]
         for spelling in self._spellings:
             text = _hide(spelling, text)
         if not whole:  # the text may end with a part of a secret
             text = text[: -max(map(len, self._spellings), default=1)]
         text = _NAMED.sub(rf"\1{HIDDEN}", text)
-        return printable(_CREDENTIALS.sub(rf"\1 {HIDDEN}", text))
+        text = _CREDENTIALS.sub(rf"\1 {HIDDEN}", text)
+        # Escapes make a text longer. So what is beyond the limit need not be escaped.
+        return printable(text[:limit])[:limit]
 
     def excerpt(self, body: bytes, limit: int = 200) -> str:
         """The first `limit` characters of `body`, with single spaces for all white space."""
-        text = self(" ".join(body[: 4 * MAX_READ].decode("utf-8", "replace").split()))
-        return text[:limit] or "no text"
+        read = body[: 4 * MAX_READ]
+        text = " ".join(read.decode("utf-8", "replace").split())
+        whole = len(read) == len(body) and len(text) <= MAX_READ
+        return self._shown(text[:MAX_READ], whole, limit) or "no text"
 
     @cached_property
     def _spellings(self) -> list[str]:

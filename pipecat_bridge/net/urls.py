@@ -72,7 +72,8 @@ def host_fault(host: str) -> str:
 
 
 def may_be_rebound(host: str) -> bool:
-    """True if somebody else may give `host` our address: a name in public, which has a dot."""
+    """True if somebody else may give `host` our address (DNS rebinding): it is a name in public,
+    which has a dot."""
     return "." in host and not _is_address(host)
 
 

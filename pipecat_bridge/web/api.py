@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -28,8 +28,10 @@ from pipecat_bridge.call.registry import (
 )
 from pipecat_bridge.errors import brief
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.web.channel import LimitedSite
 from pipecat_bridge.web.headers import header
+from pipecat_bridge.web.metrics import encoder
 from pipecat_bridge.web.origin import fault_of
 from pipecat_bridge.web.preparation import read_preparation
 from pipecat_bridge.web.problem import ProblemError
@@ -53,7 +55,7 @@ class JSONResource(Resource):
     """Answers requests with JSON. `handlers` maps a method to its handler."""
 
     isLeaf = True
-    _log = Logger()
+    _faults = BoundedLog(Logger(), monotonic)  # of all resources: a client can cause any number
 
     def __init__(self, **handlers: Handler) -> None:
         super().__init__()
@@ -83,7 +85,7 @@ class JSONResource(Resource):
     def _failed(self, failure: Failure) -> Reply:
         if isinstance(failure.value, ProblemError):
             return failure.value.status, {"error": str(failure.value)}
-        self._log.failure("a request failed", failure)
+        self._faults.failure("a request failed", failure)
         return 500, {"error": "this should not happen: the daemon's log tells more"}
 
 
@@ -107,8 +109,12 @@ def _finish(answer: Reply, request: Request, finished: Deferred[None]) -> None:
 class NotFound(Resource):
     """A node of the tree of paths. Its children are found; any other path is 404."""
 
+    def __init__(self, leaf: bool = False) -> None:
+        super().__init__()
+        self.isLeaf = leaf
+
     def getChild(self, path: bytes, request: Request) -> Resource:
-        return NotFound()
+        return NotFound(leaf=True)  # the path may have thousands of further parts
 
     def render(self, request: Request) -> bytes:
         text = "nothing is here: see /v1/calls, /healthz, /readyz and /metrics"
@@ -278,7 +284,7 @@ def metrics_page(metrics: CollectorRegistry) -> JSONResource:
     """`/metrics`. It runs in the reactor's thread: a call must not end while it is counted."""
 
     def page(request: Request) -> Reply:
-        encode, content_type = choose_encoder(header(request, "accept") or "")
+        encode, content_type = encoder(header(request, "accept") or "")
         request.setHeader("content-type", content_type)
         return 200, encode(metrics)
 

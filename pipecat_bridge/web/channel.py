@@ -97,10 +97,11 @@ class ApiChannel(HTTPChannel):
     _full = False  # the client does not read what was sent
     _next: ApiRequest | None = None  # a request that waits until the client reads
     _over = False  # nothing more is read
+    _aborted = False
 
     def connectionMade(self) -> None:
         bound_reads(self.transport, READ)
-        self.site.connections.wait(self)
+        self._count()
         super().connectionMade()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -112,12 +113,21 @@ class ApiChannel(HTTPChannel):
         if not self._over:
             super().dataReceived(data)
 
+    def _count(self) -> None:
+        """Tell the limit whether this connection waits for its client, to speak or to read."""
+        if self._aborted:
+            return  # a request may still be answered, but the limit has closed it
+        if self._answering and not self._full:
+            self.site.connections.serve(self)
+        else:
+            self.site.connections.wait(self)
+
     # Requests
 
     def received(self, request: ApiRequest) -> None:
         """A request is complete."""
         self._begun, self._answering = False, True
-        self.site.connections.serve(self)
+        self._count()
         if self._full:
             self._next = request
             self.setTimeout(PATIENCE)
@@ -126,17 +136,19 @@ class ApiChannel(HTTPChannel):
 
     def requestDone(self, request: Request) -> None:
         self._answering = False
-        self.site.connections.wait(self)
+        self._count()
         super().requestDone(request)
 
     def pauseProducing(self) -> None:
         """The client does not read. So its next request waits, and nothing is read from it."""
         self._full = True
+        self._count()
         super().pauseProducing()
         self.transport.pauseProducing()  # Twisted does not while a request is being answered
 
     def resumeProducing(self) -> None:
         self._full = False
+        self._count()
         super().resumeProducing()
         request, self._next = self._next, None
         if request is not None:
@@ -176,6 +188,7 @@ class ApiChannel(HTTPChannel):
 
     def abort(self) -> None:
         """Close the connection now."""
+        self._aborted = True
         self.transport.abortConnection()
 
 

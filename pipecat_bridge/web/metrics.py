@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from pipecat_bridge.call.call import Call
@@ -151,7 +152,7 @@ class ConnectionCollector(Collector):
         """The metric, with its current values."""
         dropped = CounterMetricFamily(
             "pipecat_bridge_connections_dropped",
-            "Connections closed because too many waited for what their peer wants",
+            "Connections closed because there were too many of their kind",
             labels=["kind"],
         )
         counts: Counter[str] = Counter()
@@ -164,6 +165,17 @@ class ConnectionCollector(Collector):
 
 def _runner_gauge(name: str, text: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"pipecat_bridge_runner_{name}", text, labels=["runner"])
+
+
+def encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """The encoder of the format that a client accepts, and its content type.
+
+    prometheus_client fails for some headers that are wrong, such as `version=a`. Those say nothing.
+    """
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 def registry(collector: CallCollector) -> CollectorRegistry:

@@ -9,12 +9,12 @@ sends has neither Origin nor Sec-Fetch-Site: the dialplan's CURL, curl, scripts.
 from __future__ import annotations
 
 from collections.abc import Container
-from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
 from twisted.web.server import Request
 
+from pipecat_bridge.net.urls import may_be_rebound
 from pipecat_bridge.web.headers import header
 
 _CHANGES_NOTHING: Final = (b"GET", b"HEAD", b"OPTIONS")
@@ -23,7 +23,10 @@ _OURS: Final = ("same-origin", "none")
 
 
 def fault_of(request: Request, hosts: Container[str]) -> str:
-    """Why a request is refused; "" if it is not. `hosts`: names of this API that have a dot."""
+    """Why a request is refused; "" if it is not. `hosts`: names of this API that have a dot.
+
+    A proxy may have changed the Host. So a page of one of `hosts` is a page of this API as well.
+    """
     host = header(request, "host") or ""
     if not _is_ours(host, hosts):
         return (
@@ -33,19 +36,19 @@ def fault_of(request: Request, hosts: Container[str]) -> str:
     if request.method in _CHANGES_NOTHING:
         return ""
     origin, site = header(request, "origin"), header(request, "sec-fetch-site")
-    if origin is not None and _host_of(origin).lower() != host.lower():
+    if origin is not None and not _is_own_page(origin, host, hosts):
         return f"a request from a page of {origin[:100]!a} changes nothing here"
     if site is not None and site not in _OURS:
         return "a request from a page of another site changes nothing here"
     return ""
 
 
-def _host_of(origin: str) -> str:
-    """Host and port; "" if `origin` has none."""
+def _is_own_page(origin: str, host: str, hosts: Container[str]) -> bool:
     try:
-        return urlsplit(origin).netloc
+        url = urlsplit(origin)
+        return url.netloc.lower() == host.lower() or url.hostname in hosts
     except ValueError:
-        return ""
+        return False
 
 
 def _is_ours(host: str, hosts: Container[str]) -> bool:
@@ -53,11 +56,4 @@ def _is_ours(host: str, hosts: Container[str]) -> bool:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return False
-    # Names in public have a dot, so a name without one belongs to this network.
-    if ("." not in name and ":" not in name) or name in hosts:
-        return True
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
+    return name in hosts or not may_be_rebound(name)

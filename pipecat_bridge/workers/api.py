@@ -12,7 +12,6 @@ from urllib.parse import quote_from_bytes
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import choose_encoder
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -20,8 +19,10 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pipecat_bridge.net.descriptors import NONE_LEFT, Descriptors
+from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.options import Options
 from pipecat_bridge.web.headers import header
+from pipecat_bridge.web.metrics import encoder
 from pipecat_bridge.workers.client import (
     MERGED_TIMEOUT,
     Header,
@@ -65,6 +66,7 @@ class WorkersApi(Resource):
         own: CollectorRegistry,
     ) -> None:
         super().__init__()
+        self._faults = BoundedLog(self._log, reactor.seconds)
         self._descriptors = descriptors
         self._reactor = reactor
         self._switchboard = switchboard
@@ -89,7 +91,7 @@ class WorkersApi(Resource):
             failure.raiseException()
         if failure.check(WorkerError):
             return _problem(request, 503, f"{failure.value}: try again")
-        self._log.failure("a request failed", failure)
+        self._faults.failure("a request failed", failure)
         return _problem(request, 500, "this should not happen: the daemon's log tells more")
 
     async def _answer(self, request: Request) -> WorkerAnswer:
@@ -202,7 +204,7 @@ class WorkersApi(Resource):
                 if worker.ready:
                     self.page.update(str(worker.number), answer.body.decode())
         self.page.update(SUPERVISOR, generate_latest(self._own).decode())
-        encode, content_type = choose_encoder(header(asked, "accept") or "")
+        encode, content_type = encoder(header(asked, "accept") or "")
         return WorkerAnswer(200, [(b"content-type", content_type.encode())], encode(self._metrics))
 
 

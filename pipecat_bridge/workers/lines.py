@@ -14,8 +14,9 @@ from pipecat_bridge.errors import printable
 from pipecat_bridge.net.json_log import Simple, fields_of, message_of
 from pipecat_bridge.net.supervised import LONGEST_LINE
 
-SHORTENED: Final = 2000
-"""Characters of a text or traceback that stay if a line would be too long."""
+SHORTENED: Final = (2000, 700)
+"""Characters of a text and of a traceback that stay if a line would be too long; fewer if it still
+is. In JSON a character may take six bytes."""
 
 
 class LogLine(Struct, frozen=True):
@@ -48,8 +49,9 @@ class LineWriter:
             fields_of(event),
         )
         encoded = _encoded(line, event.get("data"))
-        if len(encoded) > LONGEST_LINE:
-            encoded = _encoded(_shortened(line), None)
+        for most in SHORTENED:
+            if len(encoded) > LONGEST_LINE:
+                encoded = _encoded(_shortened(line, most), None)
         self._write(encoded)
 
 
@@ -59,13 +61,14 @@ def lost(lines: int) -> bytes:
     return msgspec.json.encode(LogLine("warn", "pipecat_bridge.workers", text))
 
 
-def _shortened(line: LogLine) -> LogLine:
-    """The line with shorter texts. Of a traceback the end stays, because it says the most."""
+def _shortened(line: LogLine, most: int) -> LogLine:
+    """The line with texts of at most `most` characters. Of a traceback the end stays, because it
+    says the most."""
     text, traceback = line.text, line.traceback
-    if len(text) > SHORTENED:
-        text = text[:SHORTENED] + ".."
-    if len(traceback) > SHORTENED:
-        traceback = ".." + traceback[-SHORTENED:]
+    if len(text) > most:
+        text = text[:most] + ".."
+    if len(traceback) > most:
+        traceback = ".." + traceback[-most:]
     return msgspec.structs.replace(line, text=text, traceback=traceback, fields={})
 
 

@@ -107,4 +107,4 @@ class LinePipe:
         self._write()
 
     def connectionLost(self, reason: Failure) -> None:
-        self._forget()
+        """The reactor stops, or the reader is gone. `end` writes what waits, or forgets it."""

@@ -47,8 +47,8 @@ def check(target: Callable[[bytes], None], data: bytes, slower: float = 1.0) -> 
 
 
 @contextmanager
-def no_faults() -> Iterator[None]:
-    """Raises FindingError if a failure is logged."""
+def faults() -> Iterator[list[str]]:
+    """The failures that are logged meanwhile, as text."""
     seen: list[str] = []
 
     def observe(event: dict[str, Any]) -> None:
@@ -59,9 +59,16 @@ def no_faults() -> Iterator[None]:
 
     globalLogPublisher.addObserver(observe)
     try:
-        yield
+        yield seen
     finally:
         globalLogPublisher.removeObserver(observe)
+
+
+@contextmanager
+def no_faults() -> Iterator[None]:
+    """Raises FindingError if a failure is logged."""
+    with faults() as seen:
+        yield
     if seen:
         raise FindingError(f"a fault was logged: {seen[0]}")
 

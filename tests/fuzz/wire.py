@@ -47,10 +47,10 @@ def _audiosocket(data: bytes) -> None:
             return messages + error.messages, str(error)
         return messages, ""
 
-    whole, rest = decoded(data[1:]), _in_two(data)
-    for other in (decoded(*rest), decoded(*rest, most=1)):
-        if other != whole:
-            raise FindingError(f"in pieces: {other}, whole: {whole}")
+    whole, most = decoded(data[1:]), (sys.maxsize, 1)[len(data) & 1]
+    in_pieces = decoded(*_in_two(data), most=most)
+    if in_pieces != whole:
+        raise FindingError(f"in pieces: {in_pieces}, whole: {whole}")
 
 
 def _websocket(data: bytes) -> None:
@@ -66,10 +66,12 @@ def _websocket(data: bytes) -> None:
         others = b"".join(piece for message, piece in found if not message)
         return others, [piece for message, piece in found if message]
 
-    whole, rest = plain_frames(data[1:]), _in_two(data)
-    if plain_frames(data[1:], most=1) != whole:
-        raise FindingError(f"one at a time: {plain_frames(data[1:], most=1)}, whole: {whole}")
-    plain_frames(*rest)  # a text of which a part has come goes to Autobahn, so this may differ
+    if len(data) & 2:  # a text of which a part has come goes to Autobahn, so this may differ
+        plain_frames(*_in_two(data))
+        return
+    whole, one_by_one = plain_frames(data[1:]), plain_frames(data[1:], most=1)
+    if one_by_one != whole:
+        raise FindingError(f"one by one: {one_by_one}, whole: {whole}")
 
 
 def _frames(data: bytes) -> None:

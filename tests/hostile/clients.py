@@ -124,6 +124,24 @@ def answers_unread(attack: Attack) -> None:
 
 
 @hostile
+def paths_of_thousands_of_parts(attack: Attack) -> None:
+    """Paths of 15,000 slashes, for nothing and for a call."""
+    client = attack.wire(attack.ports.api)
+    client.drain()
+    slashes = "/" * 15_000
+    client.flood(request("GET", slashes) + request("GET", f"/v1/calls/x{slashes}"))
+
+
+@hostile
+def formats_that_are_none(attack: Attack) -> None:
+    """Requests for the metrics in formats that do not exist."""
+    client = attack.wire(attack.ports.api)
+    client.drain()
+    accept = "Accept: application/openmetrics-text;version=a"
+    client.flood(request("GET", "/metrics", accept) * 100)
+
+
+@hostile
 def preparations(attack: Attack) -> None:
     """743 calls prepared with 1 MB each."""
     client = attack.wire(attack.ports.api)

@@ -10,7 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.fuzz import websocket
 from tests.fuzz.__main__ import TARGETS
-from tests.fuzz.harness import no_faults
+from tests.fuzz.harness import LONGEST_INPUT, no_faults
+from tests.fuzz.mutations import mutations
 from tests.hostile import plain
 
 _OPCODES = st.sampled_from([0x0, 0x1, 0x2, 0x3, 0x8, 0x9, 0xA, 0xB])
@@ -35,6 +36,15 @@ class Inputs(SynchronousTestCase):
             for number, seed in enumerate(target.SEEDS):
                 with self.subTest(target=name, seed=number), no_faults():
                     target.one_input(seed)
+
+    def test_mutations_are_changed_inputs_of_the_corpus(self) -> None:
+        corpus = [b"", b"x" * 40, bytes(LONGEST_INPUT)]
+        mutation = mutations(corpus, 1)
+        made = {mutation() for _ in range(500)}
+        self.assertGreater(len(made), 400)
+        self.assertLessEqual(max(map(len, made)), LONGEST_INPUT)
+        again = mutations(corpus, 1)
+        self.assertEqual({again() for _ in range(500)}, made)
 
     @settings(max_examples=100, deadline=None)
     @given(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+from typing import Any
 
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import StringTransport
+from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
+from twisted.web.client import HTTP11ClientProtocol
 from twisted.web.error import SchemeNotSupported
 
 from pipecat_bridge.errors import PeerError, PeerRefusedError
-from pipecat_bridge.net.connections import MAX_HEADERS
+from pipecat_bridge.net.connections import MAX_HEADERS, READ
 from pipecat_bridge.net.failures import describe
 from pipecat_bridge.net.http import MAX_BODY, MAX_JSON, Answer
 from tests.unit.runner_side import ENDLESS, OK, URL, ClientCase, Connection
@@ -204,7 +209,7 @@ class HeaderTests(ClientCase):
         self.assertEqual(self.successResultOf(asking).body, body)
 
     def test_each_answer_has_its_own_bound(self) -> None:
-        head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + self.LINE * 400 + b"\r\n"
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + self.LINE * 150 + b"\r\n"
         connection = None
         for _ in range(3):
             asking = self.ask()
@@ -212,6 +217,34 @@ class HeaderTests(ClientCase):
             connection.answer(head)
             self.successResultOf(asking)
         self.assertEqual(self.dials, 1)
+
+    def test_what_is_more_is_not_parsed(self) -> None:
+        parsed: list[bytes] = []
+        parse = HTTP11ClientProtocol.dataReceived
+
+        def noted(protocol: HTTP11ClientProtocol, data: bytes) -> None:
+            parsed.append(data)
+            parse(protocol, data)
+
+        self.patch(HTTP11ClientProtocol, "dataReceived", noted)
+        asking = self.ask()
+        connection = self.accept()
+        for _ in range(3):
+            connection.answer(b"HTTP/1.1 100 C\n\n" * 4096)
+        self.assertEqual(len(b"".join(parsed)), MAX_HEADERS)
+        self.assertTrue(connection.closed)
+        connection.lose()
+        expected = f"an answer whose headers have more than {MAX_HEADERS} bytes"
+        self.assertEqual(self.why(asking), expected)
+
+    def test_little_is_read_in_a_turn(self) -> None:
+        for tls in (False, True):
+            self.ask()
+            transport: Any = StringTransport()
+            protocol = self.reactor.tcpClients[-1][2].buildProtocol(None)
+            end = ProtocolWrapper(WrappingFactory(Factory()), protocol) if tls else protocol
+            end.makeConnection(transport)
+            self.assertEqual(transport.bufferSize, READ)
 
 
 class TimeoutTests(ClientCase):

@@ -64,15 +64,33 @@ class LimitTests(SynchronousTestCase):
             self.limit.wait(name)
         self.assertEqual(self.closed, ["b"])
 
-    def test_the_served_count_and_stay(self) -> None:
-        for name in "abc":
+    def serve(self, names: str) -> None:
+        for name in names:
             self.limit.wait(name)
             self.limit.serve(name)
-        self.limit.wait("d")
-        self.assertEqual((self.closed, len(self.limit)), (["d"], 3))
+
+    def test_the_served_count_and_the_waiting_go_first(self) -> None:
+        self.serve("a")
+        for name in "bcd":
+            self.limit.wait(name)
+        self.assertEqual((self.closed, len(self.limit)), (["b"], 3))
         self.limit.leave("a")
         self.limit.wait("e")
-        self.assertEqual(self.closed, ["d"])
+        self.assertEqual(self.closed, ["b"])
+
+    def test_one_that_comes_is_never_the_one(self) -> None:
+        self.serve("abc")
+        self.limit.serve("a")  # once more
+        for name, closed in (("d", "b"), ("e", "bd"), ("f", "bde")):
+            self.limit.wait(name)
+            self.assertEqual("".join(self.closed), closed)
+
+    def test_the_served_leave_half_of_the_places_to_those_that_wait(self) -> None:
+        self.limit = ConnectionLimit(self.clock, "phone", self.closed.append, lambda: 8)
+        self.serve("abcdefgh")
+        for name in "ABCDE":
+            self.limit.wait(name)
+        self.assertEqual((self.closed, self.limit.waiting), (list("abcdA"), list("BCDE")))
 
     def test_one_that_closes_at_once_is_gone_by_then(self) -> None:
         limit: ConnectionLimit[str] = ConnectionLimit(

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.net.listener import Listener
-from pipecat_bridge.net.proxied import HEADER_TIMEOUT, ProxiedFactory
+from pipecat_bridge.net.proxied import HEADER_TIMEOUT, READ, ProxiedFactory
 from tests.doubles.link import LinkTransport, join, turn
 
 V1 = b"PROXY TCP4 10.0.0.7 10.0.0.1 4711 9092\r\n"
@@ -25,6 +25,7 @@ class Inside(Protocol):
     def __init__(self, address: Any) -> None:
         self.address = address
         self.received = b""
+        self.first = 0  # bytes of the first piece
         self.losses = 0
 
     def connectionMade(self) -> None:
@@ -33,6 +34,7 @@ class Inside(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
+        self.first = self.first or len(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.losses += 1
@@ -96,6 +98,14 @@ class ProxiedTests(SynchronousTestCase):
     def test_what_comes_with_the_header(self) -> None:
         self.say(V1 + b"a call")
         self.assertEqual(self.inside.built[0].received, b"a call")
+
+    def test_a_lot_that_comes_with_the_header(self) -> None:
+        self.say(V1 + bytes(1 << 16))
+        [inside] = self.inside.built
+        self.assertEqual(inside.first, READ - len(V1))
+        self.assertEqual(len(inside.received), 1 << 16)
+        assert inside.transport is not None
+        self.assertEqual(inside.transport.bufferSize, LinkTransport.bufferSize, "as it was")
 
     def test_the_proxys_own_address_where_it_tells_none(self) -> None:
         self.say(b"PROXY UNKNOWN\r\n")

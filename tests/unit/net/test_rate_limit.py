@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from twisted.logger import Logger
+from twisted.logger import Logger, capturedLogs, formatEvent
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.net.rate_limit import BURST, BoundedLog, RateLimit
@@ -41,3 +42,16 @@ class BoundedLogTests(SynchronousTestCase):
             log.warn("{what}", what="z")
         count = "(7 lines like this one were left out before)"
         self.assertEqual(said, [*["x"] * BURST, f"y {count}", "z"])
+
+    def test_the_first_faults_have_their_traceback(self) -> None:
+        now = [0.0]
+        log = BoundedLog(Logger(namespace="pipecat_bridge"), lambda: now[0])
+        with capturedLogs() as events:
+            for at in [0.0] * (BURST + 7) + [1.0]:
+                now[0] = at
+                log.failure("it {what}", Failure(ZeroDivisionError()), what="failed")
+        self.assertEqual(len(events), BURST + 1)
+        self.assertTrue(all(event["log_failure"] for event in events))
+        text = "it failed (7 lines like this one were left out before)"
+        self.assertEqual(formatEvent(events[-1]), text)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), BURST + 1)

@@ -11,6 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.errors import MAX_SENTENCE
+from pipecat_bridge.net import redaction
 from pipecat_bridge.net.redaction import (
     MAX_LENGTH,
     MAX_READ,
@@ -156,6 +158,23 @@ class ShapeTests(SynchronousTestCase):
                 text = "x" * shift + secret * (2 * MAX_READ // len(secret))
                 said = Redaction([secret])(text)
                 self.assertEqual(said.strip("x*"), "", said[-50:])
+
+    def test_no_part_of_a_secret_is_left_where_the_white_space_is_read(self) -> None:
+        for before in range(len(SECRET)):
+            body = b" " * (4 * MAX_READ - before) + SECRET.encode()
+            self.assertEqual(Redaction([SECRET]).excerpt(body), "no text")
+
+    def test_only_what_is_shown_is_escaped(self) -> None:
+        escaped: list[int] = []
+
+        def noted(text: str) -> str:
+            escaped.append(len(text))
+            return printable(text)
+
+        self.patch(redaction, "printable", noted)
+        said = Redaction().excerpt(b"\x01" * (1 << 18)), Redaction()("\x01" * (1 << 18))
+        self.assertEqual([len(each) for each in said], [200, MAX_SENTENCE])
+        self.assertEqual(escaped, [200, MAX_SENTENCE])
 
     def test_a_long_text_costs_no_more_than_a_short_one(self) -> None:
         seen: list[int] = []

@@ -10,7 +10,10 @@ from uuid import uuid4
 
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import getChildForRequest
+from twisted.web.test.requesthelper import DummyRequest
 
 from pipecat_bridge.call import ended, preparations
 from pipecat_bridge.call.life import Outcome, State
@@ -19,7 +22,8 @@ from pipecat_bridge.call.record import record
 from pipecat_bridge.call.variables import MAX_BYTES
 from pipecat_bridge.events.events import LOGGED
 from pipecat_bridge.net.descriptors import Descriptors
-from pipecat_bridge.web.api import OUTCOME, ApiSite, api_site
+from pipecat_bridge.net.rate_limit import BURST, BoundedLog
+from pipecat_bridge.web.api import OUTCOME, ApiSite, JSONResource, NotFound, api_site
 from pipecat_bridge.web.metrics import CallCollector, registry
 from pipecat_bridge.web.preparation import MAX_DOUBTS, RUNNER_PARAMETERS
 from pipecat_bridge.wire.commands import (
@@ -56,6 +60,8 @@ class ApiCase(SynchronousTestCase):
 
     def serve(self, **options: Any) -> None:
         self.exchange = Exchange(**options)
+        faults = BoundedLog(Logger(), self.exchange.clock.seconds)
+        self.patch(JSONResource, "_faults", faults)
         self.calls = self.exchange.calls
         self.reachable: Deferred[bool] = succeed(True)
         self.descriptors = Descriptors(self.exchange.clock)
@@ -120,6 +126,24 @@ class RouteTests(ApiCase):
         ):
             for method in ("GET", "POST"):
                 self.assertIn("/v1/calls", self.problem(404, method, path))
+
+    def test_thousands_of_parts_make_one_resource(self) -> None:
+        request = DummyRequest([b""] * 1000)
+        found = getChildForRequest(NotFound(), request)
+        self.assertEqual(len(request.postpath), 999)
+        found.render(request)
+        self.assertEqual(request.responseCode, 404)
+
+    def test_formats_of_the_metrics(self) -> None:
+        for accept, expected in (
+            ("application/openmetrics-text;version=1.0.0", "application/openmetrics-text"),
+            ("application/openmetrics-text;version=a", "text/plain"),
+            ("application/openmetrics-text;version=1.x", "text/plain"),
+            ("text/plain;version=" + "9" * 5000, "text/plain"),
+            ("\N{SNOWMAN}", "text/plain"),
+        ):
+            status, _ = self.ask("GET", "/metrics", headers={"accept": accept.encode()})
+            self.assertEqual((status, self.content_type.split(";")[0]), (200, expected))
 
     def test_health(self) -> None:
         self.assertEqual(self.ask("GET", "/healthz"), (200, {"status": "ok"}))
@@ -564,3 +588,9 @@ class ReadyTests(ApiCase):
         text = self.problem(500, "GET", "/readyz")
         self.assertNotIn("told to fail", text)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    def test_faults_without_end_are_told_a_few_times(self) -> None:
+        for _ in range(100):
+            self.reachable = fail(RuntimeError("told to fail"))
+            self.problem(500, "GET", "/readyz")
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), BURST)

@@ -340,17 +340,60 @@ class CrowdTests(Case):
         self.assertTrue(all(wire.closed for wire in slow))
         self.assertLessEqual(len(self.site.connections), 3)
 
-    def test_those_that_are_answered_stay(self) -> None:
+    def test_those_that_are_answered_stay_while_others_wait(self) -> None:
+        self.root.later = Deferred()
+        asking = self.connect()
+        self.ask(asking, GET)
+        for _ in range(10):
+            self.connect()
+        self.assertFalse(asking.closed)
+        self.assertEqual((len(self.site.connections), self.site.connections.dropped), (3, 8))
+
+    def test_slow_answers_do_not_keep_others_out(self) -> None:
         self.root.later = Deferred()
         asking = [self.connect() for _ in range(3)]
         for wire in asking:
             self.ask(wire, GET)
-        self.assertTrue(self.connect().closed)
-        self.assertFalse(any(wire.closed for wire in asking))
-        self.assertEqual((len(self.site.connections), self.site.connections.dropped), (3, 1))
+        wire = self.connect()
+        self.assertEqual([each.closed for each in asking], [True, False, False])
+        self.root.later = None
+        self.ask(wire, GET)
+        self.assertIn(b"200 OK", wire.value())
+
+    def test_those_that_do_not_read_do_not_keep_others_out(self) -> None:
+        for pipelined in (1, 3):
+            deaf = [self.connect() for _ in range(3)]
+            for wire in deaf:
+                self.send(wire, GET * pipelined)
+                turn(self.clock)
+                wire.channel.pauseProducing()  # the buffer is full
+                turn(self.clock)
+            wire = self.connect()
+            self.assertEqual([each.closed for each in deaf], [True, False, False])
+            self.ask(wire, GET)
+            self.assertIn(b"200 OK", wire.value())
+
+    def test_one_that_does_not_read_any_more_while_it_is_answered(self) -> None:
+        self.root.later = Deferred()
+        asking = [self.connect() for _ in range(2)]
+        for wire in asking:
+            self.ask(wire, GET)
+        asking[1].channel.pauseProducing()
+        self.assertEqual(self.site.connections.waiting, [asking[1].channel])
+        asking[1].channel.resumeProducing()
+        self.assertEqual(self.site.connections.waiting, [])
+
+    def test_one_that_is_answered_after_it_was_closed_counts_no_more(self) -> None:
+        self.root.later = Deferred()
+        asking = [self.connect() for _ in range(3)]
+        for wire in asking:
+            self.ask(wire, GET)
+        self.patch(Wire, "abortConnection", lambda wire: None)  # TCP tells it in the next turn
+        wire = self.connect()
         self.root.later.callback(None)
-        self.assertFalse(self.connect().closed)
-        self.assertEqual([wire.closed for wire in asking], [True, False, False])
+        waiting = self.site.connections.waiting
+        self.assertEqual(waiting, [each.channel for each in [wire, *asking[1:]]])
+        self.assertEqual(self.site.connections.dropped, 1)
 
     def test_one_that_is_closed_makes_room(self) -> None:
         wires = [self.connect() for _ in range(3)]

@@ -72,6 +72,13 @@ class OriginTests(Case):
             for site in ("cross-site", "same-site", "anything"):
                 self.assertIn("changes nothing", self.fault(method, sec_fetch_site=site), site)
 
+    def test_a_page_behind_a_proxy_that_changes_the_host(self) -> None:
+        for origin in ("https://bridge.example.org", "http://Bridge.example.org:8443"):
+            self.assertEqual(self.fault(origin=origin, sec_fetch_site="same-origin"), "")
+            self.assertIn("another site", self.fault(origin=origin, sec_fetch_site="same-site"))
+        for origin in ("https://bridge.example.org.evil.example", "https://a.bridge.example.org"):
+            self.assertIn("changes nothing", self.fault(origin=origin), origin)
+
     def test_who_only_looks_is_left_to_the_browsers_own_rules(self) -> None:
         self.assertEqual(self.fault("GET", origin="http://evil.example"), "")
 

@@ -7,10 +7,12 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.net.descriptors import Descriptors
+from pipecat_bridge.net.rate_limit import BURST
 from pipecat_bridge.workers.api import WorkersApi
 from pipecat_bridge.workers.client import MERGED_TIMEOUT, TIMEOUT, WorkerError, ask
 from pipecat_bridge.workers.own_metrics import own_registry
@@ -86,6 +88,17 @@ class MergedTests(SynchronousTestCase):
         self.assertEqual(answer.status, 200)
         self.assertIn(b"pipecat_bridge_workers 1.0", answer.body)
 
+    def test_a_format_of_the_metrics_that_is_none(self) -> None:
+        self.patch(AskedRequest, "accept", b"application/openmetrics-text;version=a")
+        self.assertEqual(self.successResultOf(self.answer_to(b"metrics")).status, 200)
+
+    def test_faults_without_end_are_told_a_few_times(self) -> None:
+        request: Any = AskedRequest(b"metrics")
+        for _ in range(100):
+            answer = self.api._failed(Failure(ZeroDivisionError()), request)
+            self.assertEqual(answer.status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), BURST)
+
     def test_calls(self) -> None:
         error = self.failureResultOf(self.answer_to(b"v1/calls"), WorkerError).value
         self.assertEqual(str(error), "worker 2 does not answer")
@@ -96,10 +109,11 @@ class AskedRequest:
 
     method = b"GET"
     prepath: tuple[bytes, ...] = ()
+    accept: bytes | None = None
 
     def __init__(self, path: bytes) -> None:
         self.uri = b"/" + path
         self.postpath = path.split(b"/")
 
-    def getHeader(self, name: str) -> None:
-        return None
+    def getHeader(self, name: bytes) -> bytes | None:
+        return self.accept if name == b"accept" else None

@@ -60,6 +60,20 @@ class LineTests(SynchronousTestCase):
         )
         self.assertTrue(formatEvent(event).endswith('""..'))
 
+    def test_what_is_too_long_in_other_letters(self) -> None:
+        for letter in ("\N{GRINNING FACE}", "\x01", "\N{SNOWMAN}"):
+
+            def fail(log: Logger, text: str = letter * 50_000) -> None:
+                try:
+                    raise ValueError(text)
+                except ValueError:
+                    log.failure("{x}", x=text)
+
+            [event] = self.relayed(fail)
+            self.assertIn(letter * 500, event["log_line"])
+            self.assertTrue(event["log_line"].endswith(".."))
+            self.assertIn(letter * 500, event["traceback"])
+
     def test_how_many_are_missing(self) -> None:
         with capturedLogs() as captured:
             relay(2, lost(17))

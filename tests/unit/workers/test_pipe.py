@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactor
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.workers.pipe import LinePipe
@@ -97,6 +99,16 @@ class PipeTests(SynchronousTestCase):
         os.read(self.reader, 4096)
         self.pipe.end(60.0)
         self.assertTrue(self.read().endswith(b"two\n"))
+
+    def test_the_end_writes_what_waits_when_the_reactor_stops(self) -> None:
+        size = self.fill()
+        self.pipe.write(b"one")
+        self.pipe.write(b"two")
+        self.reactor.removeAll()
+        self.pipe.connectionLost(Failure(ConnectionLost()))
+        written = os.read(self.reader, size)
+        self.pipe.end(60.0)
+        self.assertEqual(written + os.read(self.reader, 100), b"x" * size + b"one\ntwo\n")
 
     def test_nobody_reads_any_more(self) -> None:
         self.fill()
