@@ -50,7 +50,7 @@ async def test_fifty_calls_share_a_connection_or_two() -> None:
 
 @ensureDeferred
 async def test_calls_that_come_at_once_leave_no_more_than_the_pool_may_keep() -> None:
-    async with line("runner.max_idle_per_host=3", answers=["slow"], slow=0.3) as it:
+    async with line("runner.max_idle_per_host=3", answers=["slow"], slow=2.0) as it:
         phones = [await it.dial() for _ in range(12)]
         await it.runner.until(lambda: len(it.runner.asked("/run")) == 12)
         assert it.runner.connections == 12

@@ -106,6 +106,7 @@ class Turns:
         self._frames.clear()
         self._take = self._hold = _forget
         self._done = None
+        self.busy = False
         if self._next is not None:
             self._next.cancel()
         self._next = None

@@ -95,4 +95,7 @@ class TurnsTests(SynchronousTestCase):
         self.turns.close()
         self.clock.advance(1)
         self.assertEqual(len(self.taken), taken)
+        late: list[None] = []
+        self.turns.finish(lambda: late.append(None))
+        self.assertEqual(late, [None], "what is kept here is in a cycle")
         self.assertFalse(self.clock.getDelayedCalls())
