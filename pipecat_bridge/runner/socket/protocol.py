@@ -129,14 +129,15 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
             self._take_frames(frames, data)
 
     def _take_frames(self, frames: PlainFrames, data: bytes) -> None:
-        for message, piece in frames.feed(data, MOST):
+        pieces = frames.feed(data, MOST)
+        for message, piece in pieces:
             if message:
                 if not self._gone:
                     self._heard = True
                     self._received(piece)
             elif not self._gone and (payload := pong(piece, self.peer_masks)) is not None:
                 self.onPong(payload)
-            elif frames.passing and len(piece) > BITE:
+            elif frames.passing and piece is pieces[-1][1] and len(piece) > BITE:
                 super().dataReceived(piece[:BITE])
                 self._frames, self._unread = None, piece[BITE:]
                 self._slices.later()
