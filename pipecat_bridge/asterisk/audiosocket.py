@@ -49,8 +49,8 @@ LEAST_SEND_BUFFER = 8192
 """Smallest send buffer, in bytes."""
 
 RATE_STAYS = 1.0
-"""Seconds for which a phone keeps its sample rate. All audio that waits for it is converted then,
-and three minutes of it take 20 ms. Asterisk changes the rate at the beginning, if ever."""
+"""Seconds for which a phone keeps its sample rate. At a change filters are made, and up to half a
+second of audio is converted. Asterisk changes the rate at the beginning, if ever."""
 
 STALLED = 1.0
 """If the phone has taken no frame for so many seconds, a reset of the connection means a lost phone
@@ -64,8 +64,8 @@ def _nothing(connection: AudioSocketConnection) -> None:
 class AudioSocketConnection(Protocol):
     """Carries one line over AudioSocket.
 
-    `on_connected`, `on_known` and `on_lost` are called when the phone has connected, when a call
-    has begun with its UUID, and when it has gone.
+    `on_known` and `on_lost` are called when a call has begun with the phone's UUID, and when the
+    phone has gone.
     """
 
     def __init__(
@@ -83,7 +83,6 @@ class AudioSocketConnection(Protocol):
         self._format = CallerFormat(options.g711)
         self._deadline: IDelayedCall | None = None
         self._rate_since = -inf
-        self.on_connected: Callable[[AudioSocketConnection], None] = _nothing
         self.on_known: Callable[[AudioSocketConnection], None] = _nothing
         self.on_lost: Callable[[AudioSocketConnection], None] = _nothing
         self.line = Line(self, answer, clock, options, now)
@@ -100,7 +99,6 @@ class AudioSocketConnection(Protocol):
         timeout = self._options.handshake_timeout
         self._deadline = self._reactor.callLater(timeout, self._handshake_timed_out)
         self.line.open(f"{getattr(peer, 'host', '?')}:{getattr(peer, 'port', '?')}")
-        self.on_connected(self)
 
     def dataReceived(self, data: bytes) -> None:
         line = self.line

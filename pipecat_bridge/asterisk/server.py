@@ -104,10 +104,10 @@ class AudioSocketFactory(ServerFactory):
             )
             return None
         connection = self._connect()
-        connection.on_connected, connection.on_lost = self.unknown.wait, self._lost
-        connection.on_known = self.unknown.leave
+        connection.on_known, connection.on_lost = self.unknown.leave, self._lost
         connection.line.strangers = self._strangers
         self.open.enter()
+        self.unknown.wait(connection)
         return connection
 
     def _lost(self, connection: AudioSocketConnection) -> None:

@@ -20,7 +20,8 @@ from twisted.internet.defer import Deferred
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.socket.dialback_server import DialbackProtocol, DialbackServer
 from pipecat_bridge.runner.socket.dialler import DialledProtocol, _DialFactory
-from pipecat_bridge.runner.socket.protocol import BotSocketProtocol, protocol_options
+from pipecat_bridge.runner.socket.protocol import BotSocketProtocol
+from pipecat_bridge.runner.socket.settings import protocol_options
 from pipecat_bridge.runner.socket.target import Target
 
 Way = Literal["binary", "text", "off", "autobahn"]

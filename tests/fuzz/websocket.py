@@ -22,7 +22,8 @@ SEEDS: Final = (
     b"\4\3" + plain.frame(b"ab", masks=False) + plain.frame(b"cd", plain.TEXT, masks=False),
     b"\0\2" + plain.frame(bytes(3001)),
     b"\1\2" + plain.frame(b"x" * 2900, plain.TEXT, 0) + plain.frame(b"x" * 2900, 0),
-    b"\1\2" + plain.frame(b"\xff" * 2900, plain.TEXT, 0)[:600],  # the rest comes with the next frame
+    b"\1\2"
+    + plain.frame(b"\xff" * 2900, plain.TEXT, 0)[:600],  # the rest comes with the next frame
 )
 
 

@@ -6,7 +6,6 @@ import itertools
 import json
 import socket
 import struct
-import time
 from typing import Final
 
 from tests.hostile import plain
@@ -487,5 +486,5 @@ def calls_in_a_loop(attack: Attack) -> None:
     """Bots that say that they are ready and leave, call after call."""
     while True:
         bot = attack.bot()
-        time.sleep(0.01)
+        bot.wait(0.01)
         bot.close()

@@ -45,24 +45,26 @@ def headers_byte_by_byte_of_bots(attack: Attack) -> None:
     _slow(attack, attack.ports.dialback)
 
 
+def _long_body(attack: Attack, port: int, begun: bytes, megabyte: bytes) -> None:
+    client = attack.wire(port)
+    client.drain()
+    client.send(begun)
+    for _ in range(400):
+        client.send(megabyte)
+
+
 @hostile
 def long_body(attack: Attack) -> None:
     """A body of 400 MB, with its length."""
-    client = attack.wire(attack.ports.api)
-    client.drain()
-    client.send(request("PUT", f"/v1/calls/{uuid4()}", "Content-Length: 400000000"))
-    for _ in range(400):
-        client.send(bytes(1_000_000))
+    call = request("PUT", f"/v1/calls/{uuid4()}", "Content-Length: 400000000")
+    _long_body(attack, attack.ports.api, call, bytes(1_000_000))
 
 
 @hostile
 def long_body_in_chunks(attack: Attack) -> None:
     """A body of 400 MB, in chunks."""
-    client = attack.wire(attack.ports.api)
-    client.drain()
-    client.send(request("PUT", f"/v1/calls/{uuid4()}", "Transfer-Encoding: chunked"))
-    for _ in range(400):
-        client.send(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
+    call = request("PUT", f"/v1/calls/{uuid4()}", "Transfer-Encoding: chunked")
+    _long_body(attack, attack.ports.api, call, b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
 
 
 @hostile(also=True)
@@ -77,11 +79,8 @@ def tiny_chunks(attack: Attack) -> None:
 @hostile(also=True)
 def long_body_to_bots(attack: Attack) -> None:
     """A body of 400 MB to the port for bots."""
-    client = attack.wire(attack.ports.dialback)
-    client.drain()
-    client.send(request("POST", "/x/ws", "Content-Length: 400000000"))
-    for _ in range(400):
-        client.send(bytes(1_000_000))
+    begun = request("POST", "/x/ws", "Content-Length: 400000000")
+    _long_body(attack, attack.ports.dialback, begun, bytes(1_000_000))
 
 
 @hostile

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,6 +14,7 @@ from urllib.request import urlopen
 from uuid import uuid4
 
 from pipecat_bridge.tools.load.bridge import daemon, free_ports
+from pipecat_bridge.tools.load.run import until
 from pipecat_bridge.tools.load.worker import LoadProcess
 from tests.hostile.innocent import PHONE_RATE, PIPECAT_RATE, Felt, Innocent
 from tests.hostile.peer import HostilePeer, Mode, Ports
@@ -117,7 +118,7 @@ class AttackedDaemon:
             assert url, "the bridge has asked for no bot of an innocent call"
             innocent.ask("dial", url)
         try:
-            assert _until(lambda: innocent.ask("talks"), SET_UP), "no innocent call is possible"
+            assert until(lambda: innocent.ask("talks"), SET_UP), "no innocent call is possible"
             yield call_id
         finally:
             innocent.ask("hang_up")
@@ -143,7 +144,7 @@ class AttackedDaemon:
             done, most = self._attack(peer, seconds)
             time.sleep(SETTLE)
             felt: Felt = self._innocent.ask("felt", self._shortened(call_id))
-            _until(lambda: self._rss() <= before + MOST_GROWTH / 2, PLAY_OUT)
+            until(lambda: self._rss() <= before + MOST_GROWTH / 2, PLAY_OUT)
             return Row(
                 peer.name,
                 felt.gap,
@@ -195,12 +196,3 @@ class AttackedDaemon:
         self._daemon.stop()
         self._runner.shutdown()
         self._runner.server_close()
-
-
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up:
-            return False
-        time.sleep(0.05)
-    return True

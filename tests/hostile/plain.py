@@ -1,4 +1,4 @@
-"""Bytes of all protocols, well-formed and not, for plain sockets. No code of the bridge."""
+"""Bytes of all protocols, well-formed and not, for plain sockets. No code of the daemon."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import socket
 import struct
 from typing import Any, Final
+
+from pipecat_bridge.tools.load.protobuf import field, varint
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 KEY: Final = b"\x11\x22\x33\x44"
@@ -90,41 +92,28 @@ def answer(request: bytes) -> bytes:
 # Pipecat's frames
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(number: int, body: bytes) -> bytes:
-    return bytes((number << 3 | 2,)) + _varint(len(body)) + body
-
-
 def text(content: str) -> bytes:
     """A text frame."""
-    return _field(1, _field(3, content.encode()))
+    return field(1, field(3, content.encode()))
 
 
 def audio(pcm: bytes, rate: int = 16000, channels: int = 1) -> bytes:
     """An audio frame."""
-    numbers = b"\x20" + _varint(rate) + b"\x28" + _varint(channels)
-    return _field(2, _field(3, pcm) + numbers)
+    numbers = b"\x20" + varint(rate) + b"\x28" + varint(channels)
+    return field(2, field(3, pcm) + numbers)
 
 
 def message(data: Any) -> bytes:
     """A message frame with JSON, or with a string as it is."""
-    return _field(4, _field(1, (data if isinstance(data, str) else json.dumps(data)).encode()))
+    return field(4, field(1, (data if isinstance(data, str) else json.dumps(data)).encode()))
 
 
 def transcript(content: str) -> bytes:
     """A transcription frame."""
-    return _field(3, _field(3, content.encode()))
+    return field(3, field(3, content.encode()))
 
 
-INTERRUPTION: Final = _field(5, b"")
+INTERRUPTION: Final = field(5, b"")
 READY: Final = message({"label": "rtvi-ai", "type": "bot-ready", "id": "1", "data": {}})
 
 

@@ -73,8 +73,7 @@ class BotLink:
         self.sockets = SocketPair(clock)
         self.to_bot = CallerStream(clock, self.sockets, dialect, options)
         self.from_bot = BotStream(clock, playout, events, self.sockets, dialect, now)
-        self._turns = Turns(clock, self._take, self.sockets.hold)
-        self._playout = playout
+        self._turns = Turns(clock, playout, self._take, self.sockets.hold)
         self._clock = clock
         self._listener = listener
         self._early: Early | None = early  # until the bot is ready
@@ -179,14 +178,8 @@ class BotLink:
             stack.callback(self._close_sockets)
             stack.callback(self.from_bot.close)
             stack.callback(self.to_bot.close)
-            stack.callback(self._close_turns)
+            stack.callback(self._turns.close)
             stack.callback(self._cancel_timer)
-
-    def _close_turns(self) -> None:
-        self._turns.close()
-        if self._playout.on_new_rate == self._turns.rest:
-            del self._playout.on_new_rate
-        del self._playout
 
     def _close_sockets(self) -> None:
         farewell: list[bytes] = []
@@ -221,8 +214,7 @@ class BotLink:
         held, self._beginning = self._beginning, Beginning()
         for kind, fault in held.faults:
             self.from_bot.warn(kind, fault)
-        self._playout.on_new_rate = self._turns.rest
-        self._turns.add(held.frames)
+        self._turns.begin(held.frames)
 
     def _start_flow(self) -> None:
         if self._flowing or self._early is None:

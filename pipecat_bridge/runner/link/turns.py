@@ -13,6 +13,7 @@ from typing import Final
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pipecat_bridge.audio.pcm import without_header
+from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.wire.frames import Audio, BotFrame, Message, Text, Transcription
 
 BUDGET: Final = 65536
@@ -29,16 +30,33 @@ class Turns:
     """Gives `take` frames in their order, and in each turn of the loop so many as `BUDGET` allows.
 
     `busy`: frames have to be added, as others wait or enough was done in this turn. A frame of more
-    than `BUDGET` bytes has to be added as well. `hold` is called with True when `busy` begins, and
-    with False when it ends.
+    than `BUDGET` bytes has to be added as well. `playout` says when the bot's sample rate is a new
+    one, and to make a filter for it is the work of a turn. `hold` is called with True when `busy`
+    begins, and with False when it ends.
     """
 
-    __slots__ = ("_clock", "_done", "_frames", "_held", "_hold", "_left", "_next", "_take", "busy")
+    __slots__ = (
+        "_clock",
+        "_done",
+        "_frames",
+        "_held",
+        "_hold",
+        "_left",
+        "_next",
+        "_playout",
+        "_take",
+        "busy",
+    )
 
     def __init__(
-        self, clock: IReactorTime, take: Callable[[BotFrame], None], hold: Callable[[bool], None]
+        self,
+        clock: IReactorTime,
+        playout: Playout,
+        take: Callable[[BotFrame], None],
+        hold: Callable[[bool], None],
     ) -> None:
         self._clock = clock
+        self._playout = playout
         self._take = take
         self._hold = hold
         self._held = False
@@ -47,6 +65,11 @@ class Turns:
         self._next: IDelayedCall | None = None
         self._done: Callable[[], None] | None = None
         self.busy = False
+
+    def begin(self, frames: Iterable[BotFrame]) -> None:
+        """Take what the bot sent before it was ready. From now on it is the bot that is heard."""
+        self._playout.on_new_rate = self.rest
+        self.add(frames)
 
     def add(self, frames: Iterable[BotFrame]) -> None:
         """Take some of the frames now, and the others later."""
@@ -106,6 +129,9 @@ class Turns:
         self._frames.clear()
         self._take = self._hold = _forget
         self._done = None
+        if self._playout.on_new_rate == self.rest:  # else another bot is heard
+            del self._playout.on_new_rate
+        del self._playout
         self.busy = False
         if self._next is not None:
             self._next.cancel()

@@ -24,7 +24,8 @@ from pipecat_bridge.net.urls import MAX_SHOWN, may_be_rebound
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link.interfaces import Direction
 from pipecat_bridge.runner.link.link import BotLink
-from pipecat_bridge.runner.socket.protocol import BotSocketProtocol, protocol_options
+from pipecat_bridge.runner.socket.protocol import BotSocketProtocol
+from pipecat_bridge.runner.socket.settings import protocol_options
 from pipecat_bridge.wire.websocket import server_frame
 
 _NO_SECRETS: Final = Redaction()

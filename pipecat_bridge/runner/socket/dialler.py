@@ -20,7 +20,8 @@ from pipecat_bridge.net.failures import closed, describe, given_up
 from pipecat_bridge.net.http import BUSY_STATUSES, redirect_to, seconds_of
 from pipecat_bridge.options import WebSocketOptions
 from pipecat_bridge.runner.link.link import BotLink
-from pipecat_bridge.runner.socket.protocol import BotSocketProtocol, protocol_options
+from pipecat_bridge.runner.socket.protocol import BotSocketProtocol
+from pipecat_bridge.runner.socket.settings import protocol_options
 from pipecat_bridge.runner.socket.target import Target
 from pipecat_bridge.wire.websocket import ClientMask
 

@@ -33,31 +33,11 @@ BITES: Final = 2
 """Bytes that Autobahn gets at once, and how often in a turn, while it stands within a message, and
 after a fault of the peer. They may be hundreds of tiny frames, of 4 to 20 us each."""
 
-ROUNDED_DOWN: Final = 1.0
-"""Seconds that are added to Autobahn's timeouts. Autobahn rounds their end down to a whole second
-of the clock, so a timeout of 1 s would take between 0 and 1 s."""
-
 MOST_WAITING: Final = 1 << 18
 """Bytes that wait for a bot that does not read. Then keys, texts and marks are dropped as well."""
 
 MOST_FRAGMENTS: Final = 4096
 """Frames of one message. Autobahn limits its bytes, and an empty frame has none."""
-
-
-def protocol_options(options: WebSocketOptions) -> dict[str, Any]:
-    """Options for Autobahn's factories, client and server.
-
-    Compression is not offered or accepted (Autobahn's default): it would cost more processor time
-    than the audio.
-    """
-    return {
-        "maxFramePayloadSize": options.max_frame,
-        "maxMessagePayloadSize": options.max_message,
-        "openHandshakeTimeout": options.handshake_timeout + ROUNDED_DOWN,
-        "closeHandshakeTimeout": options.close_timeout + ROUNDED_DOWN,
-        "failByDrop": False,  # a bot that breaks the protocol is told how
-        "tcpNoDelay": True,
-    }
 
 
 def _ignore(payload: bytes) -> None:

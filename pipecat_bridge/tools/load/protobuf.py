@@ -17,13 +17,13 @@ class AudioFields(NamedTuple):
 
 def audio_frame(pcm: bytes, rate: int) -> bytes:
     """A frame with mono PCM16 (Frame.audio)."""
-    body = _field(3, pcm) + b"\x20" + _varint(rate) + b"\x28\x01"
-    return _field(_AUDIO, body)
+    body = field(3, pcm) + b"\x20" + varint(rate) + b"\x28\x01"
+    return field(_AUDIO, body)
 
 
 def message_frame(text: str) -> bytes:
     """A frame with a message (Frame.message)."""
-    return _field(_MESSAGE, _field(1, text.encode()))
+    return field(_MESSAGE, field(1, text.encode()))
 
 
 def read(data: bytes) -> AudioFields | str | None:
@@ -42,11 +42,13 @@ def read(data: bytes) -> AudioFields | str | None:
     return None
 
 
-def _field(number: int, body: bytes) -> bytes:
-    return bytes((number << 3 | _LENGTH_DELIMITED,)) + _varint(len(body)) + body
+def field(number: int, body: bytes) -> bytes:
+    """A field with a length."""
+    return bytes((number << 3 | _LENGTH_DELIMITED,)) + varint(len(body)) + body
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number in protobuf's form."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

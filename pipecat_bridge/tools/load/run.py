@@ -92,10 +92,10 @@ def _warm_up(
     callers = LoadProcess(Callers, few, cpu=cpu)
     try:
         callers.ask("dial")
-        _until(lambda: callers.ask("status")["up"] == WARM_UP_CALLS, 5.0)
+        until(lambda: callers.ask("status")["up"] == WARM_UP_CALLS, 5.0)
         time.sleep(0.5)
         callers.ask("hang_up")
-        _until(lambda: not runner.ask("status")["bots"], 5.0)
+        until(lambda: not runner.ask("status")["bots"], 5.0)
         time.sleep(0.5)
     finally:
         callers.end()
@@ -108,10 +108,11 @@ def _set_up(callers: LoadProcess[Callers], plan: Plan, report: Callable[[str], N
         time.sleep(dialling)
         return
     steady = plan.calls - plan.dying
-    _until(lambda: callers.ask("status")["up"] >= steady, dialling + SET_UP_SECONDS)
+    until(lambda: callers.ask("status")["up"] >= steady, dialling + SET_UP_SECONDS)
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait for a condition, for so many seconds at most. False: it has not come true."""
     give_up = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > give_up:

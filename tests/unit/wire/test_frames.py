@@ -6,6 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.tools.load.protobuf import varint
 from pipecat_bridge.wire import frames
 from tests.doubles import protobuf
 from tests.doubles.garbage import GARBAGE
@@ -113,9 +114,9 @@ class LongFrameTests(SynchronousTestCase):
         audio = protobuf.encode("audio", audio=bytes(100_000), sample_rate=8000)
         for data in (
             b"\x12\0\x0a\0" * 20_000,  # frames of all kinds, each in place of the one before
-            b"\x12" + _varint(80_000) + b"\x0a\0" * 40_000,  # names
-            b"\x12" + _varint(80_000) + b"\x08\1" * 40_000,  # ids
-            b"\x12" + _varint(80_000) + b"\x1a\1x" * 27_000,  # short audio
+            b"\x12" + varint(80_000) + b"\x0a\0" * 40_000,  # names
+            b"\x12" + varint(80_000) + b"\x08\1" * 40_000,  # ids
+            b"\x12" + varint(80_000) + b"\x1a\1x" * 27_000,  # short audio
             audio[:-4] + b"\x38\1" * 1000,  # unknown fields behind
             b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff" + bytes(80_000),
             b"\x1a" + audio,
@@ -126,14 +127,6 @@ class LongFrameTests(SynchronousTestCase):
                 self.assertRaisesRegex(frames.FrameError, f"{len(data)} bytes without audio"),
             ):
                 frames.decode(data)
-
-
-def _varint(value: int) -> bytes:
-    out = b""
-    while value > 127:
-        out += bytes((value & 127 | 128,))
-        value >>= 7
-    return out + bytes((value,))
 
 
 class EncodeTests(SynchronousTestCase):

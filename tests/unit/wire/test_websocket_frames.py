@@ -20,6 +20,7 @@ from pipecat_bridge.wire.websocket import (
 from pipecat_bridge.wire.websocket import (
     TEXT as TEXT_OPCODE,
 )
+from tests.hostile import plain
 
 KEY = b"\x5a\x01\xff\x33"
 LIMIT = 1 << 20
@@ -29,17 +30,7 @@ def frame(
     opcode: int, payload: bytes, fin: bool = True, masked: bool = True, rsv: int = 0
 ) -> bytes:
     """One frame as a client sends it, written out by RFC 6455, section 5.2."""
-    size = len(payload)
-    mask = 0x80 if masked else 0
-    if size < 126:
-        length = bytes((mask | size,))
-    elif size < 1 << 16:
-        length = bytes((mask | 126,)) + size.to_bytes(2, "big")
-    else:
-        length = bytes((mask | 127,)) + size.to_bytes(8, "big")
-    body = bytes(byte ^ KEY[i % 4] for i, byte in enumerate(payload)) if masked else payload
-    first = (0x80 if fin else 0) | rsv << 4 | opcode
-    return bytes((first,)) + length + (KEY if masked else b"") + body
+    return plain.frame(payload, opcode, (plain.FINAL if fin else 0) | rsv << 4, masked)
 
 
 PING = frame(9, b"alive")

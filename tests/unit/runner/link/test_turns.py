@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.runner.link.turns import BUDGET, PER_FRAME, Turns
 from pipecat_bridge.wire.frames import Audio, BotFrame, Interruption, Message, Text, Transcription
 from tests.doubles.bot import riff_header
@@ -16,7 +17,8 @@ class TurnsTests(SynchronousTestCase):
         self.clock = Clock()
         self.taken: list[BotFrame] = []
         self.held: list[bool] = []
-        self.turns = Turns(self.clock, self.taken.append, self.held.append)
+        self.playout = Playout()
+        self.turns = Turns(self.clock, self.playout, self.taken.append, self.held.append)
 
     def turn(self) -> int:
         before = len(self.taken)
@@ -69,7 +71,7 @@ class TurnsTests(SynchronousTestCase):
         self.turns.add(frames)
         self.assertEqual(self.taken, [])
         self.turns.close()
-        resting = Turns(self.clock, lambda _: resting.rest(), self.held.append)
+        resting = Turns(self.clock, Playout(), lambda _: resting.rest(), self.held.append)
         resting.add(frames)
         turns = 0
         while resting.busy:
@@ -99,3 +101,19 @@ class TurnsTests(SynchronousTestCase):
         self.turns.finish(lambda: late.append(None))
         self.assertEqual(late, [None], "what is kept here is in a cycle")
         self.assertFalse(self.clock.getDelayedCalls())
+
+    def test_a_new_rate_is_the_work_of_a_turn_for_the_bot_that_is_heard(self) -> None:
+        self.turns.begin([])
+        self.playout.write(bytes(320), 16000, 1, 0.0)
+        self.assertTrue(self.turns.busy)
+        self.turn()
+        self.playout.write(bytes(320), 16000, 1, 0.0)
+        self.assertFalse(self.turns.busy)
+        other = Turns(self.clock, self.playout, self.taken.append, self.held.append)
+        other.begin([])
+        self.turns.close()
+        self.playout.write(bytes(320), 24000, 1, 0.0)
+        self.assertTrue(other.busy)
+        other.close()
+        self.playout.write(bytes(320), 16000, 1, 0.0)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
