@@ -23,6 +23,9 @@ class Comparison:
     """(second in `said`, seconds) of each place from where on the signal comes that much later."""
     gaps: tuple[tuple[float, float], ...]
     """(second in `said`, length) of each stretch that is silent in `heard` and not in `said`."""
+    disturbed: tuple[float, ...] = ()
+    """Seconds in `said` at which Asterisk itself was late, on any way: what is found there tells
+    nothing of the bridge."""
 
     @property
     def figures(self) -> dict[str, float]:

@@ -82,8 +82,10 @@ async def test_fifty_calls(
         underruns=_sum(records, "underruns"),
     )
     for result, record in zip(results, records, strict=True):
-        # The bots' process may be late on a busy machine. Then the record tells what was done.
-        told = record["stats"]["scaled_ms"] or record["stats"]["underruns"]
+        # The bots' process may be late on a busy machine. Then the record tells what was done. If
+        # Asterisk is late, that is in its recording of the caller's own words.
+        stats = record["stats"]
+        told = stats["scaled_ms"] or stats["underruns"] or result.disturbed
         assert result.correlation >= (0.95 if told else 0.999), (result, record["stats"])
         assert told or not result.gaps, (result, record["stats"])
         assert told or not lost(result), (result, record["stats"])
