@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.request import urlopen
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pipecat_bridge.tools.load.bridge import daemon, free_ports
 from pipecat_bridge.tools.load.run import until
 from pipecat_bridge.tools.load.worker import LoadProcess
+from tests.hostile import plain
 from tests.hostile.innocent import PHONE_RATE, PIPECAT_RATE, Felt, Innocent
 from tests.hostile.peer import HostilePeer, Mode, Ports
 from tests.hostile.runner import Runner
@@ -25,6 +28,9 @@ SET_UP: Final = 20.0
 
 SETTLE: Final = 0.6
 """Seconds after an attack until all that was sent should have arrived."""
+
+BETWEEN_CALLS: Final = 0.5
+"""Seconds from one short honest call to the next."""
 
 PLAY_OUT: Final = 4.0
 """Seconds after an attack until the daemon's memory is what it was."""
@@ -78,6 +84,46 @@ def begin_attack(peer: HostilePeer, seconds: float, ports: Ports) -> subprocess.
     return subprocess.Popen([*command, *map(str, ports)], stdout=subprocess.PIPE)
 
 
+class _PassersBy:
+    """Short honest calls, two each second, as a daemon in use has them.
+
+    Code that has not run for seconds takes ten times as long on some virtual machines, because
+    their host has taken its memory away. Without these calls that would be most of what is
+    measured: 20 to 30 ms for the end of a call, whoever ends it.
+    """
+
+    def __init__(self, mode: Mode, port: int, runner: Runner) -> None:
+        self._mode = mode
+        self._port = port
+        self._runner = runner
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.wait(BETWEEN_CALLS):
+            with suppress(OSError):
+                self._call(uuid4())
+
+    def _call(self, call_id: UUID) -> None:
+        with socket.create_connection(("127.0.0.1", self._port), 5.0) as phone:
+            phone.sendall(plain.phone(plain.UUID, call_id.bytes))
+            phone.sendall(plain.phone(plain.AUDIO, bytes(320)) * 5)
+            url = self._runner.dial_url(str(call_id)) if self._mode == "dialback" else ""
+            if url:
+                with plain.dial(url) as bot:
+                    bot.sendall(plain.request(url))
+                    bot.recv(1 << 12)
+                    bot.sendall(plain.frame(plain.READY) + plain.frame(plain.audio(bytes(1280))))
+                    bot.recv(1 << 12)
+            phone.sendall(plain.phone(plain.HANGUP))
+
+    def stop(self) -> None:
+        """Make no more calls."""
+        self._over.set()
+        self._thread.join()
+
+
 class AttackedDaemon:
     """A daemon in one mode, which all peers of that mode attack one after the other."""
 
@@ -93,6 +139,7 @@ class AttackedDaemon:
         ]
         self._daemon = daemon(self._runner.url, self._log, settings=settings)
         self._innocent = LoadProcess(Innocent, self._daemon.pid, self._daemon.port)
+        self._passers_by = _PassersBy(mode, self._daemon.port, self._runner)
         self.suffers = False
         """An attack has left something behind, which is no fault of the next one."""
 
@@ -192,6 +239,7 @@ class AttackedDaemon:
 
     def stop(self) -> None:
         """End all processes."""
+        self._passers_by.stop()
         self._innocent.end()
         self._daemon.stop()
         self._runner.shutdown()
