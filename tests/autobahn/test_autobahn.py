@@ -33,6 +33,9 @@ SHORT: Final = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.1.*", "6.2.*", "6.3.*", "6
 NOT_BY_BYTES: Final = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*")
 """Group 9 has messages of 16 MiB."""
 
+TOO_MANY_FRAMES: Final = {"9.3.1", "9.3.2", "9.4.1", "9.4.2"}
+"""A message of 4 MiB in frames of 64 or 256 bytes. The bridge takes 4096 frames (SECURITY.md)."""
+
 _PATIENCE: Final = 30.0  # seconds
 _LARGEST: Final = 1 << 26  # what group 9 needs
 _OPTIONS: Final = WebSocketOptions(
@@ -132,7 +135,7 @@ _ROLES: Final = {"server": _as_server, "client": _as_client}
 
 
 def _differences(found: dict[str, str], alone: dict[str, str]) -> dict[str, tuple[str, str]]:
-    cases = sorted({*found, *alone})
+    cases = sorted({*found, *alone} - TOO_MANY_FRAMES)
     both = {case: (found.get(case, "none"), alone.get(case, "none")) for case in cases}
     return {case: said for case, said in both.items() if said[0] != said[1]}
 
@@ -153,5 +156,7 @@ async def test_no_difference(
     assert "FAILED" not in alone.values()
     differences = {way: _differences(found, alone) for way, found in results.items()}
     assert differences == {way: {} for way in results}
+    for found in (results[way] for way in WAYS if way != "autobahn"):
+        assert {found[case] for case in TOO_MANY_FRAMES & set(found)} <= {"FAILED"}
     assert taken["off"] == 0
     assert min(taken["binary"], taken["text"]) > 0, taken

@@ -174,9 +174,16 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
 
     def onMessageFrameBegin(self, length: int) -> None:
         super().onMessageFrameBegin(length)
+        self.frame_data = [bytearray()]
         if len(self.message_data) >= MOST_FRAGMENTS and not self.failedByMe:
             text = f"a message of more than {MOST_FRAGMENTS} frames"
             self._max_message_size_exceeded(self.message_data_total_length, MOST_FRAGMENTS, text)
+
+    def onMessageFrameData(self, payload: bytes) -> None:
+        """Keep a part of a frame. Autobahn would keep each as an object, and they may have a byte
+        each."""
+        if not self.failedByMe:
+            self.frame_data[0] += payload
 
     def onPing(self, payload: bytes) -> None:
         """Answer a ping; of those that come while the peer does not read, the last one (RFC 6455,

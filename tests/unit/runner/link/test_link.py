@@ -654,6 +654,20 @@ class EndTests(BotSideCase):
         self.assertEqual(self.end(), ["lost"])
         self.assertIn("a message of more than 4096 frames (1009)", self.side.heard.reasons[0])
 
+    def test_a_message_of_two_frames_may_come_in_very_many_pieces(self) -> None:
+        self.make().bot()
+        self.side.turn()
+        message = plain.audio(bytes(6000))
+        stream = plain.frame(message[:3000], first=0) + plain.frame(message[3000:], 0)
+        socket: Any = self.side.link.sockets.input
+        for number in range(len(stream)):
+            socket.dataReceived(stream[number : number + 1])
+            if number % 100 == 0:
+                self.side.turn(0)
+        self.side.turn()
+        self.assertEqual(self.side.heard.reasons, [])
+        self.assertEqual(self.side.link.from_bot.stats.frames_in, 1)
+
     def test_a_reset_loses(self) -> None:
         bot = self.make().bot()
         bot.die()
