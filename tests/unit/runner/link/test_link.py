@@ -657,8 +657,8 @@ class EndTests(BotSideCase):
     def test_a_message_of_two_frames_may_come_in_very_many_pieces(self) -> None:
         self.make().bot()
         self.side.turn()
-        message = plain.audio(bytes(6000))
-        stream = plain.frame(message[:3000], first=0) + plain.frame(message[3000:], 0)
+        message = plain.audio(bytes(12000))
+        stream = plain.frame(message[:6000], first=0) + plain.frame(message[6000:], 0)
         socket: Any = self.side.link.sockets.input
         for number in range(len(stream)):
             socket.dataReceived(stream[number : number + 1])
