@@ -77,6 +77,7 @@ class Gaps:
         if gap.missing or self._arrivals.came_back:
             stats = self._stats
             stats.underruns += 1
-            stats.underrun_ms += (gap.until - gap.since) * 1000
+            # The rest of a frame may end a moment after a tick that came early, to catch up.
+            stats.underrun_ms += max(0.0, gap.until - gap.since) * 1000
             stats.concealed_ms += gap.concealed * 1000
             self._resumed_at = gap.until

@@ -146,6 +146,16 @@ class UnderrunTests(SynchronousTestCase):
         stats = line.playout.stats
         self.assertEqual((stats.underruns, stats.shortened_ms), (0, 0))
 
+    def test_a_tick_before_the_end_of_what_was_played_is_no_time_without_audio(self) -> None:
+        playout = Playout(prebuffer=0.0)
+        pcm = bytes(2 * 81)  # 10.125 ms
+        playout.write(pcm, 8000, 1, 0.0)
+        playout.read(0.0)
+        playout.read(0.02)
+        playout.write(pcm, 8000, 1, 0.03)
+        playout.read(0.03)  # half a frame after the last one, as when ticks catch up
+        self.assertGreaterEqual(playout.stats.underrun_ms, 0)
+
 
 class DelayTests(SynchronousTestCase):
     """The delay of a bot that sends in real time and never pauses."""
