@@ -36,6 +36,9 @@ after a fault of the peer. They may be hundreds of tiny frames, of 4 to 20 us ea
 MOST_WAITING: Final = 1 << 18
 """Bytes that wait for a bot that does not read. Then keys, texts and marks are dropped as well."""
 
+LAST_READ: Final = 0.1
+"""Seconds to read what has come, when the time for an answer to our close is over."""
+
 MOST_FRAGMENTS: Final = 4096
 """Frames of one message. Autobahn limits its bytes, and an empty frame has none."""
 
@@ -63,6 +66,7 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
     _pinged_at: float | None = None  # time of the first ping after the peer's last message
     _pong: bytes | None = None  # payload of the newest ping, while the peer does not read
     _heard = False
+    _out_of_time = False  # the peer has had its time to answer our close
     _paused = False
     _opcode = BINARY
     _received: Callable[[bytes], None] = staticmethod(_ignore)  # of the link, while there is one
@@ -184,6 +188,16 @@ class BotSocketProtocol(WebSocketAdapterProtocol, WebSocketProtocol):  # type: i
         each."""
         if not self.failedByMe:
             self.frame_data[0] += payload
+
+    def onCloseHandshakeTimeout(self) -> None:
+        """The peer does not answer our close. What it has sent by now is read first: this process
+        may have stood still, and that is no fault of the peer."""
+        if self._out_of_time:
+            super().onCloseHandshakeTimeout()
+            return
+        self._out_of_time = True
+        again: Any = self.clock.callLater(LAST_READ, self.onCloseHandshakeTimeout)
+        self.closeHandshakeTimeoutCall = again
 
     def onPing(self, payload: bytes) -> None:
         """Answer a ping; of those that come while the peer does not read, the last one (RFC 6455,

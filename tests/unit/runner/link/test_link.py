@@ -618,6 +618,17 @@ class EndTests(BotSideCase):
         self.side.turn()
         self.assertTrue(self.side.playout.empty)
 
+    def test_a_bot_that_does_not_answer_our_close_is_read_once_more(self) -> None:
+        self.make().bot(2, answers_close=False)
+        self.side.turn()
+        output: Any = self.side.link.sockets.output
+        output.close(1000, "over")
+        output.onCloseHandshakeTimeout()  # this process may have stood still until now
+        self.side.turn(0.05)
+        self.assertEqual(self.side.heard.reasons, [])
+        self.side.turn(0.2)
+        self.assertIn("closing handshake timeout", self.side.heard.reasons[0])
+
     def test_after_a_frame_that_is_too_long_little_is_read_in_a_turn(self) -> None:
         bot = self.make(max_frame=2000).bot()
         self.side.turn()
