@@ -74,11 +74,11 @@ def check_sound(result: Comparison, stats: Mapping[str, Any]) -> None:
     """The same signal without a hole, and nothing of it is lost.
 
     A bot's process may be late on a busy machine. Then `stats` of the call's record tell that audio
-    was missing or that time was scaled. Where Asterisk itself was late, so that its recording of the
-    caller's own words has holes, its recordings prove nothing of the bridge.
+    was missing or that time was scaled. Where Asterisk itself was late, so that its recording of
+    the caller's own words has holes, its recordings prove nothing of the bridge.
     """
     if result.disturbed:
-        return  # on some machines at 48 kHz most of the time: the recorder drops 0.3 s at once there
+        return  # often at 48 kHz, where the recorder can drop 0.3 s at once
     told = stats["scaled_ms"] or stats["underruns"]
     assert result.correlation >= (SCALED if told else 0.999), (result, stats)
     assert told or not result.gaps, (result, stats)
