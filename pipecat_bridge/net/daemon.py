@@ -6,6 +6,7 @@ import errno
 import signal
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,7 @@ STOP_GRACE = 2.0
 """Seconds for hangups, closing handshakes and /stop to be sent when the daemon ends."""
 
 
-class Daemon(MultiService):
+class Daemon(MultiService, ABC):
     """Services that start together, and end on SIGTERM or SIGINT with exit status 0.
 
     `handles_signals`: False in a worker, whose supervisor handles the signals.
@@ -56,10 +57,6 @@ class Daemon(MultiService):
         # Set the handlers after the reactor has set its own.
         self.reactor.callWhenRunning(self.handle_signals)
 
-    def end_calls(self) -> None:
-        """End all calls now."""
-        raise NotImplementedError
-
     def handle_signals(self) -> None:
         """Let SIGTERM and SIGINT end the daemon with exit status 0, and ignore SIGHUP."""
         on_main_thread = threading.current_thread() is threading.main_thread()
@@ -83,6 +80,10 @@ class Daemon(MultiService):
             self._ending = True
             self._log.info("{name}: ending", name=name)
             self.reactor.stop()
+
+    @abstractmethod
+    def end_calls(self) -> None:
+        """End every call now, after a second signal."""
 
     def _ignore_hup(self) -> None:
         self._log.info("SIGHUP ignored: the configuration is read at the start only")

@@ -8,6 +8,12 @@ import numpy as np
 
 from tests.asterisk.sound import Signal
 
+MOST_LATE = 0.4
+"""Seconds by which a place may be later than the one before, or earlier."""
+
+NEAR = 0.4
+"""Seconds from a place to where its disturbance ends: two windows."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -24,8 +30,11 @@ class Comparison:
     gaps: tuple[tuple[float, float], ...]
     """(second in `said`, length) of each stretch that is silent in `heard` and not in `said`."""
     disturbed: tuple[float, ...] = ()
-    """Seconds in `said` at which Asterisk itself was late, on any way: what is found there tells
-    nothing of the bridge."""
+    """Seconds in `said` at which Asterisk itself was late: what is heard there tells nothing of the
+    bridge."""
+    unlike: tuple[float, ...] = ()
+    """Seconds in `said`, away from those in `disturbed`, from where on a fifth of a second is heard
+    as something else, whenever it is heard. Looked for only where Asterisk was late."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -62,6 +71,26 @@ def compare(said: Signal, heard: Signal, rate: int) -> Comparison:
         jumps=jumps,
         gaps=_gaps(gain * said, found, rate),
     )
+
+
+def unlike(
+    said: Signal, heard: Signal, rate: int, disturbed: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Seconds of `said` that are not found in `heard`: see `Comparison.unlike`."""
+    window, reach = rate // 5, round(MOST_LATE * rate)
+    missing = []
+    last = round(_first_lag(said, heard, rate))
+    for start in range(0, len(said) - window + 1, window):
+        part, second = said[start : start + window], start / rate
+        if _level(part) < 0.01:
+            continue
+        around = _shifted(heard, last + start - reach, window + 2 * reach)
+        lag = _fractional_lag(part, around) - reach + last
+        if _alike(part, _shifted(heard, lag + start, window)) > 0.98:
+            last = round(lag)
+        elif not any(-NEAR < second - at < NEAR for at in disturbed):
+            missing.append(second)
+    return tuple(missing)
 
 
 def _first_lag(said: Signal, heard: Signal, rate: int) -> float:

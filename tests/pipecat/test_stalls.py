@@ -17,7 +17,7 @@ BACK = 10.0
 """Seconds after which the delay must be what it was."""
 
 LESS_THAN_TWO_CHUNKS = 70
-"""Milliseconds: Pipecat sends 40 ms at a time, or a little more late on a busy machine."""
+"""Milliseconds. Pipecat sends 40 ms at a time, and the next chunk may come before one is played."""
 
 
 class Network(ProxyFactory):
@@ -78,7 +78,7 @@ async def test_the_delay_comes_back_after_a_stall(release: Release) -> None:
         call.phone.hangup()
         await call.ended()
     await path.stopListening()
-    # What must wait because of the bot's jitter, and less than two of its chunks.
+    assert stats["prebuffer_ms"] <= 100, "one stall is no jitter that must be waited for"
     assert most <= stats["prebuffer_ms"] + LESS_THAN_TWO_CHUNKS, stats
     assert stats["underruns"] > before["underruns"]
     assert stats["underrun_ms"] > 500

@@ -27,6 +27,13 @@ class Word(str, Enum):  # noqa: UP042 - its str() is not its value
     GOOD = "good"
 
 
+class CallLess(Daemon):
+    """A daemon without a call to end."""
+
+    def end_calls(self) -> None:
+        """There is none."""
+
+
 def lines(say: Callable[[Logger], None]) -> list[dict[str, Any]]:
     """The JSON lines of what `say` logs."""
     out = io.StringIO()
@@ -150,13 +157,13 @@ class LineTests(SynchronousTestCase):
 class CommandTests(SynchronousTestCase):
     def observer(self, **values: Any) -> Any:
         """The log observer of a daemon under twistd with these options."""
-        command, daemon = Options(), Daemon(None)
+        command, daemon = Options(), CallLess(None)
         command.update(values)
         write_json(daemon, command)
         return daemon.observer
 
     def test_no_command(self) -> None:
-        daemon = Daemon(None)
+        daemon = CallLess(None)
         write_json(daemon, None)
         self.assertIsNone(daemon.observer)
 
@@ -170,7 +177,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(json.loads(path.read_text("utf-8"))["message"], "\N{SNOWMAN}")
 
     def test_twistd_finds_it(self) -> None:
-        application, daemon = Application("x"), Daemon(None)
+        application, daemon = Application("x"), CallLess(None)
         daemon.observer = LogPublisher()
         daemon.setServiceParent(application)
         self.assertIs(application.getComponent(ILogObserver), daemon.observer)
