@@ -75,6 +75,12 @@ test-network: $(INSTALLED) ## a call over links that are too narrow, or cut (Deb
 	@scripts/network.sh
 	@$(BIN)/python -m pytest tests/network -n 3 $(ARGS)
 
+.PHONY: test-store
+test-store: $(INSTALLED) ## the store with real PostgreSQL and object store, a full disk, kill -9 (Debian, root)
+	@scripts/postgresql.sh >/dev/null
+	@scripts/swift.sh
+	@$(BIN)/python -m pytest tests/store $(ARGS)
+
 .PHONY: test-hostile
 test-hostile: $(INSTALLED) ## an innocent call beside each hostile peer (ARGS="--short")
 	@$(BIN)/python -m pytest tests/hostile --table bench/hostile.md $(ARGS)

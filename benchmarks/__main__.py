@@ -8,7 +8,9 @@ short calls with and without a tuned garbage collector; `stall`, a bot that stop
 the effect of faulty bots on other calls; `profile`, where the processor time goes; `workers`, the
 gain of a second process. Only if they are named, or in short: `churn`, many short calls; `hours`,
 calls of eight hours on a turned clock; `hour`, calls of one hour in real time; `hostile`, calls
-beside each hostile bot and phone.
+beside each hostile bot and phone; `store`, pages and searches among many stored calls;
+`records`, what a store costs; `recorded`, what recordings cost; `away`, calls while the store is
+stopped, locked or full.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import (
     against,
+    away,
     capacity,
     churn,
     conditions,
@@ -31,13 +34,16 @@ from benchmarks import (
     hostile,
     hours,
     profile,
+    recorded,
     rounds,
     sides,
     stall,
+    store,
     workers,
 )
 from benchmarks.bridges import BRIDGES
 from pipecat_bridge.tools.load import plots, report
+from pipecat_bridge.tools.load.bridge import daemon
 from pipecat_bridge.tools.load.callers import Plan
 from pipecat_bridge.tools.load.command import processors
 from pipecat_bridge.tools.load.patterns import Pattern
@@ -70,6 +76,11 @@ class Sizes(NamedTuple):
     hostile: int = 100
     attack: float = 5.0
     peers: int = 1
+    stored: int = 100_000
+    queries: int = 1000
+    window: float = 3.0
+    pairs: int = 20
+    away: float = 60.0
     talking: int = 50
     climb: tuple[int, ...] = (100, 150, 200, 225, 250, 275, 300, 350)
 
@@ -94,9 +105,17 @@ SHORT = Sizes(
     hostile=5,
     attack=1.0,
     peers=20,
+    stored=500,
+    queries=20,
+    window=1.0,
+    pairs=1,
+    away=2.0,
     talking=3,
     climb=(5,),
 )
+KEPT = {"no store": ("store.url=none",), "store": ()}
+"""What is kept of calls -> the options for it."""
+
 COMPARED = ("today", "before", "plain", "asyncio", "asyncio-qq")
 
 
@@ -113,6 +132,34 @@ class Bench:
         self._compared = self._ours if other else COMPARED
         self._folder = folder
         self._cpus = processors()
+
+    def store(self) -> Result:
+        """Ask the store among many calls."""
+        return store.run(self.sizes.stored, self.sizes.queries, self._folder, tell)
+
+    def records(self) -> list[Result]:
+        """Run the same calls with and without a store."""
+        return [
+            {
+                **self._run(name, self.sizes.sides, f"{name}, round {n}", settings=settings),
+                "bridge": name,
+                "round": n,
+            }
+            for n in range(1, self.sizes.rounds + 1)
+            for name, settings in KEPT.items()
+        ]
+
+    def recorded(self) -> list[Result]:
+        """Run calls with and without recordings, in turn."""
+        sizes = self.sizes
+        return recorded.measure(
+            sizes.sides, sizes.window, sizes.pairs, self._folder, self._cpus, tell
+        )
+
+    def away(self) -> list[Result]:
+        """Run calls while the store is away."""
+        sizes = self.sizes
+        return away.measure(sizes.talking, sizes.away, self._folder, self._cpus, tell)
 
     def ladder(self) -> list[Result]:
         """Run more and more calls."""
@@ -223,14 +270,24 @@ class Bench:
         return churn.measure(self.sizes.churn, self._folder, self._cpus, tell)
 
     def _run(
-        self, bridge: str, calls: int, name: str, seconds: float | None = None, **wrong: float
+        self,
+        bridge: str,
+        calls: int,
+        name: str,
+        seconds: float | None = None,
+        settings: Sequence[str] | None = None,
+        **wrong: float,
     ) -> Result:
         tell(f"{name}:")
         sizes = self.sizes
         runner = LoadProcess(Runner, "127.0.0.1", 0, 1, Pattern(), cpu=self._cpus[1])
         try:
             url = f"http://127.0.0.1:{runner.ask('port')}"
-            started = BRIDGES[bridge](url, self._folder / f"{bridge}.log", self._cpus[0])
+            log = self._folder / f"{bridge}.log"
+            if settings is None:
+                started = BRIDGES[bridge](url, log, self._cpus[0])
+            else:
+                started = daemon(url, log, self._cpus[0], settings)
             try:
                 started.wait()
                 plan = Plan(started.host, started.port, calls, **wrong)  # type: ignore[arg-type]
@@ -263,11 +320,15 @@ STEPS: dict[str, Callable[[Any], str]] = {
     "hours": hours.table,
     "hour": churn.table,
     "hostile": hostile.table,
+    "store": store.table,
+    "records": rounds.table,
+    "recorded": recorded.table,
+    "away": away.table,
 }
 """Steps by name, with the function that makes the table. Each name is a method of Bench."""
 
 
-LONG = ("churn", "hours", "hour", "hostile")
+LONG = ("churn", "hours", "hour", "hostile", "store", "records", "recorded", "away")
 """Steps that run only if they are named, or in short."""
 
 

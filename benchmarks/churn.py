@@ -1,14 +1,19 @@
-"""Shows whether the daemon keeps memory or descriptors, in many short calls or in long ones."""
+"""Shows whether the daemon keeps memory or descriptors, in many short calls or in long ones.
+
+All is kept and told of each call: record, recording, events in a file and to a webhook.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
-from benchmarks.bridges import today
-from pipecat_bridge.tools.load.bridge import Started
+from pipecat_bridge.tools.load.bridge import Started, daemon
 from pipecat_bridge.tools.load.callers import Callers, Plan
 from pipecat_bridge.tools.load.patterns import Pattern
 from pipecat_bridge.tools.load.runner import Runner
@@ -20,7 +25,47 @@ LENGTH = 0.5
 
 SAMPLES = 40
 
+SECRET = "whsec_" + "AAAA" * 8
+
 Row = dict[str, float]
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """Takes what a webhook is told."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing is printed."""
+
+
+@contextmanager
+def _receiver() -> Iterator[str]:
+    """The URL of a receiver of events."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Receiver)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _keeping(folder: Path, hook: str) -> tuple[str, ...]:
+    """Options of a daemon that keeps and tells everything."""
+    return (
+        "recording.when=always",
+        "recording.format=wav",
+        "recording.max_bytes=100000000",
+        f"store.events_file={folder}/churn-events",
+        f'webhooks.hooks=[{{name = "churn", url = "{hook}", secrets = ["{SECRET}"]}}]',
+    )
 
 
 def measure(
@@ -68,31 +113,28 @@ def _watch(
     rows: Callable[[LoadProcess[Callers], Callable[[], Row]], Iterator[Row]],
 ) -> list[Row]:
     """A row before the calls, those of `rows`, and one after the end of all calls."""
-    runner = LoadProcess(Runner, "127.0.0.1", 0, 2, Pattern(), cpu=cpus[1])
-    try:
-        bridge = today(f"http://127.0.0.1:{runner.ask('port')}", folder / "churn.log", cpus[0])
-        try:
-            bridge.wait()
-            plan = Plan(bridge.host, bridge.port, at_once, length=length)
-            callers = LoadProcess(Callers, plan, cpu=cpus[1])
-            began = time.monotonic()
+    with ExitStack() as stack:
+        hook = stack.enter_context(_receiver())
+        runner = LoadProcess(Runner, "127.0.0.1", 0, 2, Pattern(), cpu=cpus[1])
+        stack.callback(runner.end)
+        url = f"http://127.0.0.1:{runner.ask('port')}"
+        bridge = daemon(url, folder / "churn.log", cpus[0], _keeping(folder, hook))
+        stack.callback(bridge.stop)
+        bridge.wait()
+        plan = Plan(bridge.host, bridge.port, at_once, length=length)
+        callers = LoadProcess(Callers, plan, cpu=cpus[1])
+        stack.callback(callers.end)
+        began = time.monotonic()
 
-            def row() -> Row:
-                return _row(callers.ask("status").get("dialled", 0), began, bridge)
+        def row() -> Row:
+            return _row(callers.ask("status").get("dialled", 0), began, bridge)
 
-            try:
-                all_rows = [row()]
-                callers.ask("dial")
-                all_rows += rows(callers, row)
-                callers.ask("hang_up")
-                time.sleep(2.0)
-                return [*all_rows, row()]
-            finally:
-                callers.end()
-        finally:
-            bridge.stop()
-    finally:
-        runner.end()
+        all_rows = [row()]
+        callers.ask("dial")
+        all_rows += rows(callers, row)
+        callers.ask("hang_up")
+        time.sleep(2.0)
+        return [*all_rows, row()]
 
 
 def _row(done: int, began: float, bridge: Started) -> Row:
@@ -104,6 +146,8 @@ def _row(done: int, began: float, bridge: Started) -> Row:
         "descriptors": reading.descriptors,
         "blocks": metrics.get("pipecat_bridge_memory_blocks", 0.0),
         "ended": metrics.get("pipecat_bridge_calls_ended_total", 0.0),
+        "waiting": metrics.get("pipecat_bridge_store_waiting", 0.0),
+        "told": metrics.get("pipecat_bridge_webhook_attempts_total", 0.0),
     }
 
 
@@ -114,12 +158,14 @@ def table(result: dict[str, Any]) -> str:
     if some[-1] is not rows[-1]:
         some.append(rows[-1])
     lines = [
-        "| minutes | calls placed | ended | memory, MB | blocks | descriptors |",
-        "|---" * 6 + "|",
+        "| minutes | calls placed | ended | memory, MB | blocks | descriptors"
+        " | entries that wait for the database | requests to the webhook |",
+        "|---" * 8 + "|",
     ]
     lines += [
         f"| {row['minutes']:.0f} | {row['calls']:.0f} | {row['ended']:.0f} | {row['rss_mb']:.1f}"
-        f" | {row['blocks']:.0f} | {row['descriptors']:.0f} |"
+        f" | {row['blocks']:.0f} | {row['descriptors']:.0f} | {row['waiting']:.0f}"
+        f" | {row['told']:.0f} |"
         for row in some
     ]
     return "\n".join(lines)

@@ -100,6 +100,11 @@ def speech(repeats: int) -> Said:
     return Said((samples + noise).astype(np.int16), ends)
 
 
+def delay_of(stats: Any) -> float:
+    """Seconds by which all frames together were delayed. Older commits have another name for it."""
+    return float(stats.delays.total if hasattr(stats, "delays") else stats.delay_sum)
+
+
 def to_caller(said: Said, pattern: Any, seed: int = 1, phase: float = 0.007) -> Heard:
     """A bot says it; what the phone hears."""
     playout, random = Playout(), Random(seed)
@@ -119,10 +124,10 @@ def to_caller(said: Said, pattern: Any, seed: int = 1, phase: float = 0.007) -> 
             if waiting and written * size >= waiting[0]:
                 waiting.pop(0)
                 playout.mark(lambda: ends.append(len(heard) * 160))
-        before = stats.delay_sum, stats.frames_played
+        before = delay_of(stats), stats.frames_played
         heard.append(playout.read(now) or bytes(320))
         if stats.frames_played > before[1]:
-            delays.append((now, stats.delay_sum - before[0]))
+            delays.append((now, delay_of(stats) - before[0]))
         tick += 1
     samples = np.frombuffer(b"".join(heard), "<i2")
     pieces = [samples[a:b] for a, b in zip([0, *ends], ends, strict=False)]

@@ -13,10 +13,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
-from pipecat_bridge.tools.load import figures
-from pipecat_bridge.tools.load.bridge import Started, daemon, free_ports
+from benchmarks.windows import Cpus, Load, Result
+from pipecat_bridge.tools.load.bridge import daemon, free_ports
 from pipecat_bridge.tools.load.callers import Callers, Plan
-from pipecat_bridge.tools.load.calls import Role
 from pipecat_bridge.tools.load.patterns import Pattern
 from pipecat_bridge.tools.load.runner import Runner
 from pipecat_bridge.tools.load.worker import LoadProcess
@@ -28,8 +27,6 @@ from tests.hostile.runner import Runner as HostileRunner
 GROUP: Final = 10
 SETTLE: Final = 1.0
 """Seconds after an attack, in which what was sent is worked off."""
-
-Result = dict[str, Any]
 
 
 class _BothRunners(HostileRunner):
@@ -57,7 +54,7 @@ def measure(
     seconds: float,
     every: int,
     folder: Path,
-    cpus: tuple[int | None, int | None],
+    cpus: Cpus,
     tell: Callable[[str], None],
 ) -> list[Result]:
     """`calls` calls, and each hostile peer for so many seconds; only one of `every` peers."""
@@ -72,17 +69,19 @@ def measure(
         bridge = daemon(runner.url, folder / "hostile.log", cpus[0], [*SETTINGS, listen])
         stack.callback(bridge.stop)
         bridge.wait()
-        callers = LoadProcess(Callers, Plan(bridge.host, bridge.port, calls), cpu=cpus[1])
+        plan = Plan(bridge.host, bridge.port, calls)
+        callers = LoadProcess(Callers, plan, cpu=cpus[1])
         stack.callback(callers.end)
         tell(f"{calls} calls")
         callers.ask("dial")
         time.sleep(calls / 50 + 3.0)
         runner.all_up()
         ports = Ports(bridge.port, dialback, int(bridge.api.rpartition(":")[2]), runner.url)
+        it = Load(bridge, ordinary, callers, plan)
         results = []
         for peer in _peers(every):
             tell(peer.name if peer else "alone")
-            results.append(_window(peer, ports, seconds, bridge, ordinary, callers))
+            results.append(_window(peer, ports, seconds, it))
         return results
 
 
@@ -96,34 +95,14 @@ def _peers(every: int) -> Iterator[HostilePeer | None]:
     yield None
 
 
-def _window(
-    peer: HostilePeer | None,
-    ports: Ports,
-    seconds: float,
-    bridge: Started,
-    ordinary: LoadProcess[Runner],
-    callers: LoadProcess[Callers],
-) -> Result:
+def _window(peer: HostilePeer | None, ports: Ports, seconds: float, it: Load) -> Result:
     process = begin_attack(peer, seconds + 1.0, ports) if peer else None
     time.sleep(1.0)  # it has begun
-    for side in (callers, ordinary):
-        side.ask("record")
-    before = bridge.read()
-    time.sleep(seconds)
-    after = bridge.read()
-    up, heard, said = callers.ask("status")["up"], ordinary.ask("stop"), callers.ask("stop")
+    measured = it.window(seconds)
     if process is not None:
         process.communicate(timeout=seconds + 20.0)
         time.sleep(SETTLE)
-    by_bots = figures.only(Role.STEADY, said["roles"], heard["heard"])
-    delays = figures.to_bot(said["sent"], by_bots)
-    return {
-        "peer": peer.name if peer else "",
-        "up": up,
-        "cpu_percent": 100 * (after.cpu - before.cpu) / (after.time - before.time),
-        "pace": figures.pace(said["pace"]),
-        "to_bot_ms": figures.spread(delay.seconds for delay in delays),
-    }
+    return {"peer": peer.name if peer else "", **measured}
 
 
 def table(results: Sequence[Result]) -> str:

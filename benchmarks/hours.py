@@ -121,7 +121,7 @@ def _row(hours: float, calls: list[TalkingCall]) -> Result:
         "shortened_s": sum(each.shortened_ms for each in stats) / 1000,
         "stretched_s": sum(each.stretched_ms for each in stats) / 1000,
         "filled": sum(call._phone.line.stats.filled_frames for call in calls),
-        "delay_ms": 1000 * sum(each.delay_sum for each in stats) / played if played else 0.0,
+        "delay_ms": 1000 * sum(each.delays.total for each in stats) / played if played else 0.0,
         "lost_s": max((abs(call.lost) for call in calls), default=0.0),
     }
 

@@ -12,9 +12,13 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.audio.resample import make_resampler
+from pipecat_bridge.call.record import record
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.contracts import AnswerCall
-from pipecat_bridge.events.events import EventLog, Events
+from pipecat_bridge.events.events import Events
+from pipecat_bridge.events.kinds import Turn
+from pipecat_bridge.events.log import EventLog
+from pipecat_bridge.events.record import Record
 from pipecat_bridge.net.daemon import STOP_GRACE, Daemon
 from pipecat_bridge.net.descriptors import EXHAUSTED_HELP, Descriptors, limit
 from pipecat_bridge.net.limit import ConnectionLimit
@@ -22,11 +26,18 @@ from pipecat_bridge.net.listener import Listen
 from pipecat_bridge.net.process import warn_if_not_compiled
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import Options
+from pipecat_bridge.records import MakeRecords, without_records
 from pipecat_bridge.runner.pool.address import RunnerAddress, without_secrets
 from pipecat_bridge.runner.side import RunnerSide
 from pipecat_bridge.web.api import ApiSite, api_site
 from pipecat_bridge.web.health import ProcessHealth
-from pipecat_bridge.web.metrics import CallCollector, ConnectionCollector, RunnerCollector, registry
+from pipecat_bridge.web.metrics import (
+    CallCollector,
+    ConnectionCollector,
+    RunnerCollector,
+    collectors_of,
+    registry,
+)
 
 
 class PhoneSide(Protocol):
@@ -78,6 +89,7 @@ class Bridge(Daemon):
         runner_address: RunnerAddress | None = None,
         now: Callable[[], float] = time.monotonic,
         handles_signals: bool = True,
+        make_records: MakeRecords = without_records,
     ) -> None:
         super().__init__(reactor, handles_signals)
         self.options = options
@@ -87,15 +99,36 @@ class Bridge(Daemon):
         self.descriptors = Descriptors(reactor)
         self.descriptors.setServiceParent(self)
         self.runner = RunnerSide(reactor, options, self.descriptors, now, bots, runner_address)
-        self.calls = Calls(self.runner.bots, self.events, reactor, options.calls, options.bot_audio)
+        records = make_records(self.events, self._snapshot)
+        self.records = records
+        self.store = records.store if records is not None else None
+        self.calls = Calls(
+            self.runner.bots,
+            self.events,
+            reactor,
+            options.calls,
+            options.bot_audio,
+            node=records.node if records is not None else "",
+            plan=records.plan if records is not None else None,
+            hide_keys=options.privacy.hide_keys,
+        )
+        if records is not None:
+            records.on_recording = self.calls.note_recording
+        if self.store is not None:
+            self.store.on_expired = self.calls.expire
         self.health = ProcessHealth(reactor)
         self.health.setServiceParent(self)
         self.phones = phones(self.calls.answer, self.clock)
         self.site = self._site()
         self.api = api(self.site)
         # Services start in this order. Phones come last, when all else runs.
-        for service in (self.runner, self.api, self.phones):
+        kept = records.services if records is not None else ()
+        for service in (*kept, self.runner, self.api, self.phones):
             service.setServiceParent(self)
+
+    def _snapshot(self, call_id: str) -> tuple[Record, Sequence[Turn]]:
+        call = self.calls.get(call_id)
+        return record(call), list(call.transcript)
 
     @property
     def limits(self) -> list[ConnectionLimit[Any]]:
@@ -136,9 +169,13 @@ class Bridge(Daemon):
         metrics.register(RunnerCollector(self.runner.pool.upstreams))
         metrics.register(self.health)
         metrics.register(ConnectionCollector(lambda: self.limits))
+        if self.records is not None:
+            for collector in collectors_of(self.records):
+                metrics.register(collector)
         return api_site(
             self.reactor,
             self.calls,
+            self.records,
             lambda: Deferred.fromCoroutine(self.runner.reachable()),
             self.descriptors,
             metrics,
@@ -177,6 +214,11 @@ class Bridge(Daemon):
                 url=without_secrets(far[0]),
                 dialback=self.runner.dialback_url(),
             )
+
+    def reopen(self) -> None:
+        """Open files again that another program may have moved away."""
+        if self.records is not None:
+            self.records.reopen()
 
     def end_calls(self) -> None:
         """End all running calls at once."""

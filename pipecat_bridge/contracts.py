@@ -7,17 +7,22 @@ side, or another kind of bot, only has to implement these protocols.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from twisted.internet.defer import Deferred
 
+from pipecat_bridge.audio.delays import Delays
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.wire import rtvi
 from pipecat_bridge.wire.commands import Command
 
 AudioSink = Callable[[bytes, int], None]
 """Takes mono PCM16, and its rate in samples per second."""
+
+FrameSent = Callable[[bytes | None, int], None]
+"""Takes a frame as a phone gets it, None for silence, and its rate in samples per second. Silence
+in place of frames that the phone has not got may be longer than a frame."""
 
 
 # The phone side
@@ -33,11 +38,15 @@ reached. fault: the phone broke the protocol. bridge: the bridge had a fault of 
 
 @dataclass(slots=True)
 class PhoneStats:
-    """Counters of one phone: `unknown_messages` in messages, all others in frames."""
+    """Counters of one phone: `unknown_messages` in messages, all others in frames.
+
+    `late_frames`: of those that were sent, how many were late because this machine was.
+    """
 
     frames_in: int = 0
     frames_out: int = 0
     frames_skipped: int = 0
+    late_frames: int = 0
     odd_frames: int = 0
     filled_frames: int = 0
     unknown_messages: int = 0
@@ -65,6 +74,9 @@ class Phone(Protocol):
     def rate(self) -> int:
         """Samples per second on the line now."""
         ...
+
+    def listen(self, sent: FrameSent) -> None:
+        """Call `sent` with each frame that is sent to the phone."""
 
     def join(self, sink: AudioSink, playout: Playout) -> None:
         """Send the caller's audio to `sink`, and play `playout` to the caller.
@@ -137,21 +149,20 @@ class LinkStats:
     spoke: bool = False
     frames_in: int = 0
     bad_frames: int = 0
-    interruptions: int = 0
 
 
 @dataclass(slots=True)
 class QueueStats:
-    """Counters of the caller's audio to a bot, in frames; waits in seconds.
+    """Counters of the caller's audio to a bot, in frames.
 
+    `waits`: of the frames that had to wait; all others of those that were `sent` did not.
     `filter_delay` is the delay of the resampler in seconds, which comes on top of each wait.
     """
 
     sent: int = 0
     dropped: int = 0
     depth_max: int = 0
-    wait_sum: float = 0.0
-    wait_max: float = 0.0
+    waits: Delays = field(default_factory=Delays)
     filter_delay: float = 0.0
 
 
@@ -215,7 +226,7 @@ class BotEventListener(Protocol):
         """The bot sent a command. Raises CommandError if it goes beyond a limit of the call."""
 
     def bot_interrupted(self) -> None:
-        """The caller interrupted the bot: audio that waits to be played was dropped."""
+        """The bot gives way to the caller: audio that waits to be played is dropped now."""
 
     def bot_warning(self, kind: str, text: str) -> None:
         """Something is wrong, and the call goes on. `call.warnings` lists the kinds."""

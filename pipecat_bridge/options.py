@@ -21,6 +21,9 @@ AtLeastOne = Annotated[int, Meta(ge=1, le=1_000_000)]
 Kept = Annotated[int, Meta(ge=0, le=10_000)]  # in memory
 Frames = Annotated[int, Meta(ge=1, le=180_000)]  # an hour
 Bytes = Annotated[int, Meta(ge=1024, le=67_108_864)]
+LargeBytes = Annotated[int, Meta(ge=1_048_576, le=1_099_511_627_776)]
+LargeBytesOrNone = Annotated[int, Meta(ge=0, le=1_099_511_627_776)]
+Days = Annotated[float, Meta(ge=0, le=36_500)]
 Processes = Annotated[int, Meta(ge=1, le=256)]
 PollInterval = Annotated[float, Meta(ge=0, le=0.005)]
 
@@ -149,9 +152,65 @@ class ApiOptions(Struct, frozen=True):
     linger: UpToAnHour = 3.0
 
 
+class StoreOptions(Struct, frozen=True):
+    """`[store]`: what is kept of calls, where, and for how long."""
+
+    url: str = ""
+    directory: str = ""
+    max_waiting: LargeBytes = 1_073_741_824
+    events_file: str = ""
+    keep_records: Days = 0.0
+    keep_transcripts: Days = 0.0
+
+
+class RecordingOptions(Struct, frozen=True):
+    """`[recording]`: which calls are recorded, and what becomes of that."""
+
+    when: Literal["off", "always", "on_demand"] = "off"
+    format: Literal["opus", "flac", "wav"] = "opus"
+    announce: str = ""
+    keep: Days = 0.0
+    max_bytes: LargeBytesOrNone = 0
+
+
+class S3Options(Struct, frozen=True):
+    """`[s3]`: the bucket into which recordings go, of any store that speaks Amazon's protocol. What
+    is "" is found where the AWS tools find it."""
+
+    bucket: str = ""
+    prefix: str = ""
+    endpoint: str = ""
+    region: str = ""
+    access_key: str = ""
+    secret_key: str = ""
+
+
+class PrivacyOptions(Struct, frozen=True):
+    """`[privacy]`: what is written nowhere."""
+
+    hide_keys: bool = False
+
+
+class Webhook(Struct, frozen=True, forbid_unknown_fields=True):
+    """One table of `[[webhooks.hooks]]`: a receiver of events."""
+
+    name: str
+    url: str
+    secrets: list[str]
+    kinds: list[str] = field(default_factory=list)  # all if empty
+    timeout: Positive = 15.0
+
+
+class WebhookOptions(Struct, frozen=True):
+    """`[webhooks]`: who is told what happens to calls."""
+
+    hooks: list[Webhook] = field(default_factory=list)
+
+
 class ServiceOptions(Struct, frozen=True):
     """`[service]`: the daemon itself."""
 
+    node: str = ""
     workers: Processes = 1
     poll_interval: PollInterval = 0.002
     log_format: Literal["text", "json"] = "text"
@@ -168,4 +227,9 @@ class Options(Struct, frozen=True):
     bot_audio: BotAudioOptions = field(default_factory=BotAudioOptions)
     calls: CallOptions = field(default_factory=CallOptions)
     api: ApiOptions = field(default_factory=ApiOptions)
+    store: StoreOptions = field(default_factory=StoreOptions)
+    recording: RecordingOptions = field(default_factory=RecordingOptions)
+    s3: S3Options = field(default_factory=S3Options)
+    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
+    webhooks: WebhookOptions = field(default_factory=WebhookOptions)
     service: ServiceOptions = field(default_factory=ServiceOptions)

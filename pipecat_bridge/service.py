@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from socket import gethostname
 from typing import Any
 
 from twisted.python.usage import Options as UsageOptions
@@ -22,8 +23,10 @@ from pipecat_bridge.net.json_log import write_json
 from pipecat_bridge.net.listener import Listener
 from pipecat_bridge.net.process import set_up
 from pipecat_bridge.options import Options as BridgeOptions
+from pipecat_bridge.records import Records
 from pipecat_bridge.runner.modes import MODES
 from pipecat_bridge.runner.start.embedded import missing_extra
+from pipecat_bridge.store.engine import StoreError
 from pipecat_bridge.workers.supervisor import Supervisor
 
 
@@ -75,7 +78,9 @@ def make_bridge(
 
     bots = partial(Listener, reactor, options.runner.listen)
     api = partial(Listener, reactor, options.api.listen)
-    return Bridge(options, reactor, phones, bots, api, now=now)
+    node = options.service.node or gethostname()
+    records = partial(Records, reactor, options, os.environ, node)
+    return Bridge(options, reactor, phones, bots, api, now=now, make_records=records)
 
 
 def makeService(usage: CommandLine, reactor: Any = None) -> Daemon:
@@ -89,7 +94,10 @@ def makeService(usage: CommandLine, reactor: Any = None) -> Daemon:
         sys.exit(missing)
     set_up(reactor, options.service.poll_interval)
     several = options.service.workers > 1
-    daemon = Supervisor(options, reactor) if several else make_bridge(options, reactor)
+    try:
+        daemon = Supervisor(options, reactor) if several else make_bridge(options, reactor)
+    except StoreError as error:
+        sys.exit(str(error))
     command: Any = getattr(usage, "parent", None)  # the options of twistd or of twist
     daemon.in_background = not (command or {}).get("nodaemon", True)  # twist has no such option
     if options.service.log_format == "json":

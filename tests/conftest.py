@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
@@ -25,6 +26,11 @@ _TURN = 0.005
 _LONGEST = 600.0
 """Seconds that one test may take on a machine with other things to do; what waits longer waits for
 what does not come."""
+
+
+# Daemons that tests start as processes have no store, unless a test gives them a folder for it: two
+# of them cannot share one.
+os.environ["PIPECAT_BRIDGE_STORE__URL"] = "none"
 
 
 def pytest_sessionstart() -> None:

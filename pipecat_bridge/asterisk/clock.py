@@ -35,6 +35,11 @@ _ROUNDING = 1e-6
 
 Tick = Callable[[], None]
 TickFailed = Callable[[Failure], None]
+TicksSkipped = Callable[[int], None]
+
+
+def _nobody(frames: int) -> None:
+    """Nobody wants to know."""
 
 
 class _Slot:
@@ -58,15 +63,16 @@ class FrameClock:
         self._now = now
         self._origin = now()
         self._slots = [_Slot() for _ in range(SLOTS)]
-        self._members: dict[Tick, tuple[_Slot, TickFailed]] = {}
+        self._members: dict[Tick, tuple[_Slot, TickFailed, TicksSkipped]] = {}
         self._timer: IDelayedCall | None = None
         self._wake_at = 0.0
         self.skipped = 0
 
-    def add(self, tick: Tick, failed: TickFailed) -> None:
+    def add(self, tick: Tick, failed: TickFailed, skipped: TicksSkipped = _nobody) -> None:
         """Call `tick` every 20 ms from now on, for the first time within 20 ms.
 
         A tick that raises is removed, and `failed` gets the Failure. The other ticks go on.
+        `skipped` is called after a long stall, with the number of frames that are skipped.
         """
         if tick in self._members:
             return
@@ -78,18 +84,20 @@ class FrameClock:
             slot.due = slot.next = phase + frames * FRAME
         # A new list here and in `remove`: a tick may call both while its slot runs.
         slot.ticks = [*slot.ticks, tick]
-        self._members[tick] = slot, failed
+        self._members[tick] = slot, failed, skipped
         self._schedule()
 
     def align(self, tick: Tick, at: float) -> None:
-        """Call `tick` in the slot at or after the time `at` from now on, which is within a frame.
+        """Call `tick` in the slot at or after the time `at`, and every 20 ms before and after that.
 
         Two of its calls may then be a quarter of a frame apart, once.
         """
-        slot, failed = self._members.get(tick, (None, None))
-        if slot is None or failed is None:
+        member = self._members.get(tick)
+        if member is None:
             return
-        at = max(at, self._now() + FRAME / 4)
+        slot = member[0]
+        soonest = self._now() + FRAME / 4
+        at = soonest + max(0.0, at - soonest) % FRAME
         steps = ceil((at - self._origin) / FRAME * SLOTS - _ROUNDING)
         new = self._slots[steps % SLOTS]
         if new is slot:
@@ -98,13 +106,14 @@ class FrameClock:
             new.due = new.next = self._origin + steps * FRAME / SLOTS
         slot.ticks = [other for other in slot.ticks if other != tick]
         new.ticks = [*new.ticks, tick]
-        self._members[tick] = new, failed
+        self._members[tick] = new, *member[1:]
         self._schedule()
 
     def remove(self, tick: Tick) -> None:
         """Stop calling `tick`. An unknown one is ignored."""
-        slot, _ = self._members.pop(tick, (None, None))
-        if slot is not None:
+        member = self._members.pop(tick, None)
+        if member is not None:
+            slot = member[0]
             slot.ticks = [other for other in slot.ticks if other != tick]
             self._schedule()
 
@@ -130,6 +139,11 @@ class FrameClock:
         self._schedule()
 
     def _run(self, slot: _Slot) -> None:
+        missed = int((self._now() - slot.due) / FRAME) - 1
+        if missed > CATCH_UP:
+            slot.due += missed * FRAME
+            self.skipped += missed * len(slot.ticks)
+            self._tell_skipped(slot.ticks, missed)
         ticks = slot.ticks
         slot.due += FRAME
         for tick in ticks:
@@ -141,9 +155,16 @@ class FrameClock:
             except Exception:  # noqa: BLE001 - one call's fault must not stop the others' clock
                 self.remove(tick)
                 member[1](Failure())
-        now = self._now()
-        missed = int((now - slot.due) / FRAME)
-        if missed > CATCH_UP:
-            slot.due += missed * FRAME
-            self.skipped += missed * len(slot.ticks)
-        slot.next = max(slot.due, now + _APART)
+        slot.next = max(slot.due, self._now() + _APART)
+
+    def _tell_skipped(self, ticks: list[Tick], frames: int) -> None:
+        for tick in ticks:
+            member = self._members.get(tick)
+            if member is None:
+                continue  # removed by one before it
+            _, failed, skipped = member
+            try:
+                skipped(frames)
+            except Exception:  # noqa: BLE001 - as above
+                self.remove(tick)
+                failed(Failure())

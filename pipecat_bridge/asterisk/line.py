@@ -13,11 +13,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pipecat_bridge.asterisk.caller_audio import CallerAudio
-from pipecat_bridge.audio.frame import FRAME
+from pipecat_bridge.audio.frame import FRAME, frame_bytes
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.contracts import (
     AnswerCall,
     AudioSink,
+    FrameSent,
     PhoneCodec,
     PhoneEnd,
     PhoneListener,
@@ -27,6 +28,13 @@ from pipecat_bridge.net.guard import FAULT, reason_of
 from pipecat_bridge.net.rate_limit import BoundedLog
 
 KEYS: Final = frozenset("0123456789ABCD*#")
+
+LATE: Final = 1.75 * FRAME
+"""Seconds from a frame to the next one, over which the next one was late. The first audio of a bot
+may move the ticks by less, once."""
+
+LONGEST_HOLE: Final = 500
+"""Frames of silence that the call is told of after a stall, at most: 10 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +50,18 @@ class LineOptions:
 class Pace(Protocol):
     """Decides when frames go to the phone: the `FrameClock`, or a phone side with its own pace."""
 
-    def add(self, tick: Callable[[], None], failed: Callable[[Failure], None]) -> None:
-        """Call `tick` for each frame from now on, and `failed` if `tick` raises."""
+    def add(
+        self,
+        tick: Callable[[], None],
+        failed: Callable[[Failure], None],
+        skipped: Callable[[int], None],
+    ) -> None:
+        """Call `tick` for each frame from now on, `failed` if `tick` raises, and `skipped` with the
+        number of frames that are left out, if so many are late that they cannot be made good."""
 
     def align(self, tick: Callable[[], None], at: float) -> None:
-        """Call `tick` at or soon after the time `at`, and every 20 ms from then on, if possible."""
+        """Call `tick` at or soon after the time `at`, and every 20 ms before and after it, if
+        possible."""
 
     def remove(self, tick: Callable[[], None]) -> None:
         """Stop calling `tick`."""
@@ -113,6 +128,8 @@ class Line:
         self._now = now
         self._send_frame = wire.send_frame
         self._playout: Playout | None = None
+        self._sent: FrameSent | None = None
+        self._ticked_at = now()
         self._listener: PhoneListener | None = None
         self._end: tuple[PhoneEnd, str] | None = None  # known before the connection is lost
         self._stall_timeout = options.stall_timeout
@@ -128,7 +145,7 @@ class Line:
         """
         self.peer = peer
         self.tick()
-        self._pace.add(self.tick, self.broken)
+        self._pace.add(self.tick, self.broken, self.skipped)
 
     def identify(self, call_id: str) -> bool:
         """The phone has told the id of its call: begin the call, or hang up if it is refused.
@@ -171,7 +188,8 @@ class Line:
 
     def lost(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
         """The connection is closed. If `end` was called before, its `how` and `reason` count."""
-        listener, self._listener, self._playout = self._listener, None, None
+        listener, self._listener = self._listener, None
+        self._playout = self._sent = None
         # The wire refers to this line as well: both would keep each other in memory.
         self._wire, self._send_frame = None, _lost
         try:
@@ -218,7 +236,12 @@ class Line:
         self.caller.join(sink)
         if self._playout is None:
             self._playout = playout
+            self._ticked_at = self._now()
             playout.set_rate(self.rate)
+
+    def listen(self, sent: FrameSent) -> None:
+        """Call `sent` with each frame that is sent to the phone, from `join` on."""
+        self._sent = sent
 
     def hang_up(self, cleanly: bool = True) -> None:
         """End the call. If `cleanly`, the dialplan continues; else Asterisk hangs up the caller."""
@@ -245,16 +268,26 @@ class Line:
         frame = None
         if self._playout is not None:
             now = self._now()
+            if now - self._ticked_at > LATE:
+                self.stats.late_frames += 1
+            self._ticked_at = now
             frame = self._playout.read(now)
             if frame is None and (due := self._playout.first_due()) is not None:
                 self._pace.align(self.tick, due)
             self.caller.tick(now)
+            if self._sent is not None:
+                self._sent(frame, self.rate)
         taken = self._send_frame(frame)
         if taken:
             self.stats.frames_out += 1
             self._skipped = 0
         elif taken is not None:
             self._skip()
+
+    def skipped(self, frames: int) -> None:
+        """This machine stood still: the phone got nothing in the time of so many frames."""
+        if self._sent is not None:
+            self._sent(bytes(min(frames, LONGEST_HOLE) * frame_bytes(self.rate)), self.rate)
 
     def _skip(self) -> None:
         self.stats.frames_skipped += 1

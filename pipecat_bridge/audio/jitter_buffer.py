@@ -40,6 +40,7 @@ class JitterBuffer:
         "_arrivals",
         "_concealment",
         "_deepest",
+        "_delays",
         "_due",
         "_first_due",
         "_gaps",
@@ -68,6 +69,7 @@ class JitterBuffer:
     ) -> None:
         self.queue = FrameQueue(rate)
         self._stats = stats
+        self._delays = stats.delays
         self._arrivals = Arrivals(max(0.0, prebuffer - FRAME), max(0.0, max_prebuffer - FRAME))
         self._tempo = Tempo(self.queue, stats)
         self._time_scaling = time_scaling
@@ -95,12 +97,19 @@ class JitterBuffer:
     @property
     def place(self) -> int:
         """The number of frames that have left the queue."""
-        return self._stats.frames_played + self._left_out
+        return self._delays.count + self._left_out
 
     @property
     def end(self) -> int:
         """The place at the time when all audio that waits has been played."""
         return self.place + self.queue.end
+
+    @property
+    def speaks(self) -> bool:
+        """True while the voice is played or waits, and while its end is only concealed."""
+        if self._playing or self.queue.waiting:
+            return True
+        return self._concealment is not None and not self._concealment.over
 
     # In
 
@@ -156,16 +165,9 @@ class JitterBuffer:
         if queue.waiting < size:
             return self._run_dry(now)
         frame = queue.take(size)
-        self._count(now - queue.came)
+        self._delays.add(now - queue.came)
         self._last_but_one, self._last = self._last, frame
         return frame
-
-    def _count(self, delay: float) -> None:
-        stats = self._stats
-        stats.frames_played += 1
-        stats.delay_sum += delay
-        if delay > stats.delay_max:
-            stats.delay_max = delay
 
     def _prepare(self, now: float) -> bool:
         """Do what is to be done before the next frame is played; False if none is played now."""
@@ -231,7 +233,7 @@ class JitterBuffer:
         queue = self.queue
         rest = queue.take_all()
         if rest:
-            self._count(now - queue.came)
+            self._delays.add(now - queue.came)
             self._gaps.dry_since = now + len(rest) * queue.seconds_per_byte
         return rest
 

@@ -124,6 +124,16 @@ class Playout:
         return (self._queue.frames + tones) / FRAMES_PER_SECOND
 
     @property
+    def waiting(self) -> float:
+        """Seconds of the bot's voice that wait."""
+        return self._queue.seconds
+
+    @property
+    def speaks(self) -> bool:
+        """True while the bot's voice is played or waits, as far as it is known."""
+        return self._voice.speaks
+
+    @property
     def empty(self) -> bool:
         """True if all audio and tones have been played, and all marks called."""
         return not (self._queue.waiting or (self._cues and self._cues.waiting))

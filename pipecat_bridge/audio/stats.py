@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from pipecat_bridge.audio.delays import Delays
 
 
 @dataclass(slots=True)
 class PlayoutStats:
-    """Counters of one call. `_ms` means milliseconds; delays are in seconds.
+    """Counters of one call. `_ms` means milliseconds.
+
+    `delays`: of each frame that was played, from its arrival until it is sent to the phone.
 
     `underrun_ms`: how long audio was missing within an utterance; `concealed_ms` of it were hidden
     by the sound before. `shortened_ms` and `stretched_ms` of audio were left out and repeated to
@@ -15,7 +19,7 @@ class PlayoutStats:
     came while `max_queue` seconds waited.
     """
 
-    frames_played: int = 0
+    delays: Delays = field(default_factory=Delays)
     underruns: int = 0
     underrun_ms: float = 0.0
     concealed_ms: float = 0.0
@@ -26,12 +30,10 @@ class PlayoutStats:
     flushed_ms: int = 0
     dropped_ms: float = 0.0
     depth_max_ms: int = 0
-    delay_sum: float = 0.0
-    delay_max: float = 0.0
     prebuffer_ms: float = 0.0
     filter_ms: float = 0.0
 
     @property
-    def delay_mean(self) -> float:
-        """Mean delay of a frame in seconds, from its arrival until it is sent to the phone."""
-        return self.delay_sum / self.frames_played if self.frames_played else 0.0
+    def frames_played(self) -> int:
+        """Frames that were sent to the phone."""
+        return self.delays.count

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import cached_property, partial
+from typing import Literal
 
 import msgspec
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from pipecat_bridge.audio.frame import FRAME
 from pipecat_bridge.audio.hold import HoldMusic
 from pipecat_bridge.audio.playout import Playout
+from pipecat_bridge.audio.resample import make_resampler
 from pipecat_bridge.call import life
+from pipecat_bridge.call.bot_log import BotLog
 from pipecat_bridge.call.digits import Digits
+from pipecat_bridge.call.keys import without_keys
 from pipecat_bridge.call.life import Input, Outcome, State
+from pipecat_bridge.call.monitor import Monitor
+from pipecat_bridge.call.record import record, text_of
+from pipecat_bridge.call.recording import CallRecording, Plan
 from pipecat_bridge.call.succession import Succession
+from pipecat_bridge.call.transcript import Transcript, Voice
 from pipecat_bridge.call.variables import Variables
 from pipecat_bridge.call.warnings import Warnings
 from pipecat_bridge.call.watch import Watch
@@ -31,7 +41,9 @@ from pipecat_bridge.contracts import (
     PhoneEnd,
     ReadyBy,
 )
-from pipecat_bridge.events.events import Events, told_by_bot
+from pipecat_bridge.errors import brief
+from pipecat_bridge.events import kinds, notes
+from pipecat_bridge.events.events import Events
 from pipecat_bridge.events.history import History
 from pipecat_bridge.net.guard import FAULT, guarded, reason_of
 from pipecat_bridge.net.rate_limit import RateLimit
@@ -41,6 +53,9 @@ from pipecat_bridge.wire.commands import CommandError
 
 MAX_KEYS = 20
 """Keys of the caller that are passed on to the bot within a second."""
+
+RECORD = (True, "true", "1", "yes")
+"""Values of the metadata `record` with which a call is recorded: of JSON, and of a form."""
 
 LAST_FRAMES = 0.06
 """Seconds from the last audio to the hangup. At a hangup Asterisk drops audio that it still has."""
@@ -67,8 +82,12 @@ class Call:
         ended: Callable[[Call], None],
         hold: HoldMusic | None = None,
         wall_clock: Callable[[], float] = time.time,
+        node: str = "",
+        plan: Plan | None = None,
+        hide_keys: bool = False,
     ) -> None:
         self.call_id = request.call_id
+        self.node = node
         self.metadata = request.metadata
         self.state = State.STARTING
         self.outcome: Outcome | None = None
@@ -77,13 +96,23 @@ class Call:
         self.variables = Variables()
         self.created_at = wall_clock()
         self._wall_clock = _steady(self.created_at, clock)
-        self.initialized_at: float | None = None
+        self.ready_at: float | None = None
         self.ended_at: float | None = None
+        self.duration: float | None = None
         self.phone = phone
         self.playout = playout
         self.bots = Succession(bots, request, playout, self)
         self.history = History(request.call_id, events, self._wall_clock)
         self.warnings = Warnings()
+        self.errors: Counter[str] = Counter()  # of the bot, by category
+        self.interruptions = 0  # how often the caller barged in
+        self.bot_log = BotLog(self._wall_clock)
+        self.monitor = Monitor()
+        self.transcript = Transcript(self._voice, playout.mark, self._wall_clock, self.history.tell)
+        make_file = None if plan is None else partial(plan.begin, self.call_id, self.created_at)
+        self.recording = CallRecording(self.monitor, make_file, self.warn)
+        self._plan = plan
+        self._hide_keys = hide_keys
         self._ended = ended
         self._watch = Watch(clock, self.warn)
         self._started_at = clock.seconds()
@@ -109,7 +138,9 @@ class Call:
     @guarded()
     def start(self, doubts: Iterable[tuple[str, str]] = ()) -> None:
         """Join both sides and ask for the bot. The call begins with the warnings `doubts`."""
-        self.history.tell("created", {"peer": self.phone.peer})
+        self.history.tell(self._created())
+        if self.state is not State.ENDED:  # else a listener has ended the call
+            self.history.tell(kinds.CallAnswered())
         for kind, text in doubts:  # before the bot is asked for, which may end the call at once
             self.warn(kind, text)
         if self.state is State.ENDED:  # a listener has ended the call
@@ -119,17 +150,73 @@ class Call:
             reason = f"longer than [calls] max_duration, {longest:g} s"
             self._limit = self._clock.callLater(longest, self.stop, Outcome.TIMEOUT, reason)
         self._watch.expect_phone_audio(self.phone.stats)
+        self.phone.listen(self.monitor.sent)
         self._join()
-        self.bots.start()
+        self._announce_recording()
+
+    def _announce_recording(self) -> None:
+        """Say that the call is recorded, if it is, and then begin."""
+        plan = self._plan
+        wanted = plan is not None and (plan.always or self.metadata.get("record") in RECORD)
+        if plan is None or not wanted:
+            self._ask()
+        elif plan.announcement is None:
+            self._begin_recorded()
+        else:
+            pcm, rate = plan.announcement
+            own = self.playout.rate
+            if rate != own:
+                pcm = make_resampler(rate, own).process(pcm)
+            self.phone.listen(self._announced)
+            self.playout.interject(pcm)
+            self.playout.mark(self._begin_announced)
+
+    def _announced(self, frame: bytes | None, rate: int) -> None:
+        """A frame of the announcement was sent: the bot says nothing."""
+        self.monitor.sent(bytes(len(frame)) if frame else None, rate)
+
+    @guarded()
+    def _begin_announced(self) -> None:
+        self.phone.listen(self.monitor.sent)
+        self._begin_recorded()
+
+    @guarded()
+    def _begin_recorded(self) -> None:
+        if self.state is State.STARTING:
+            self.record("start")
+            self._ask()
+
+    def record(self, action: str) -> bool:
+        """Start, pause, resume or stop the recording. False if there is nothing to do."""
+        before = self.recording.state
+        done = self.recording.obey(action)
+        if before == "off" and self.recording.state == "running":
+            self.history.tell(kinds.RecordingStarted())
+        return done
+
+    def _created(self) -> kinds.CallCreated:
+        caller, called = (text_of(self.metadata, key) for key in ("caller", "called"))
+        return kinds.CallCreated(self.phone.peer, "in", caller, called)
 
     def _join(self) -> None:
-        self.phone.join(self.bot.audio_sink, self.playout)
+        self.phone.join(self.monitor.beside(self.bot.audio_sink), self.playout)
+
+    def _ask(self) -> None:
+        self.bot_log.asked()
+        self.bots.start()
+
+    def _voice(self) -> Voice:
+        """What the bots have sent, and what was played of it, however fast."""
+        stats = self.playout.stats
+        played = stats.frames_played * FRAME + (stats.shortened_ms - stats.stretched_ms) / 1000
+        lost = (stats.flushed_ms + stats.dropped_ms) / 1000
+        return Voice(played + self.playout.waiting + lost, played)
 
     @guarded()
     def warn(self, kind: str, text: str) -> None:
         """Something is wrong, and the call goes on. `kind` is one of `warnings.KINDS`."""
         if self.warnings.add(kind):
-            self.history.tell("warning", {"kind": kind, "text": text})
+            self.history.tell(notes.Warned(kind, text))
 
     # From outside
 
@@ -145,9 +232,13 @@ class Call:
         if not self._keys.admit(self._clock.seconds()):
             self.warn("keys-dropped", f"more than {MAX_KEYS} keys in a second: some were dropped")
             return
-        self.history.tell("dtmf", {"digit": digit})
+        self.history.tell(kinds.Dtmf("?" if self._hides_keys else digit))
         if not self.bot.send_digit(digit):
-            self.warn("not-read", f"the key {digit} was dropped: too much waits for the bot")
+            self.warn("not-read", "a key was dropped: too much waits for the bot")
+
+    @property
+    def _hides_keys(self) -> bool:
+        return self._hide_keys or self.recording.hides_keys
 
     def phone_gone(self, how: PhoneEnd = "hangup", reason: str = "") -> None:
         """The phone has ended: `how`, and why."""
@@ -160,7 +251,12 @@ class Call:
     @guarded()
     def bot_attempt_failed(self, runner: str, reason: str) -> None:
         """One runner has failed, and another one is asked."""
-        self.history.tell("attempt-failed", {"runner": runner, "reason": reason})
+        self._attempt_failed(runner, reason)
+
+    def _attempt_failed(self, runner: str, reason: str, quiet: bool = False) -> None:
+        self.errors["start"] += 1
+        self.bot_log.failed(runner, reason)
+        self.history.tell(kinds.BotError("start", reason, runner), quiet)
 
     def bot_ready(self, by: ReadyBy) -> None:
         """The bot is ready: send it the caller's audio."""
@@ -170,8 +266,15 @@ class Call:
             return
         self.playout.release()
         bot = self.bot
+        self.bot_log.ready(bot.runner_name, by)
         self._watch.expect_bot_voice(bot.stats)
-        self.history.tell("ready", {"by": by, "runner": bot.runner_name})
+        now = self._wall_clock()
+        if self.ready_at is None:
+            self.ready_at = now
+            seconds = round(now - self.created_at, 3)
+            self.history.tell(kinds.CallReady(by, bot.runner_name, seconds))
+        else:
+            self.history.tell(kinds.BotResumed(self.bots.replaced, bot.runner_name))
 
     @guarded()
     def bot_event(self, event: rtvi.Event) -> None:
@@ -180,18 +283,32 @@ class Call:
             self._watch.expect_no_answer()
         elif isinstance(event, rtvi.UserStoppedSpeaking):
             self._watch.expect_answer(self.bot.stats)
-        self.history.tell(*told_by_bot(event))
+        elif isinstance(event, rtvi.ServerMessage) and not commands.is_command(event.data):
+            self.history.tell(kinds.Message(event.data))
+        elif isinstance(event, rtvi.BotError):
+            category: Literal["fatal", "reported"] = "fatal" if event.fatal else "reported"
+            self.errors[category] += 1
+            self.history.tell(kinds.BotError(category, brief(event.error), self.bot.runner_name))
+        if isinstance(event, rtvi.UserTranscription) and self._hides_keys:
+            event = without_keys(event)
+        self.transcript.hear(event)
 
     @guarded()
     def bot_interrupted(self) -> None:
-        """The caller barged in."""
-        self.history.tell("interrupted", {})
+        """The bot gives way to the caller. Pipecat's bots do so at each turn of the caller: the
+        caller has barged in only if the bot had more to say."""
+        if self.transcript.interrupted() or self.playout.speaks:
+            self.interruptions += 1
+            self.history.tell(kinds.Interrupted())
 
     bot_warning = warn
 
     def bot_failed(self, reason: str, cause: FailureCause) -> None:
         """No bot could be started."""
         outcome = life.FAILURES[cause]
+        runner = self.bot.runner_name
+        if runner and self.state is not State.ENDED and not self.bot_log.has_just_failed(runner):
+            self._attempt_failed(runner, reason, quiet=True)  # the call ends with this reason
         if self._loss is not None:
             outcome, lost = self._loss
             reason = f"{lost}; no other bot came: {reason}"
@@ -221,19 +338,26 @@ class Call:
             return
         if isinstance(command, commands.SetVariables):
             self.variables.set(command.variables)
-            self.history.tell("set", {"variables": command.variables})
+            self.history.tell(kinds.Variables(command.variables))
         elif self.state is State.FINISHING:
             return
+        elif isinstance(command, commands.Record):
+            self._obey_recording(command.action)
         elif isinstance(command, commands.PlayDTMF):
             self._digits.play(command.digits)
-            self.history.tell("play-dtmf", {"digits": command.digits})
+            self.history.tell(notes.Plays(command.digits))
         elif isinstance(command, commands.Transfer):
             self.transfer = command.target
-            self.history.tell("transfer", {"target": command.target})
+            self.history.tell(kinds.Transfer(command.target))
             self._input(Input.BOT_TRANSFERS)
         else:
-            self.history.tell("hangup", {"reason": command.reason})
+            self.history.tell(notes.HangsUp(command.reason))
             self._input(Input.BOT_HANGS_UP, None, command.reason)
+
+    def _obey_recording(self, action: str) -> None:
+        if not self.recording.possible:
+            raise CommandError("a record command: expected [recording] when = on_demand, or always")
+        self.record(action)
 
     # The table
 
@@ -244,20 +368,13 @@ class Call:
             return
         self.state, fixed = following
         if self.state is State.TALKING:
-            self._talk()
-        elif self.state is State.RESUMING:
+            return
+        if self.state is State.RESUMING:
             self._resume(outcome or Outcome.BOT_HANGUP, reason)
         elif self.state is State.FINISHING:
             self._play_out(fixed, reason)
         else:
             self._end(fixed or outcome or Outcome.STOPPED, reason)
-
-    def _talk(self) -> None:
-        if self.initialized_at is None:
-            self.initialized_at = self._wall_clock()
-            self.history.tell("initialized", {})
-        else:
-            self.history.tell("resumed", {"resumption": self.bots.replaced})
 
     def _resume(self, outcome: Outcome, reason: str) -> None:
         """Replace the lost bot. Its last words are played meanwhile.
@@ -265,7 +382,9 @@ class Call:
         The phone is joined to the new bot at once, which keeps the newest audio until it is ready.
         """
         self._loss = outcome, reason
-        self.history.tell("bot-lost", {"reason": reason, "runner": self.bot.runner_name})
+        self.bot_log.ended(reason)
+        self.transcript.bot_gone()
+        self.history.tell(kinds.BotLost(reason, self.bot.runner_name))
         if self.state is not State.RESUMING:  # a listener has ended the call
             return
         self._watch.expect_nothing_of_the_bot()
@@ -274,7 +393,7 @@ class Call:
             self.playout.hold(*self._hold)
         gone = self.bots.replace(self)
         self._join()
-        gone.addBoth(lambda _: self.bots.start())
+        gone.addBoth(lambda _: self._ask())
 
     def _play_out(self, outcome: Outcome | None, reason: str) -> None:
         """Stop the bot, and end the call once the audio that waits has been played."""
@@ -290,16 +409,23 @@ class Call:
     def _end(self, outcome: Outcome, reason: str) -> None:
         self.outcome, self.reason = outcome, reason or life.REASONS[outcome]
         self.ended_at = self._wall_clock()
-        duration = round(self._clock.seconds() - self._started_at, 3)
-        data = {"outcome": outcome.value, "reason": self.reason, "duration": duration}
+        self.duration = round(self._clock.seconds() - self._started_at, 3)
         hangs_up = outcome in life.BOT_LOST and self._options.on_bot_lost != "dialplan"
         with ExitStack() as stack:  # all of it, in this order from below, whatever one step raises
             stack.callback(self._ended, self)
-            stack.callback(self.history.tell, "terminated", data)
+            stack.callback(self._tell_end)
+            stack.callback(self.transcript.close)
+            stack.callback(self.monitor.close)
+            stack.callback(self.recording.close)
             stack.callback(self.phone.hang_up, not hangs_up)
             stack.callback(self.playout.close)
             stack.callback(self.bots.stop)
             stack.callback(self._cancel_timers)
+
+    def _tell_end(self) -> None:
+        lost = self.outcome in life.BOT_LOST
+        self.bot_log.ended(self.reason if lost else "")
+        self.history.tell(kinds.CallEnded(record(self)))
 
     def _cancel_timers(self) -> None:
         for timer in (self._limit, self._finish):

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Final
 
 from pipecat_bridge.contracts import FailureCause, LossCause, PhoneEnd
+from pipecat_bridge.events.record import EndedBy
 
 
 class State(Enum):
@@ -87,6 +88,24 @@ FAILURES: Final[dict[FailureCause, Outcome]] = {
     "bridge": Outcome.BRIDGE_ERROR,
 }
 """These three tables: how a phone or a bot ended -> the outcome of the call."""
+
+ENDED_BY: Final[dict[Outcome, EndedBy]] = {
+    Outcome.COMPLETED: "bot",
+    Outcome.TRANSFERRED: "bot",
+    Outcome.CALLER_HANGUP: "caller",
+    Outcome.PHONE_LOST: "phone",
+    Outcome.PHONE_FAULT: "phone",
+    Outcome.BOT_HANGUP: "bot",
+    Outcome.BOT_ERROR: "bot",
+    Outcome.BOT_SILENT: "bot",
+    Outcome.RUNNER_FAILED: "runner",
+    Outcome.BRIDGE_ERROR: "bridge",
+    Outcome.STOPPED: "operator",
+    Outcome.TIMEOUT: "operator",
+    Outcome.DRAINED: "operator",
+    Outcome.REJECTED: "operator",
+}
+"""The side that ended a call with each outcome."""
 
 BOT_LOST: Final = (Outcome.BOT_HANGUP, Outcome.BOT_ERROR, Outcome.BOT_SILENT)
 """Outcomes to which `[calls] on_bot_lost` applies."""

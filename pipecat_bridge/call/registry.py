@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -18,14 +18,26 @@ from pipecat_bridge.audio.hold import HoldMusic, read_wav, waiting_tone
 from pipecat_bridge.audio.playout import Playout
 from pipecat_bridge.call.bounded import Bounded
 from pipecat_bridge.call.call import Call
-from pipecat_bridge.call.ended import EndedCalls
+from pipecat_bridge.call.ended import EndedCall, EndedCalls
 from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.preparations import NoRoomError, Preparations
 from pipecat_bridge.call.record import record, rejected
+from pipecat_bridge.call.recording import Plan
 from pipecat_bridge.contracts import BotRequest, BotSource, Phone
-from pipecat_bridge.events.events import CallEvent, Events
+from pipecat_bridge.events.events import CallEvent, Envelope, Events
+from pipecat_bridge.events.kinds import CallEnded, Turn
+from pipecat_bridge.events.notes import Rejected
+from pipecat_bridge.events.record import Record, RecordingChange
+from pipecat_bridge.net.rate_limit import RateLimit
 from pipecat_bridge.net.tally import Tally
 from pipecat_bridge.options import SILENCE, BotAudioOptions, CallOptions
+
+ROUNDING: Final = 0.001
+"""Seconds. Names of recordings have milliseconds."""
+
+
+REFUSALS: Final = 20
+"""Refused phones of which there is an event and a record in a second."""
 
 
 class UnknownCallError(KeyError):
@@ -53,8 +65,14 @@ class Calls:
         options: CallOptions,
         audio: BotAudioOptions,
         wall_clock: Callable[[], float] = time.time,
+        node: str = "",
+        plan: Plan | None = None,
+        hide_keys: bool = False,
     ) -> None:
         self.events = events
+        self._plan = plan
+        self._hide_keys = hide_keys
+        self.node = node
         self.draining = False
         self.elsewhere = 0  # calls in other processes, which count toward the limit
         self.outcomes: Counter[str] = Counter()
@@ -67,7 +85,8 @@ class Calls:
         self._wall_clock = wall_clock
         self._running: dict[str, Call] = {}
         self._ended = EndedCalls(options.keep_ended)
-        self._rejected = Bounded[dict[str, Any]](options.keep_ended)  # later than in `_ended`
+        self._rejected = Bounded[Record](options.keep_ended)  # later than in `_ended`
+        self._refusals = RateLimit(REFUSALS, REFUSALS)
         self._prepared = Preparations(clock, options.prepared_ttl)
         self._tally = Tally()
         self._end_listeners: list[Callable[[Call], None]] = []
@@ -81,8 +100,12 @@ class Calls:
             return None
         prepared = self._prepared.take(call_id)
         if refusal := self._refusal:
-            self._rejected[call_id] = rejected(call_id, phone.peer, refusal, self._wall_clock())
             self._reject(call_id, phone, refusal)
+            now = self._wall_clock()
+            refused = rejected(call_id, self.node, phone.peer, refusal, now)
+            self._rejected[call_id] = refused
+            if self._refusals.admit(self._clock.seconds()):
+                self.events.publish(CallEvent(call_id, now, CallEnded(refused)))
             return None
         call = self._call(prepared.request, phone)
         self._running[call_id] = call
@@ -110,12 +133,15 @@ class Calls:
             self._call_ended,
             self._hold,
             self._wall_clock,
+            self.node,
+            self._plan,
+            self._hide_keys,
         )
 
     def _reject(self, call_id: str, phone: Phone, reason: str) -> None:
         self.outcomes[Outcome.REJECTED.value] += 1
-        data = {"peer": phone.peer, "reason": reason}
-        self.events.publish(CallEvent(call_id, self._wall_clock(), "rejected", data))
+        told = Rejected(phone.peer, reason)
+        self.events.publish(CallEvent(call_id, self._wall_clock(), told))
 
     @property
     def _refusal(self) -> str:
@@ -183,7 +209,29 @@ class Calls:
             raise UnknownCallError(call_id)
         return call
 
-    def record(self, call_id: str) -> dict[str, Any]:
+    def is_running(self, call_id: str) -> bool:
+        """Whether a call with this id runs."""
+        return call_id.lower() in self._running
+
+    def note_recording(self, call_id: str, created_at: float, change: RecordingChange) -> None:
+        """Something has happened to the recording of a call that runs or has ended lately."""
+        call = self._running.get(call_id)
+        if call is not None and abs(call.created_at - created_at) < ROUNDING:
+            call.recording.note(change)
+        else:
+            self._ended.note_recording(call_id, created_at, change)
+
+    def forget(self, call_id: str) -> None:
+        """Drop what is kept of a call that has ended."""
+        self._rejected.pop(call_id.lower(), None)
+        self._ended.drop(call_id.lower())
+
+    def expire(self, records: float, transcripts: float) -> None:
+        """Drop what is kept of calls that ended before `records`, and what was said in those that
+        ended before `transcripts`; both in seconds since the epoch."""
+        self._ended.expire(records, transcripts)
+
+    def record(self, call_id: str) -> Record:
         """The record of a call that runs, has ended lately or was refused.
 
         If several calls had this UUID, it is the running one, else the one that ended last. Raises
@@ -192,10 +240,30 @@ class Calls:
         call_id = call_id.lower()
         if call_id in self._running:
             return record(self._running[call_id])
-        found = self._rejected.get(call_id) or self._ended.record(call_id)
-        if found is None:
+        if refused := self._rejected.get(call_id):
+            return refused
+        return msgspec.json.decode(self._kept(call_id).record, type=Record)
+
+    def _kept(self, call_id: str) -> EndedCall:
+        ended = self._ended.get(call_id)
+        if ended is None:
             raise UnknownCallError(call_id)
-        return found
+        return ended
+
+    def turns(self, call_id: str) -> list[Turn]:
+        """The transcript of a call that runs or has ended lately. Raises UnknownCallError."""
+        call = self._running.get(call_id.lower())
+        if call is not None:
+            return list(call.transcript)
+        return msgspec.json.decode(self._kept(call_id.lower()).turns, type=list[Turn])
+
+    def history(self, call_id: str) -> list[Envelope]:
+        """The last events of a call that runs or has ended lately, without `call.ended`. Raises
+        UnknownCallError."""
+        call = self._running.get(call_id.lower())
+        if call is not None:
+            return list(call.history)
+        return msgspec.json.decode(self._kept(call_id.lower()).events, type=list[Envelope])
 
     @property
     def running(self) -> list[Call]:

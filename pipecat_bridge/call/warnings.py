@@ -20,6 +20,7 @@ KINDS: Final[dict[str, str]] = {
     "not-read": "a key for the bot was dropped, as the bot does not read what waits for it",
     "bad-message": "the bridge cannot use a message of the bot",
     "bad-command": "the bridge cannot carry out a command of the bot",
+    "recording": "the recording is incomplete",
     "metadata": "the data with which the call was prepared looks wrong",
     "prepared-late": "the call came after its prepared data had expired",
 }

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from twisted.internet.endpoints import serverFromString
 
 from pipecat_bridge.audio.hold import read_wav
-from pipecat_bridge.config import ports
+from pipecat_bridge.config import ports, records
 from pipecat_bridge.errors import brief
 from pipecat_bridge.net.ports import filled
 from pipecat_bridge.net.trust import trust_root
@@ -49,6 +49,7 @@ def faults(options: Options) -> Iterator[Fault]:
     yield from _check_runner(options)
     yield from ports.faults(options)
     yield from _check_hold_file(options.calls.hold_file)
+    yield from records.faults(options)
     for (section, key), least in ZERO_OR_MORE.items():
         if 0 < (found := getattr(getattr(options, section), key)) < least:
             yield section, key, f" = {found:g}: expected 0 or at least {least:g}"

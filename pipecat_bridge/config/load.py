@@ -25,7 +25,7 @@ _KUBERNETES: Final = re.compile(
 """Variables, without the prefix, that Kubernetes sets in each container for a service whose name
 begins with pipecat-bridge."""
 
-_SECRET: Final = ("parameters", "headers", "start_body")
+_SECRET: Final = ("parameters", "headers", "hooks", "secret_key", "start_body")
 """Options whose values are not shown, because they may contain secrets of services and runners."""
 
 
@@ -196,7 +196,13 @@ def _expected(hint: Any, error: msgspec.ValidationError) -> str:
         return f"expected {numbers}"
     text = re.sub("|".join(rf"\b{word}\b" for word in _WORDS), _in_words, str(error))
     text = text.replace("`", "").replace(" | ", " or ")
-    return text[0].lower() + text[1:]
+    return _in_place(text[0].lower() + text[1:])
+
+
+def _in_place(text: str) -> str:
+    """The text with the place within the value, if there is one, as a person writes it."""
+    found = re.fullmatch(r"(.*) - at \$\.?(.*)", text, re.DOTALL)
+    return f"{found[1]}, at {found[2]}" if found is not None else text
 
 
 def _range(hint: Any) -> str:

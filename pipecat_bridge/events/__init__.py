@@ -1,1 +1,1 @@
-"""Events of calls: listeners, log lines, and the history of each call."""
+"""Events of calls: their kinds and data, listeners, log lines, and the history of each call."""

@@ -64,7 +64,7 @@ class Daemon(MultiService, ABC):
             return
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told_to_end)
-        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._ignore_hup))
+        signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self._hang_up))
 
     def _told_to_end(self, number: int, frame: object) -> None:
         self.reactor.callFromThread(self._terminate, signal.Signals(number).name)
@@ -85,8 +85,14 @@ class Daemon(MultiService, ABC):
     def end_calls(self) -> None:
         """End every call now, after a second signal."""
 
-    def _ignore_hup(self) -> None:
-        self._log.info("SIGHUP ignored: the configuration is read at the start only")
+    def _hang_up(self) -> None:
+        self._log.info(
+            "SIGHUP: files are opened again; the configuration is read at the start only"
+        )
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Open files again that another program may have moved away."""
 
     def linger(self, last_end: float | None, seconds: float) -> Deferred[None]:
         """Fires `seconds` after the last call's end, because its dialplan may still ask the API.

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -141,28 +142,37 @@ class HTTPClient:
         body: Any = None,
         timeout: float | None = None,
         redact: Redaction | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """The answer to one request, with any status. Raises PeerError if there is no answer, and
         BridgeError if the bridge could not send the request.
 
-        `redact` takes secrets out of the texts of errors and of the answer. The default is the
-        client's redaction, with the secrets in `body`.
+        `body` becomes JSON. `headers` are sent besides those of the client. `redact` takes secrets
+        out of the texts of errors and of the answer. The default is the client's redaction, with
+        the secrets in `body`.
         """
         redact = redact or self.redact.including(body)
         deadline = _Deadline(self.clock, timeout or self._timeout)
         turns = self._turns[urlsplit(url).netloc]
         await deadline.hold(turns.acquire())
         try:
-            return await self._ask(method, url, body, redact, deadline)
+            return await self._ask(method, url, body, headers or {}, redact, deadline)
         finally:
             turns.release()
 
     async def _ask(
-        self, method: str, url: str, body: Any, redact: Redaction, deadline: _Deadline
+        self,
+        method: str,
+        url: str,
+        body: Any,
+        more: Mapping[str, str],
+        redact: Redaction,
+        deadline: _Deadline,
     ) -> Answer:
-        headers, content = self._headers, None
+        headers, content = self._headers.copy(), None
+        for name, value in more.items():
+            headers.setRawHeaders(name, [value])
         if body is not None:
-            headers = headers.copy()
             headers.setRawHeaders("content-type", ["application/json"])
             content = _Bytes(msgspec.json.encode(body))  # prepared data may be long
         try:
@@ -210,16 +220,25 @@ def _closed(url: str) -> str:
 
 def _answer(response: Any, body: bytes, redact: Redaction) -> Answer:
     # Read the headers as bytes: Twisted fails on a header that is not in UTF-8.
-    retry_after, location = (
+    retry_after, location, date = (
         response.headers.getRawHeaders(name, [b""])[-1].decode("latin-1")
-        for name in (b"retry-after", b"location")
+        for name in (b"retry-after", b"location", b"date")
     )
-    return Answer(response.code, body, seconds_of(retry_after), location, redact)
+    return Answer(response.code, body, seconds_of(retry_after, date), location, redact)
 
 
-def seconds_of(value: str) -> float | None:
-    """The header Retry-After in seconds, at most a day. None if it is a date or missing."""
-    return min(float(value), DAY) if value.isascii() and value.isdigit() else None
+def seconds_of(value: str, date: str = "") -> float | None:
+    """The header Retry-After in seconds, at most a day (RFC 9110, section 10.2.3).
+
+    If it is a date, it is taken relative to the peer's own `date`. None if it is missing or wrong.
+    """
+    if value.isascii() and value.isdigit():
+        return min(float(value), DAY)
+    try:
+        wanted, now = (parsedate_to_datetime(each).timestamp() for each in (value, date))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(max(wanted - now, 0.0), DAY)
 
 
 @implementer(IBodyProducer)

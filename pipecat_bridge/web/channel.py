@@ -150,6 +150,7 @@ class ApiChannel(HTTPChannel):
         self._full = False
         self._count()
         super().resumeProducing()
+        self.transport.resumeProducing()  # nor that: an answer may be without end
         request, self._next = self._next, None
         if request is not None:
             self.setTimeout(None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -13,12 +14,17 @@ from prometheus_client.registry import Collector
 
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome
-from pipecat_bridge.call.record import stats
+from pipecat_bridge.call.record import quality
 from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.call.warnings import KINDS
 from pipecat_bridge.net.limit import ConnectionLimit
+from pipecat_bridge.records import Records
 from pipecat_bridge.runner.pool.breaker import BreakerState
 from pipecat_bridge.runner.pool.upstream import RESULTS, Upstream
+from pipecat_bridge.sinks.webhook import Verdict
+from pipecat_bridge.sinks.webhooks import Webhooks
+from pipecat_bridge.store.store import Store
+from pipecat_bridge.store.uploads import Uploads
 
 COUNTERS = {
     "caller_frames": "Audio frames from phones",
@@ -66,13 +72,13 @@ class CallCollector(Collector):
         calls.on_ended(self._add)
 
     def _add(self, call: Call) -> None:
-        counters = stats(call)
-        self._ended.update({name: counters[name] for name in COUNTERS})
+        counters = quality(call)
+        self._ended.update({name: getattr(counters, name) for name in COUNTERS})
         self._warnings.update(call.warnings.counts)
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, with their current values."""
-        running = [stats(call) for call in self._calls.running]
+        running = [quality(call) for call in self._calls.running]
         yield GaugeMetricFamily("pipecat_bridge_calls", "Running calls", value=len(running))
         ended = CounterMetricFamily(
             "pipecat_bridge_calls_ended", "Ended calls, by outcome", labels=["outcome"]
@@ -82,10 +88,10 @@ class CallCollector(Collector):
         yield ended
         yield self._all_warnings()
         for name, text in COUNTERS.items():
-            total = self._ended[name] + sum(each[name] for each in running)
+            total = self._ended[name] + sum(getattr(each, name) for each in running)
             yield CounterMetricFamily(f"pipecat_bridge_{name}", text, value=total)
         for name, text in GAUGES.items():
-            value = sum(each[name] for each in running)
+            value = sum(getattr(each, name) for each in running)
             yield GaugeMetricFamily(f"pipecat_bridge_{name}", text, value=value)
         for name, (text, read) in self._extra.items():
             yield CounterMetricFamily(f"pipecat_bridge_{name}", text, value=read())
@@ -163,6 +169,82 @@ class ConnectionCollector(Collector):
         yield dropped
 
 
+class StoreCollector(Collector):
+    """Metrics of the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, with their current values."""
+        store = self._store
+        for name, text, value in (
+            ("up", "1 if the store takes what happens to calls", not store.fault),
+            ("waiting", "Entries that are not in the database yet", store.waiting),
+            ("journal_bytes", "Bytes of the journal", store.journal_bytes),
+        ):
+            yield GaugeMetricFamily(f"pipecat_bridge_store_{name}", text, value=value)
+        for name, text, value in (
+            ("dropped", "Entries that are lost because too many waited", store.dropped),
+            ("lost_calls", "Calls that ended with an earlier process", store.lost),
+        ):
+            yield CounterMetricFamily(f"pipecat_bridge_store_{name}", text, value=value)
+
+
+class UploadCollector(Collector):
+    """Metrics of the recordings on their way into a bucket."""
+
+    def __init__(self, uploads: Uploads) -> None:
+        self._uploads = uploads
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, with their current values."""
+        text = "Recordings that wait to be stored in the bucket, or deleted from it"
+        name = "pipecat_bridge_uploads"
+        yield GaugeMetricFamily(f"{name}_waiting", text, value=self._uploads.waiting)
+        text = "Recordings stored and deleted, and attempts that failed"
+        attempts = CounterMetricFamily(name, text, labels=["result"])
+        for result, count in self._uploads.results.items():
+            attempts.add_metric([result], count)
+        yield attempts
+
+
+class WebhookCollector(Collector):
+    """Metrics of each webhook. `clock`: seconds since the epoch."""
+
+    def __init__(self, webhooks: Webhooks, clock: Callable[[], float] = time.time) -> None:
+        self._couriers = webhooks.couriers
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, with their current values."""
+        now = self._clock()
+        for name, text, read in (
+            ("waiting", "Events that wait for a webhook", lambda one: one.depth.waiting),
+            (
+                "oldest_seconds",
+                "Age of the oldest event that waits for a webhook",
+                lambda one: now - one.depth.oldest if one.depth.oldest else 0.0,
+            ),
+            ("dead", "Events that a webhook will not get", lambda one: one.depth.dead),
+            ("off", "1 if a webhook is switched off", lambda one: bool(one.off)),
+        ):
+            gauge = GaugeMetricFamily(f"pipecat_bridge_webhook_{name}", text, labels=["webhook"])
+            for each in self._couriers:
+                gauge.add_metric([each.hook.name], read(each))
+            yield gauge
+        attempts = CounterMetricFamily(
+            "pipecat_bridge_webhook_attempts",
+            "Attempts to send an event to a webhook, by what followed",
+            labels=["webhook", "result"],
+        )
+        for each in self._couriers:
+            for verdict in Verdict:
+                labels = [each.hook.name, verdict.value]
+                attempts.add_metric(labels, each.results[verdict.value])
+        yield attempts
+
+
 def _runner_gauge(name: str, text: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"pipecat_bridge_runner_{name}", text, labels=["runner"])
 
@@ -186,3 +268,13 @@ def registry(collector: CallCollector) -> CollectorRegistry:
     PlatformCollector(registry=own)
     GCCollector(registry=own)
     return own
+
+
+def collectors_of(records: Records) -> Iterator[Collector]:
+    """The metrics of what is kept of calls, and of who is told."""
+    if records.store is not None:
+        yield StoreCollector(records.store)
+    if records.webhooks is not None:
+        yield WebhookCollector(records.webhooks)
+    if records.recordings is not None and records.recordings.uploads is not None:
+        yield UploadCollector(records.recordings.uploads)

@@ -1,9 +1,10 @@
-"""Commands of a bot. Each is a JSON object whose `type` is one of four.
+"""Commands of a bot. Each is a JSON object whose `type` is one of five.
 
     {"type": "hangup", "reason": "..."}                   the reason may be left out
     {"type": "transfer", "target": "support"}
     {"type": "set", "variables": {"NAME": "value"}}
     {"type": "play_dtmf", "digits": "12#"}
+    {"type": "record", "action": "start"}                 or pause, resume, stop
 
 Unknown keys are ignored. There are limits, because a bot is often a language model that a caller
 may talk into anything, and its commands end up in a dialplan.
@@ -15,7 +16,7 @@ import json
 import re
 from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, Literal, TypeGuard
 
 import msgspec
 from msgspec import Struct
@@ -79,16 +80,32 @@ class PlayDTMF(Struct, frozen=True, tag_field="type", tag="play_dtmf"):
     digits: str
 
 
-Command = Hangup | Transfer | SetVariables | PlayDTMF
+class Record(Struct, frozen=True, tag_field="type", tag="record"):
+    """Start, pause, resume or stop the recording of the call."""
+
+    action: Literal["start", "pause", "resume", "stop"]
+
+
+Command = Hangup | Transfer | SetVariables | PlayDTMF | Record
+
+ACTIONS: Final = ("start", "pause", "resume", "stop")
+"""What a recording can be told."""
 
 _SHAPES: Final = {
     "hangup": '{"type": "hangup", "reason": "..."}',
     "transfer": '{"type": "transfer", "target": "..."}',
     "set": '{"type": "set", "variables": {"NAME": "value"}}',
     "play_dtmf": '{"type": "play_dtmf", "digits": "..."}',
+    "record": '{"type": "record", "action": "start"}',
 }
 
-_SPELT: Final = {"hangup": "hangup", "transfer": "transfer", "set": "set", "playdtmf": "play_dtmf"}
+_SPELT: Final = {
+    "hangup": "hangup",
+    "transfer": "transfer",
+    "set": "set",
+    "playdtmf": "play_dtmf",
+    "record": "record",
+}
 """Letters of a `type` -> how it is spelt."""
 
 _LONG: Final = ("hangup", "transfer", "playdtmf")
@@ -102,6 +119,8 @@ _ALIASES: Final = {
     "dtmf": "playdtmf",
     "senddtmf": "playdtmf",
     "playdigits": "playdtmf",
+    "recording": "record",
+    "startrecording": "record",
 }
 _NO_LETTER = re.compile("[^a-z]+")
 
@@ -245,6 +264,16 @@ def _play_dtmf(data: dict[str, Any]) -> PlayDTMF:
     return PlayDTMF(digits)
 
 
+def _record(data: dict[str, Any]) -> Record:
+    action: Any = _required("record", data, "action", "an action")
+    if action not in ACTIONS:
+        raise CommandError(
+            f"a record command with the action {_quoted(action)}: expected one of"
+            f" {', '.join(ACTIONS)}"
+        )
+    return Record(action)
+
+
 def _required(kind: str, data: dict[str, Any], key: str, what: str) -> str:
     value = _string(kind, data, key)
     if not value:
@@ -277,4 +306,5 @@ _READERS: Final[dict[str, Callable[[dict[str, Any]], Command]]] = {
     "transfer": _transfer,
     "set": _set,
     "play_dtmf": _play_dtmf,
+    "record": _record,
 }

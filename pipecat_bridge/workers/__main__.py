@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
@@ -28,9 +29,12 @@ from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.server import AudioSocketServer
 from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.contracts import AnswerCall
+from pipecat_bridge.events.events import Events
 from pipecat_bridge.net.listener import HandedOver, Listen, Listener
 from pipecat_bridge.net.process import set_up
+from pipecat_bridge.records import Records
 from pipecat_bridge.runner.pool.announced import AnnouncedAddress
+from pipecat_bridge.store.scribe import Snapshot
 from pipecat_bridge.workers import commands
 from pipecat_bridge.workers.control import HandedPhones, WorkerControl
 from pipecat_bridge.workers.lines import LineWriter, lost
@@ -76,6 +80,15 @@ def end_with_peer(descriptor: int, seconds: float) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+def _node(setup: Setup) -> str:
+    return f"{setup.options.service.node or socket.gethostname()}/{setup.number}"
+
+
+def _records(reactor: Any, setup: Setup, events: Events, snapshot: Snapshot) -> Records:
+    part = str(setup.number)
+    return Records(reactor, setup.options, os.environ, _node(setup), events, snapshot, part)
+
+
 def run(reactor: Any, setup: Setup) -> None:
     """Build the worker, and run `reactor` until it ends."""
     set_up(reactor, setup.options.service.poll_interval)
@@ -95,6 +108,7 @@ def run(reactor: Any, setup: Setup) -> None:
         HandedOver,
         runner_address=address,
         handles_signals=False,
+        make_records=partial(_records, reactor, setup),
     )
     control = WorkerControl(reactor, bridge, handed, address)
     reactor.addSystemEventTrigger("before", "shutdown", bridge.stopService)

@@ -23,6 +23,7 @@ from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.options import Options
 from pipecat_bridge.web.headers import header
 from pipecat_bridge.web.metrics import encoder
+from pipecat_bridge.web.query import cursor_of, read_query
 from pipecat_bridge.workers.client import (
     MERGED_TIMEOUT,
     Header,
@@ -70,7 +71,6 @@ class WorkersApi(Resource):
         self._descriptors = descriptors
         self._reactor = reactor
         self._switchboard = switchboard
-        self._keep_ended = options.calls.keep_ended
         self._patience = options.audiosocket.handshake_timeout
         self._own = own
         self._metrics = CollectorRegistry()
@@ -99,6 +99,8 @@ class WorkersApi(Resource):
         merge = _MERGED.get(tuple(path)) if request.method in (b"GET", b"HEAD") else None
         if merge is not None:
             return await merge(self, request)
+        if path == [b"v1", b"calls"] and request.method == b"DELETE":
+            return await self._forget_caller(request)
         if path[:2] == [b"v1", b"calls"] and len(path) > 2:
             return await self._of_call(request, path)
         return await self._ask(await self._worker(""), request)
@@ -148,8 +150,10 @@ class WorkersApi(Resource):
     def _asking_all(self, path: bytes) -> list[tuple[Worker, Deferred[WorkerAnswer]]]:
         return [(worker, self._asking(worker, path)) for worker in self._switchboard.ready]
 
-    def _asking(self, worker: Worker, path: bytes) -> Deferred[WorkerAnswer]:
-        asking = ask(self._reactor, worker, b"GET", path, timeout=MERGED_TIMEOUT)
+    def _asking(
+        self, worker: Worker, path: bytes, method: bytes = b"GET"
+    ) -> Deferred[WorkerAnswer]:
+        asking = ask(self._reactor, worker, method, path, timeout=MERGED_TIMEOUT)
         return Deferred.fromCoroutine(asking)
 
     async def _all(self, asked: Request) -> dict[Worker, WorkerAnswer]:
@@ -174,23 +178,59 @@ class WorkersApi(Resource):
     async def _readyz(self, asked: Request) -> WorkerAnswer:
         """Ready if all workers that run are ready: each of them may get the next call."""
         reasons: list[str] = [] if self._switchboard.ready else [NO_WORKER]
+        stores: list[str] = []
         reasons += [NONE_LEFT] if self._descriptors.none_left else []
         try:
             for answer in (await self._all(asked)).values():
-                reasons += msgspec.json.decode(answer.body)["reasons"]
+                told = msgspec.json.decode(answer.body)
+                reasons += told["reasons"]
+                stores.append(told.get("store", ""))
         except WorkerError as error:
             reasons.append(str(error))
         reasons = list(dict.fromkeys(reasons))
-        return json_answer(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+        ready: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
+        if any(stores):
+            ready["store"] = next((one for one in stores if one not in ("", "ok")), "ok")
+        return json_answer(503 if reasons else 200, ready)
 
     async def _list(self, asked: Request) -> WorkerAnswer:
-        lists = [msgspec.json.decode(answer.body) for answer in (await self._all(asked)).values()]
-        running = [call for each in lists for call in each["running"]]
-        ended = [call for each in lists for call in each["ended"]]
-        running.sort(key=lambda call: call["created_at"])
-        ended.sort(key=lambda call: call["ended_at"])
-        kept = ended[len(ended) - self._keep_ended :] if len(ended) > self._keep_ended else ended
-        return json_answer(200, {"running": running, "ended": kept})
+        """A page of all calls. All workers see the same store; only one has a call that runs."""
+        found: dict[tuple[str, float], Any] = {}
+        more = False
+        for worker, answer in (await self._all(asked)).items():
+            if answer.status != 200:
+                return answer
+            page = msgspec.json.decode(answer.body)
+            more = more or "cursor" in page
+            for call in page["calls"]:
+                key = call["id"], call["created_at"]
+                if key not in found or call["node"].endswith(f"/{worker.number}"):
+                    found[key] = call
+        calls = sorted(found.values(), key=lambda call: call["created_at"], reverse=True)
+        limit = read_query(asked).limit
+        shown = calls[:limit]
+        if more or len(calls) > limit:
+            return json_answer(
+                200, {"calls": shown, "cursor": cursor_of(shown[-1]["created_at"], 0)}
+            )
+        return json_answer(200, {"calls": shown})
+
+    async def _forget_caller(self, asked: Request) -> WorkerAnswer:
+        """Each worker forgets what it has in memory; all of them see the same store."""
+        asking = [
+            self._asking(worker, _uri(asked), b"DELETE") for worker in self._switchboard.ready
+        ]
+        answers = [await each for each in asking] or [json_answer(503, {"error": NO_WORKER})]
+        refused = [answer for answer in answers if answer.status != 202]
+        if refused:
+            return refused[0]
+        told = [msgspec.json.decode(answer.body) for answer in answers]
+        ids = sorted({call_id for each in told for call_id in each["deleted"]})
+        return json_answer(202, {**told[0], "deleted": ids})
+
+    async def _events(self, _: Request) -> WorkerAnswer:
+        text = "server-sent events of several workers are not there yet: use webhooks"
+        return json_answer(501, {"error": text})
 
     async def _show_metrics(self, asked: Request) -> WorkerAnswer:
         """The metrics of all processes. A worker without an answer keeps its last values."""
@@ -215,6 +255,7 @@ _MERGED: Final[
     (b"readyz",): WorkersApi._readyz,
     (b"metrics",): WorkersApi._show_metrics,
     (b"v1", b"calls"): WorkersApi._list,
+    (b"v1", b"events"): WorkersApi._events,
 }
 
 

@@ -15,6 +15,17 @@ EACH: Final = ("process_", "python_")
 ONLY_GROW: Final = frozenset({"counter", "summary", "histogram"})
 """Types of metrics whose values never become smaller."""
 
+_LARGEST: Final = frozenset(
+    {
+        "pipecat_bridge_runner_state",
+        "pipecat_bridge_webhook_dead",
+        "pipecat_bridge_webhook_off",
+        "pipecat_bridge_webhook_oldest_seconds",
+        "pipecat_bridge_webhook_waiting",
+    }
+)
+_SMALLEST: Final = frozenset({"pipecat_bridge_runner_health", "pipecat_bridge_store_up"})
+
 Key = tuple[str, tuple[tuple[str, str], ...]]
 """A sample's name and labels."""
 
@@ -25,13 +36,12 @@ Family = tuple[str, str, str]
 def merged(name: str, values: Iterable[float]) -> float:
     """One value from the values of several workers: maximum, minimum or sum.
 
-    The state and the health of a runner are the worst that any worker sees.
+    The states of runners and of the store are the worst that any worker sees. All workers see the
+    same deliveries to webhooks.
     """
-    if name.endswith("_max") or name == "pipecat_bridge_runner_state":
+    if name.endswith("_max") or name in _LARGEST:
         return max(values)
-    if name == "pipecat_bridge_runner_health":
-        return min(values)
-    return sum(values)
+    return min(values) if name in _SMALLEST else sum(values)
 
 
 class Page(Collector):

@@ -19,6 +19,7 @@ from twisted.web.client import Agent, HTTPConnectionPool, ResponseFailed
 
 from tests.asterisk.pbx import free_port
 from tests.asterisk.process import Program
+from tests.records import checked
 
 TWISTD = os.environ.get("BRIDGE_TWISTD", str(Path(sys.executable).with_name("twistd")))
 """The twistd whose environment has the daemon under test; make test-asterisk names a wheel's."""
@@ -138,8 +139,8 @@ class Bridge:
         """The record of a call once it has ended."""
         for _ in range(round(timeout / 0.05)):
             record = await self.record(call_id)
-            if record["outcome"]:
-                return record
+            if "outcome" in record:
+                return checked(record)
             await deferLater(reactor, 0.05)
         raise BridgeError(f"call {call_id} has not ended within {timeout:g} s: {record['state']}")
 

@@ -81,20 +81,20 @@ def lost(result: Comparison) -> list[float]:
     return [-shift for _, shift in result.jumps if shift < 0]
 
 
-def check_sound(result: Comparison, stats: Mapping[str, Any]) -> None:
+def check_sound(result: Comparison, quality: Mapping[str, Any]) -> None:
     """The same signal without a hole, and nothing of it is lost.
 
-    A bot's process may be late on a busy machine. Then `stats` of the call's record tell that audio
-    was missing or that time was scaled. Where Asterisk itself was late, its recording of the
+    A bot's process may be late on a busy machine. Then `quality` of the call's record tells that
+    audio was missing or that time was scaled. Where Asterisk itself was late, its recording of the
     caller's own words has holes as well: then all else must be heard.
     """
-    told = stats["scaled_ms"] or stats["underruns"]
+    told = quality["scaled_ms"] or quality["underruns"]
     if result.disturbed:  # often at 48 kHz, where the recorder can drop 0.3 s at once
-        assert told or not result.unlike, (result, stats)
+        assert told or not result.unlike, (result, quality)
         return
-    assert result.correlation >= (SCALED if told else WHOLE), (result, stats)
-    assert told or not result.gaps, (result, stats)
-    assert told or not lost(result), (result, stats)
+    assert result.correlation >= (SCALED if told else WHOLE), (result, quality)
+    assert told or not result.gaps, (result, quality)
+    assert told or not lost(result), (result, quality)
 
 
 async def no_channels(pbx: Pbx, timeout: float = 5.0) -> None:

@@ -40,4 +40,4 @@ async def test_a_caller_and_a_bot_in_a_bridge(
     assert record["outcome"] == "caller-hangup"
     result = judged(caller, signal)
     measured.add("ARI externalMedia, slin16", **result.figures)
-    check_sound(result, record["stats"])
+    check_sound(result, record["quality"])

@@ -65,7 +65,7 @@ async def test_twenty_seconds_at_once(
     assert result.correlation >= 0.999, result
     assert not result.gaps
     assert not lost(result)
-    assert (await bridge.outcome(call_id))["stats"]["underruns"] == 0
+    assert (await bridge.outcome(call_id))["quality"]["underruns"] == 0
 
 
 @pytest.mark.parametrize("how", ["frame", "rtvi", "flush_media"])
@@ -96,8 +96,8 @@ async def test_barge_in(
     measured.add(f"barge-in ({how})", first_sound_to_last_ms=round(after))
     assert np.abs(caller.heard()[first - RATE : first]).max() > 0.2, "the bot was not talking"
     assert 0 < after < 300
-    assert record["stats"]["interruptions"] == 1
-    assert record["stats"]["flushed_ms"] > 5000
+    assert record["quality"]["interruptions"] == 1
+    assert record["quality"]["flushed_ms"] > 5000
 
 
 @pytest_twisted.ensureDeferred
@@ -107,7 +107,7 @@ async def test_a_silent_bot_keeps_the_call_for_a_minute(minute: Minute, bridge: 
     record = await bridge.outcome(minute.call_id)
     assert record["outcome"] == "caller-hangup"
     assert record["ended_at"] - record["created_at"] > 60
-    assert record["stats"]["phone_frames"] > 60 * 50
+    assert record["quality"]["phone_frames"] > 60 * 50
 
 
 def _loud(frame: BotAudio) -> bool:

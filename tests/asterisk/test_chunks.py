@@ -44,7 +44,7 @@ async def test_no_hole_and_little_delay(
     calls = await gatherResults(
         [Deferred.fromCoroutine(_one(pbx, chunk_bridge, number)) for number in range(CALLS)]
     )
-    stats = [(await chunk_bridge.outcome(call_id))["stats"] for _, _, call_id in calls]
+    quality = [(await chunk_bridge.outcome(call_id))["quality"] for _, _, call_id in calls]
     await no_channels(pbx)
     results = [judged(caller, signal) for caller, signal, _ in calls]
     delays = sorted(result.delay for result in results)
@@ -53,9 +53,9 @@ async def test_no_hole_and_little_delay(
         worst_correlation=round(min(result.correlation for result in results), 6),
         delay_p50_ms=round(1000 * delays[CALLS // 2]),
         delay_max_ms=round(1000 * delays[-1]),
-        underruns=sum(each["underruns"] for each in stats),
-        scaled_ms=sum(each["scaled_ms"] for each in stats),
+        underruns=sum(each["underruns"] for each in quality),
+        scaled_ms=sum(each["scaled_ms"] for each in quality),
     )
-    for result, counted in zip(results, stats, strict=True):
+    for result, counted in zip(results, quality, strict=True):
         check_sound(result, counted)
         assert result.delay <= LATEST, (result, counted)

@@ -88,7 +88,7 @@ async def _echoes(pbx: Pbx, bridge: Bridge) -> dict[str, Echo]:
         record = await bridge.outcome(ids[name])
         results[name] = Echo(
             judged(caller, signals[name]),
-            record["stats"],
+            record["quality"],
             record["outcome"],
         )
     await no_channels(pbx)

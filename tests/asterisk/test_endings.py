@@ -88,7 +88,7 @@ async def test_the_bot_hangs_up_and_the_dialplan_goes_on(
     await caller.ended()
     record = await bridge.outcome(call_id)
     assert record["outcome"] == "completed"
-    assert record["stats"]["bot_frames_played"] >= 50
+    assert record["quality"]["bot_frames_played"] >= 50
     assert AFTER in _contexts(caller)
     assert await caller.variable("PIPECAT_OUTCOME") == "completed"
     assert FALLBACK not in _contexts(caller)
@@ -166,7 +166,7 @@ async def test_the_bot_transfers_the_caller(
     await caller.application("Queue")
     record = await bridge.outcome(call_id)
     assert record["outcome"] == "transferred"
-    assert record["stats"]["bot_frames_played"] >= 50
+    assert record["quality"]["bot_frames_played"] >= 50
     assert ("pipecat-transfer", "1", "Goto") in caller.path()
     assert await caller.variable("PIPECAT_TRANSFER") == "support"
     assert await caller.variable("PIPECAT_TOPIC") == "billing2ndrm-rf"

@@ -38,7 +38,7 @@ async def test_a_caller_on_hold_comes_back(
     await caller.ended()
     record = await bridge.outcome(call_id)
     assert record["outcome"] == "caller-hangup"
-    assert record["stats"]["caller_frames_filled"] >= 0.9 * HOLD * 50
+    assert record["quality"]["caller_frames_filled"] >= 0.9 * HOLD * 50
     # The stream toward the bot did not pause: as many seconds of audio as of time.
     span = bot.audio[-1].at - bot.audio[0].at
     seconds = len(bot.pcm()) / 2 / 16000
@@ -68,4 +68,4 @@ async def test_dial_without_c_is_understood(
     await daemon.stop()
     result = judged(caller, signal)
     measured.add(f"echo of a {codec} caller without c()", **result.figures)
-    check_sound(result, record["stats"])  # twice through G.711, which itself has 38 dB
+    check_sound(result, record["quality"])  # twice through G.711, which itself has 38 dB

@@ -137,7 +137,7 @@ async def test_a_bot_that_reads_too_slowly(
     call_id = await caller.variable("PIPECAT_CALL")
     (await bot_of(runner, call_id)).stall()
     await caller.ended()
-    stats = (await bridge.outcome(call_id))["stats"]
+    stats = (await bridge.outcome(call_id))["quality"]
     assert stats[documented("caller_frames_dropped")] > 0
     assert stats[documented("caller_queue_max")] >= 50
     total = f"pipecat_bridge_{documented('caller_frames_dropped')}_total"
@@ -157,6 +157,6 @@ async def test_a_bot_that_stalls_while_it_speaks(
         bot.burst(sound.pcm(sound.speech_like(0.3, 16000)), 16000)
         await deferLater(reactor, 0.45)
     await caller.ended()
-    stats = (await bridge.outcome(call_id))["stats"]
+    stats = (await bridge.outcome(call_id))["quality"]
     assert stats[documented("underruns")] > 0
     assert stats[documented("underrun_ms")] > 50

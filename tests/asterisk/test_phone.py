@@ -103,4 +103,4 @@ async def test_a_whole_sip_call(
     result = compare(signal, port.heard(), 8000)
     figures = {name: result.figures[name] for name in ("correlation", "snr_db", "gaps", "jumps")}
     measured.add("SIP call, PCMU both ways, c(slin16)", **figures)
-    check_sound(result, record["stats"])
+    check_sound(result, record["quality"])

@@ -39,7 +39,7 @@ class MemoryPhone:
         self.line.open("memory")
         self.line.identify(call_id)
 
-    def add(self, tick: Callable[[], None], failed: Any) -> None:
+    def add(self, tick: Callable[[], None], failed: Any, skipped: Any) -> None:
         self.take_frame = tick
 
     def align(self, tick: Callable[[], None], at: float) -> None:

@@ -115,7 +115,7 @@ async def place(it: Line, plan: Plan = USUAL, **options: Any) -> StrictAsterisk:
 async def talk(it: Line, plan: Plan = USUAL) -> tuple[StrictAsterisk, BotDouble]:
     """A call in which the caller and the bot talk."""
     phone = await place(it, plan)
-    await it.until(lambda: "ready" in it.kinds(phone))
+    await it.until(lambda: "call.ready" in it.kinds(phone))
     bot = it.runner.bots[str(phone.call_id)]
     phone.start_audio()
     await bot.until(lambda: bot.audio)
@@ -382,7 +382,7 @@ async def the_bot_dials_back_when_the_caller_is_gone(lines: Lines) -> None:
     assert isinstance(runner, PlannedRunner)
     await runner.until(lambda: any(each.body["id"] == call_id for each in runner.asked("/run")))
     phone.hangup()
-    await lines.usual.until(lambda: "terminated" in lines.usual.kinds(phone))
+    await lines.usual.until(lambda: "call.ended" in lines.usual.kinds(phone))
     [url] = [each.body["ws_url"] for each in runner.asked("/run") if each.body["id"] == call_id]
     await runner._dial(call_id, url)
     assert runner.dial_failures[-1].status == 404

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import treq
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
@@ -19,6 +21,7 @@ from pipecat_bridge.service import make_bridge
 from tests.doubles.asterisk import StrictAsterisk, connect_asterisk
 from tests.doubles.runner import RunnerDouble
 from tests.doubles.watch import Watched
+from tests.records import CheckedRecords, checked
 
 reactor: Any = _reactor
 
@@ -30,6 +33,12 @@ def sleep(seconds: float) -> Deferred[None]:
     deferred: Deferred[None] = Deferred()
     reactor.callLater(seconds, deferred.callback, None)
     return deferred
+
+
+def shown_events(bridge: Bridge, phone: StrictAsterisk, kind: str = "") -> list[dict[str, Any]]:
+    """The events of a call as the API shows them, all of them or those of a kind."""
+    text = msgspec.json.encode(bridge.calls.history(str(phone.call_id)))
+    return [each for each in msgspec.json.decode(text) if kind in ("", each["kind"])]
 
 
 class Line(Watched):
@@ -57,14 +66,18 @@ class Line(Watched):
         """A call whose bot, the runner's double, is there and ready, as the daemon knows."""
         phone = await self.dial(**options)
         call_id = str(phone.call_id)
-        await self.until(lambda: {"ready", "terminated"} & set(self.kinds(phone)))
-        assert "ready" in self.kinds(phone), self.record(phone)["reason"]
+        await self.until(lambda: {"call.ready", "call.ended"} & set(self.kinds(phone)))
+        assert "call.ready" in self.kinds(phone), self.record(phone)["reason"]
         await self.runner.until(lambda: call_id in self.runner.bots)
         return phone, self.runner.bots[call_id]
 
     def record(self, phone: StrictAsterisk) -> dict[str, Any]:
         """The call's record."""
-        return self.bridge.calls.record(str(phone.call_id))
+        return checked(self.bridge.calls.record(str(phone.call_id)))
+
+    def events(self, phone: StrictAsterisk, kind: str = "") -> list[dict[str, Any]]:
+        """The call's events as the API shows them, all of them or those of a kind."""
+        return shown_events(self.bridge, phone, kind)
 
     async def ended(self, phone: StrictAsterisk) -> dict[str, Any]:
         """The call's record, once its phone is gone and the daemon has forgotten it."""
@@ -82,6 +95,11 @@ class Line(Watched):
         return response.code, await response.json()
 
 
+def in_folder(folder: Path) -> tuple[str, str]:
+    """The options of a daemon with a store in this folder."""
+    return "store.url=", f"store.directory={folder}"
+
+
 @asynccontextmanager
 async def line(
     *settings: str, runner: RunnerDouble | None = None, **runner_options: Any
@@ -93,6 +111,7 @@ async def line(
         f"audiosocket.listen={LOOPBACK}",
         f"runner.listen={LOOPBACK}",
         f"api.listen={LOOPBACK}",
+        "store.url=none",
         f"runner.mode={runner.mode}",
         f"runner.url={url}",
         "runner.health_interval=0",
@@ -101,12 +120,14 @@ async def line(
         *settings,
     ]
     bridge = make_bridge(load_options(overrides=overrides), reactor)
+    records = CheckedRecords(bridge.events)
     bridge.startService()
     try:
         yield Line(bridge, runner)
     finally:
         await bridge.stopService()
         await runner.shut()
+    records.assert_good()
 
 
 def _port(listener: Any) -> int:

@@ -31,6 +31,8 @@ from tests.doubles.bot import BotDouble
 from tests.doubles.link import Path, join
 from tests.doubles.runner import RunnerDouble
 from tests.doubles.watch import Watched
+from tests.e2e.harness import shown_events
+from tests.records import CheckedRecords, checked
 
 LOOPBACK = "tcp:0:interface=127.0.0.1"
 LOWEST_PORT = 20000
@@ -55,6 +57,10 @@ class MemoryNetwork(MemoryReactorClock):
         timer = DelayedCall(due, call, args, kw, self.calls.remove, _nothing, self.seconds)
         insort(self.calls, timer, key=DelayedCall.getTime)
         return timer
+
+    def callFromThread(self, call: Callable[..., object], *args: object, **kw: object) -> None:
+        """What a thread tells is heard when the clock is turned."""
+        self.callLater(0, call, *args, **kw)
 
     def _sortCalls(self) -> None:
         self.calls.sort(key=DelayedCall.getTime)
@@ -164,7 +170,7 @@ class _Told(Watched):
         self.ready: set[str] = set()
 
     def hear(self, event: CallEvent) -> None:
-        if event.kind == "ready":
+        if event.kind == "call.ready":
             self.ready.add(event.call_id)
             self.changed()
 
@@ -189,6 +195,7 @@ class MemoryLine:
             f"audiosocket.listen={LOOPBACK}",
             f"runner.listen={LOOPBACK}",
             f"api.listen={LOOPBACK}",
+            "store.url=none",
             f"runner.mode={self.runner.mode}",
             f"runner.url={self.clock.wait(self.runner.listen())}",
             "calls.drain_timeout=0",
@@ -214,7 +221,11 @@ class MemoryLine:
 
     def record(self, phone: StrictAsterisk) -> dict[str, Any]:
         """The call's record."""
-        return self.bridge.calls.record(str(phone.call_id))
+        return checked(self.bridge.calls.record(str(phone.call_id)))
+
+    def events(self, phone: StrictAsterisk, kind: str = "") -> list[dict[str, Any]]:
+        """The call's events as the API shows them, all of them or those of a kind."""
+        return shown_events(self.bridge, phone, kind)
 
     def stop(self) -> None:
         """End the daemon and the runner."""
@@ -227,6 +238,7 @@ def memory_line(*settings: str, **runner_options: Any) -> Iterator[MemoryLine]:
     """A daemon with `settings` (section.key=value), in front of a runner double."""
     loop = txaio.config.loop
     line = MemoryLine(*settings, **runner_options)
+    records = CheckedRecords(line.bridge.events)
     # Autobahn takes its timers from here, whatever reactor its factories were given.
     txaio.config.loop = line.clock
     try:
@@ -234,3 +246,4 @@ def memory_line(*settings: str, **runner_options: Any) -> Iterator[MemoryLine]:
     finally:
         line.stop()
         txaio.config.loop = loop
+    records.assert_good()

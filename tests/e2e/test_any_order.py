@@ -26,7 +26,18 @@ from tests.e2e.test_pool import Runners, make
 SEEDS = 12
 """Histories in each mode."""
 
-STOPPED_AT = ("", "", "", "attempt-failed", "ready", "bot-ready", "error", "bot-lost", "warning")
+STOPPED_AT = (
+    "",
+    "",
+    "",
+    "call.created",
+    "call.answered",
+    "call.ready",
+    "bot.error",
+    "bot.lost",
+    "bot.resumed",
+    "warning",
+)
 """Events at which one who hears of them stops the call, in some histories."""
 
 STEPS = 120
@@ -97,7 +108,7 @@ class History:
 
     def _hear(self, event: CallEvent) -> None:
         told = self.events.setdefault(event.call_id, [])
-        if event.kind == "created":
+        if event.kind == "call.created":
             told.clear()
         told.append(event.kind)
         if event.kind == self.stops_at and self.chance.random() < 0.5:
@@ -227,9 +238,9 @@ class History:
             assert 0 <= each.starting <= each.calls, (each.starting, each.calls)
         assert sum(each.calls for each in upstreams) <= len(self.it.bridge.calls.running)
         for told in self.events.values():
-            assert told.count("terminated") <= 1, told
-            if "terminated" in told:
-                assert told[-1] == "terminated", told
+            assert told.count("call.ended") <= 1, told
+            if "call.ended" in told:
+                assert told[-1] == "call.ended", told
         for runner in self.it.runner.each:
             for bot in [*runner.bots.values(), *getattr(runner, "sessions", [])]:
                 self.bots[id(bot)] = bot
@@ -243,7 +254,7 @@ class History:
     def check_first_key(self, call: Call) -> None:
         """A bot has all keys that were pressed since the one before it was lost."""
         told = self.events[call.call_id]
-        lost = len(told) - told[::-1].index("bot-lost") if "bot-lost" in told else 0
+        lost = len(told) - told[::-1].index("bot.lost") if "bot.lost" in told else 0
         [runner] = [each for each in self.it.runner.each if each.url == call.bot.runner_name]
         bot = runner.bots.get(call.call_id)
         if bot is not None and (keys := _keys(bot)):

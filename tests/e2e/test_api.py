@@ -18,7 +18,8 @@ from twisted.web.http import Request
 from pipecat_bridge.web.metrics import COUNTERS
 from tests.doubles import protobuf
 from tests.doubles.runner import Received, RunnerDouble
-from tests.e2e.harness import Line, line
+from tests.e2e.dialled import EIGHT, LOUD, constant
+from tests.e2e.harness import Line, in_folder, line
 
 CALL_ID = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
 PATH = f"/v1/calls/{CALL_ID}"
@@ -92,9 +93,17 @@ async def test_the_page_shows_answers_as_they_are() -> None:
 
 
 @ensureDeferred
-async def test_the_page_names_every_metric_and_no_other() -> None:
+async def test_the_page_names_every_metric_and_no_other(tmp_path: Path) -> None:
     named = set(re.findall(r"`(pipecat_bridge_\w+)", PAGE))
-    async with line("runner.health_interval=5") as it:
+    hook = f'{{name = "crm", url = "http://127.0.0.1:1/", secrets = ["{"x" * 32}"]}}'
+    settings = (
+        "runner.health_interval=5",
+        *in_folder(tmp_path),
+        f"webhooks.hooks=[{hook}]",
+        "recording.when=on_demand",
+        "s3.bucket=calls",
+    )
+    async with line(*settings) as it:
         assert (await it.api("GET", "/readyz"))[0] == 200  # its runner was asked by then
         found = {name for name in await metrics(it) if name.startswith("pipecat_bridge")}
         assert named - {"pipecat_bridge_runner_restarts_total"} == found
@@ -118,6 +127,7 @@ async def test_metrics_agree_with_the_calls_record_before_and_after_its_end() ->
     async with line() as it:
         phone, bot = await it.talk()
         phone.start_audio()
+        bot.send_audio(constant(LOUD), EIGHT)
         bot.send(protobuf.encode_rtvi("bot-interrupted"))
         bot.send(b"garbage")
         await bot.until(lambda: len(bot.audio) > 20)
@@ -132,7 +142,7 @@ async def test_metrics_agree_with_the_calls_record_before_and_after_its_end() ->
             after = await metrics(it)
             assert after["pipecat_bridge_calls"] == 0
             for name in COUNTERS:
-                assert after[f"pipecat_bridge_{name}_total"] == record["stats"][name], name
+                assert after[f"pipecat_bridge_{name}_total"] == record["quality"][name], name
                 assert (
                     after[f"pipecat_bridge_{name}_total"] >= before[f"pipecat_bridge_{name}_total"]
                 )

@@ -27,7 +27,7 @@ def first_at(runner: Any, it: MemoryLine) -> None:
 
 def kinds(it: MemoryLine, phone: StrictAsterisk) -> list[str]:
     """Of the call's events."""
-    return [event["kind"] for event in it.record(phone)["events"]]
+    return [event["kind"] for event in it.events(phone)]
 
 
 def test_what_half_a_bot_has_said_is_neither_heard_nor_believed() -> None:
@@ -45,11 +45,12 @@ def test_what_half_a_bot_has_said_is_neither_heard_nor_believed() -> None:
         phone = it.dial()
         phone.start_audio()
         it.clock.turn(0.9)
-        assert "ready" not in kinds(it, phone)
-        [failed] = [e for e in it.record(phone)["events"] if e["kind"] == "attempt-failed"]
-        assert (failed["data"]["runner"], it.record(phone)["stats"]["bot_frames"]) == (half.url, 0)
+        assert "call.ready" not in kinds(it, phone)
+        [failed] = it.events(phone, "bot.error")
+        assert (failed["data"]["category"], failed["data"]["runner"]) == ("start", half.url)
+        assert it.record(phone)["quality"]["bot_frames"] == 0
         it.clock.turn(0.3)
-        assert "ready" in kinds(it, phone)
+        assert "call.ready" in kinds(it, phone)
         bot = whole.bots[str(phone.call_id)]
         bot.burst(constant(SECOND, 0.2), 8000)
         it.clock.turn(0.5)
@@ -78,8 +79,8 @@ def test_a_server_that_is_redeployed_is_waited_for(away: float) -> None:
         assert any(waiting), "the caller hears that something is going on"
         it.clock.turn(2.1)  # the longest pause between two starts
         assert it.record(phone)["state"] == "talking"
-        assert it.record(phone)["stats"]["bots_replaced"] == 1
-        assert "resumed" in kinds(it, phone)
+        assert it.record(phone)["quality"]["bots_replaced"] == 1
+        assert "bot.resumed" in kinds(it, phone)
         again = it.runner.bots[str(phone.call_id)]
         assert again is not bot
         again.burst(constant(SECOND, 0.2), 8000)
@@ -102,7 +103,7 @@ def test_a_server_that_does_not_come_back_is_waited_for_until_the_deadline() -> 
         record = it.record(phone)
         assert (record["outcome"], phone.hangup_received) == ("bot-hangup", False)
         # What repeats itself is told once.
-        assert kinds(it, phone).count("attempt-failed") <= 2
+        assert kinds(it, phone).count("bot.error") <= 2
         it.clock.turn(60.0)
 
 
@@ -131,7 +132,7 @@ def test_a_handshake_that_fails_takes_nothing_from_the_call() -> None:
         assert client.data.startswith(b"HTTP/1.1 400 ")
         it.clock.turn(1.0)
         assert it.record(phone)["state"] == "talking"
-        assert kinds(it, phone).count("attempt-failed") == 0
+        assert kinds(it, phone).count("bot.error") == 0
         stopped = it.bridge.stopService()
         it.clock.turn(0.5)
         assert stopped.called, "no socket is counted that is not there"
@@ -165,12 +166,12 @@ def test_what_the_caller_presses_and_says_between_two_starts_is_kept() -> None:
         bot.close(1012, "Service Restart")
         it.clock.turn(0.05)
         phone.dtmf("1")
-        while "attempt-failed" not in kinds(it, phone):
+        while "bot.error" not in kinds(it, phone):
             it.clock.turn(0.05)
         phone.dtmf("2")
         it.clock.turn(0.2)
         phone.dtmf("3")
-        while "resumed" not in kinds(it, phone):
+        while "bot.resumed" not in kinds(it, phone):
             it.clock.turn(0.01)
         phone.stop_audio()
         it.clock.turn(0.5)
@@ -193,7 +194,7 @@ def test_a_call_that_is_stopped_by_one_who_hears_of_a_failed_start(mode: str) ->
         first_at(it.runner.each[0], it)
 
         def hear(event: CallEvent) -> None:
-            if event.kind == "attempt-failed":
+            if event.kind == "bot.error":
                 it.bridge.calls.get(event.call_id).stop()
 
         it.bridge.events.subscribe(hear)

@@ -190,6 +190,6 @@ async def test_a_bot_that_sends_far_too_much_is_read_and_what_is_too_much_droppe
         phone.hangup()
         record = await it.ended(phone)
         assert record["outcome"] == "caller-hangup"
-        assert record["stats"]["bot_queue_max_ms"] <= 1100
+        assert record["quality"]["bot_queue_max_ms"] <= 1100
         await bot.until(lambda: not bot.sockets)
         assert (bot.faults, phone.faults) == ([], [])

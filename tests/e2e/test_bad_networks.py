@@ -84,7 +84,7 @@ def test_a_bot_behind_a_bad_network_is_understood(name: str) -> None:
         bot.say(TALK.tobytes(), 8000)
         it.clock.turn(61.0)
         record = it.record(phone)
-        stats = record["stats"]
+        stats = record["quality"]
         assert record["warnings"] == {}
         assert stats["caller_frames_dropped"] == 0
         assert stats["underruns"] <= most
@@ -104,7 +104,7 @@ def test_a_bot_is_cut_off_for_3_s_and_comes_back() -> None:
         bot.say(TALK.tobytes(), 8000)
         it.clock.turn(59.0)
         record = it.record(phone)
-        stats = record["stats"]
+        stats = record["quality"]
         assert (record["state"], record["warnings"]) == ("talking", {})
         assert stats["underruns"] == 1
         assert abs(stats["underrun_ms"] - 3000) < 100
@@ -133,7 +133,7 @@ def test_a_path_that_is_too_narrow_for_a_bot() -> None:
         it.clock.turn(BEGIN)
         bot.say(TALK[:160_000].tobytes(), 8000)
         it.clock.turn(40.0)
-        stats = it.record(phone)["stats"]
+        stats = it.record(phone)["quality"]
         assert 2 <= stats["underruns"] < 40
         assert phone.faults == []
 
@@ -147,7 +147,7 @@ def test_a_phone_behind_a_bad_network_gets_no_silence_into_its_words(name: str) 
         phone, bot = it.talk()
         phone.start_audio()
         it.clock.turn(60.0)
-        stats = it.record(phone)["stats"]
+        stats = it.record(phone)["quality"]
         assert stats["caller_frames_filled"] <= 25  # losses that follow each other
         assert stats["caller_frames_dropped"] == 0
         assert abs(len(bot.audio) - 3000) < 40
@@ -166,6 +166,6 @@ def test_nothing_comes_from_a_phone_for_a_while(length: float) -> None:
         it.clock.turn(27.0 + length)
         record = it.record(phone)
         assert record["state"] == "talking"
-        assert abs(record["stats"]["caller_frames_filled"] - 50 * length) <= 2
-        assert record["stats"]["caller_frames"] >= 50 * (26.0 + length)
+        assert abs(record["quality"]["caller_frames_filled"] - 50 * length) <= 2
+        assert record["quality"]["caller_frames"] >= 50 * (26.0 + length)
         assert bot.faults == []

@@ -40,7 +40,7 @@ async def fails(it: Line, **options: Any) -> dict[str, Any]:
         record = await settled(it, phone)
     assert record["outcome"] == "runner-failed"
     assert phone.hangup_received
-    assert record["initialized_at"] is None
+    assert "ready_at" not in record
     told = [text for text in said if record["reason"] in text and record["id"] in text]
     assert len(told) == 1, said
     assert getattr(it.runner, "sessions", []) == []

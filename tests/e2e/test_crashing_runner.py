@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from pipecat_bridge.events.events import CallEvent
+from pipecat_bridge.events.kinds import BotError, BotResumed, CallReady
 from pipecat_bridge.options import RunnerOptions
 from pipecat_bridge.runner.pool.breaker import JITTER
 from pipecat_bridge.runner.pool.pool import Upstream
@@ -58,10 +59,10 @@ class Load:
         it.bridge.events.subscribe(self._hear)
 
     def _hear(self, event: CallEvent) -> None:
-        if event.kind == "ready":
-            self.served[event.call_id] = self.it.bridge.calls.record(event.call_id)["runner"]
-        elif event.kind == "attempt-failed":
-            self.failed.append(event.data["runner"])
+        if isinstance(event.data, CallReady | BotResumed):
+            self.served[event.call_id] = event.data.runner
+        elif isinstance(event.data, BotError):
+            self.failed.append(str(event.data.runner))
             if not self.spent and self.ill.state == "open":
                 self.spent = len(self.failed)
 

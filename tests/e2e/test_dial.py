@@ -43,7 +43,7 @@ async def test_nothing_is_lost_either_way(mode: str, rate: int) -> None:
         await check_live_echo(phone, bot, rate)
         phone.hangup()
         record = await settled(it, phone)
-        assert (record["outcome"], record["stats"]["bot_frames_bad"]) == ("caller-hangup", 0)
+        assert (record["outcome"], record["quality"]["bot_frames_bad"]) == ("caller-hangup", 0)
         assert (bot.faults, it.runner.faults) == ([], [])
 
 
@@ -213,7 +213,7 @@ async def test_barge_in(mode: str, how: Any) -> None:
         await phone.until(lambda: heard(phone, 3000) == 25)
         assert without_fade(phone, 1000) == {0, 1000, 3000}
         assert heard(phone, 1000) < 50
-        assert bot_side(it, phone).stats.interruptions == 1
+        assert it.record(phone)["quality"]["interruptions"] == 1
         phone.hangup()
         await settled(it, phone)
         assert bot.faults == []
@@ -385,7 +385,7 @@ async def test_a_bot_that_is_stalled_for_five_seconds() -> None:
         await recovers(it, phone, bot)
         phone.hangup()
         record = await settled(it, phone)
-        assert record["stats"]["caller_frames_dropped"] > 0
+        assert record["quality"]["caller_frames_dropped"] > 0
         assert bot.faults == []
 
 
@@ -414,6 +414,6 @@ async def test_a_second_of_garbage_in_text_ends_nothing() -> None:
             bot.garbage("text")
         bot.send_audio(constant(LOUD), EIGHT)
         await phone.until(lambda: heard(phone, LOUD) == 25)
-        assert it.record(phone)["stats"]["bot_frames_bad"] == 200
+        assert it.record(phone)["quality"]["bot_frames_bad"] == 200
         phone.hangup()
         await settled(it, phone)

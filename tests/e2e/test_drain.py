@@ -187,7 +187,7 @@ async def test_a_signal_ends_it_with_status_0(command: list[str], name: str) -> 
 async def test_sighup_does_not_end_it() -> None:
     async with daemon() as it:
         it.process.signalProcess("HUP")
-        await it.until(lambda: "SIGHUP ignored" in it.text)
+        await it.until(lambda: "SIGHUP: files are opened again" in it.text)
         response = await treq.get(f"{it.api}/healthz", agent=Agent(reactor), persistent=False)
         assert response.code == 200
         it.process.signalProcess("TERM")
@@ -202,7 +202,7 @@ async def test_sigterm_in_a_call_lets_it_go_on_and_a_second_one_does_not() -> No
     try:
         async with daemon(*settings) as it:
             phone = await connect_asterisk(reactor, it.phones)
-            await it.until(lambda: f"{phone.call_id} ready" in it.text)
+            await it.until(lambda: f"{phone.call_id} call.ready" in it.text)
             it.process.signalProcess("TERM")
             await it.until(lambda: "draining: 1 calls" in it.text)
             count = len(phone.frames)
@@ -231,7 +231,7 @@ async def test_the_dialplans_of_the_last_calls_are_answered(workers: int) -> Non
                 await it.until(lambda: it.text.count("is ready, process") == workers)
             phones = [await connect_asterisk(reactor, it.phones) for _ in range(20)]
             for phone in phones:
-                await it.until(lambda phone=phone: f"{phone.call_id} ready" in it.text)
+                await it.until(lambda phone=phone: f"{phone.call_id} call.ready" in it.text)
             it.process.signalProcess("TERM")
             await it.until(lambda: "draining: 20 calls" in it.text)
             for bot in runner.bots.values():
@@ -258,9 +258,9 @@ async def test_a_second_signal_does_not_wait_for_dialplans() -> None:
     try:
         async with daemon(f"runner.url={await runner.listen()}", "api.linger=3600") as it:
             phone = await connect_asterisk(reactor, it.phones)
-            await it.until(lambda: f"{phone.call_id} ready" in it.text)
+            await it.until(lambda: f"{phone.call_id} call.ready" in it.text)
             phone.hangup()
-            await it.until(lambda: f"{phone.call_id} terminated" in it.text)
+            await it.until(lambda: f"{phone.call_id} call.ended" in it.text)
             it.process.signalProcess("TERM")
             await it.until(lambda: "SIGTERM: ending" in it.text)
             it.process.signalProcess("TERM")
@@ -311,7 +311,7 @@ async def test_a_signal_to_all_processes_leaves_calls_their_runner(
         if workers > 1:  # a worker that still starts does not ignore signals yet
             await it.until(lambda: it.text.count("is ready, process") == workers)
         phone = await connect_asterisk(reactor, it.phones)
-        await it.until(lambda: f"{phone.call_id} ready" in it.text)
+        await it.until(lambda: f"{phone.call_id} call.ready" in it.text)
         os.killpg(it.process.pid, number)
         await it.until(lambda: "draining: 1 calls" in it.text)
         await phone.until(lambda: any(any(frame.payload) for frame in phone.frames))

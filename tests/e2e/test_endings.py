@@ -30,8 +30,8 @@ from tests.e2e.harness import reactor, sleep
 CALLS = 1000
 DRAINED = 8
 MOST_LINES = 5
-"""Lines of log for one call: created, ready, terminated, and what the bot did or what became
-of it."""
+"""Lines of log for one call: its beginning, when it was ready, its end, and what the bot did or
+what became of it."""
 
 KEPT = (Layout, EndedCall)
 """Layouts of filters, one for each length of chunk that was seen, and the last `keep_ended` records

@@ -261,7 +261,7 @@ async def first_at(it: Line, ill: RunnerDouble) -> StrictAsterisk:
     for _ in range(20):
         before = await standing(it, ill)
         phone = await it.dial(driver="application")
-        await it.until(lambda phone=phone: {"ready", "terminated"} & set(it.kinds(phone)))
+        await it.until(lambda phone=phone: {"call.ready", "call.ended"} & set(it.kinds(phone)))
         if await standing(it, ill) != before:
             break
         others.append(phone)
@@ -292,15 +292,12 @@ async def test_before_it_is_ready_another_runner_is_asked(
     async with pool(ill, well, settings=QUICK) as it:
         await refuse(row, ill)
         phone = await first_at(it, ill)
-        await it.until(lambda: "ready" in it.kinds(phone))
+        await it.until(lambda: "call.ready" in it.kinds(phone))
         assert it.record(phone)["runner"] == well.url
-        [failed] = [
-            event["data"]
-            for event in it.record(phone)["events"]
-            if event["kind"] == "attempt-failed"
-        ]
-        assert failed["runner"] == ill.url
-        assert it.record(phone)["stats"]["bot_frames"] == 0, "nothing of the failed one is left"
+        [failed] = it.events(phone, "bot.error")
+        assert (failed["data"]["category"], failed["data"]["runner"]) == ("start", ill.url)
+        assert [bot["runner"] for bot in it.record(phone)["bots"]] == [ill.url, well.url]
+        assert it.record(phone)["quality"]["bot_frames"] == 0, "nothing of the failed one is left"
         counted = await standing(it, ill)
         assert counted[row.standing] == 1
         assert sum(counted.values()) == 1
@@ -354,10 +351,10 @@ async def test_after_it_was_ready_another_takes_its_place(row: Failure, mode: st
     ill, well = make(mode, **row.options[mode]), make(mode)
     async with pool(ill, well, settings=(*QUICK, "calls.on_bot_lost=restart")) as it:
         phone = await first_at(it, ill)
-        await it.until(lambda: "resumed" in it.kinds(phone))
+        await it.until(lambda: "bot.resumed" in it.kinds(phone))
         record = it.record(phone)
         assert (record["state"], record["runner"]) == ("talking", well.url)
-        assert record["stats"]["bots_replaced"] == 1
+        assert record["quality"]["bots_replaced"] == 1
         phone.hangup()
         assert (await settled(it, phone))["outcome"] == "caller-hangup"
 

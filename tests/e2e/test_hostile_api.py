@@ -142,7 +142,7 @@ async def test_slow_clients_take_no_descriptors_of_phones() -> None:
                 await soon(lambda: sum(each.gone for each in slow) >= 500)
                 for _ in range(20):
                     phone = await connect_asterisk(reactor, it.phones)
-                    await it.until(lambda phone=phone: f"{phone.call_id} ready" in it.text)
+                    await it.until(lambda phone=phone: f"{phone.call_id} call.ready" in it.text)
                 kind = "pipecat_bridge_connections_dropped_total"
                 assert await value(it, f'{kind}{{kind="api"}}') >= 300 - LEAST
                 assert await value(it, f'{kind}{{kind="phone"}}') >= 300 - LEAST

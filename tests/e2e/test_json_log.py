@@ -36,7 +36,7 @@ def check_call(lines: list[dict[str, Any]], call_id: str) -> None:
     """Fail unless the call is there from its beginning to its end."""
     of_call = [line for line in lines if line.get("call") == call_id]
     kinds = [line["kind"] for line in of_call]
-    assert (kinds[0], kinds[-1]) == ("created", "terminated")
+    assert (kinds[0], kinds[-1]) == ("call.created", "call.ended")
     assert of_call[-1]["outcome"] == "caller-hangup"
 
 
@@ -49,9 +49,9 @@ async def test_standard_output(command: list[str]) -> None:
         settings = (JSON, f"runner.url={url}", "api.linger=0")
         async with daemon(*settings, command=command) as it:
             phone = await connect_asterisk(reactor, it.phones)
-            await it.until(lambda: f"{phone.call_id} ready" in it.text)
+            await it.until(lambda: f"{phone.call_id} call.ready" in it.text)
             phone.hangup()
-            await it.until(lambda: f"{phone.call_id} terminated" in it.text)
+            await it.until(lambda: f"{phone.call_id} call.ended" in it.text)
             it.process.signalProcess("TERM")
             await it.ended
         lines = parsed(it.text)
@@ -66,7 +66,7 @@ async def test_workers() -> None:
     async with workers_line(JSON) as it:
         phone, _ = await it.talk()
         phone.hangup()
-        await it.said(f"{phone.call_id} terminated")
+        await it.said(f"{phone.call_id} call.ended")
     lines = parsed(it.daemon.text)
     check_call(lines, str(phone.call_id))
     assert {line["worker"] for line in lines if "call" in line} <= {1, 2}

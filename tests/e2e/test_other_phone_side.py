@@ -8,6 +8,7 @@ from typing import Any
 
 from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.contracts import AnswerCall
+from pipecat_bridge.events.record import Quality, Talk
 from pipecat_bridge.net.listener import Listener
 from pipecat_bridge.options import Options
 from tests.doubles.memory_phone import MemorySide
@@ -58,7 +59,10 @@ def test_a_whole_call_with_no_audiosocket_in_it() -> None:
         phone.take_frame()
         it.clock.turn(0.2)
         record = it.bridge.calls.record(CALL)
-        assert (record["outcome"], record["reason"]) == ("completed", "done")
-        assert (record["peer"], record["stats"]["caller_frames"]) == ("memory", 25)
+        assert (record.outcome, record.reason, record.peer) == ("completed", "done", "memory")
+        assert isinstance(record.quality, Quality)
+        assert record.quality.caller_frames == 25
+        assert isinstance(record.talk, Talk)
+        assert record.talk.bot_utterances == 1
         assert phone.cleanly is True
         assert side.open.count == 0

@@ -101,8 +101,8 @@ def in_the_bots_messages(it: MemoryLine, call: Any, bot: Any) -> None:
 
 
 def in_the_history(it: MemoryLine, call: Any, bot: Any) -> None:
-    with once(call.history, "append"):
-        bot.rtvi("bot-started-speaking")
+    with once(call.history, "tell"):
+        bot.rtvi("server-message", {"a": 1})
         it.clock.turn(0.1)
 
 

@@ -33,4 +33,4 @@ async def test_a_frame_for_a_phone_that_has_hung_up_is_not_counted_as_skipped() 
         assert counted == [0, 0], "the socket was not closed yet"
         assert record["outcome"] == "caller-hangup"
         assert record["reason"] == "the phone's connection was reset"
-        assert record["stats"]["phone_frames_skipped"] == 0
+        assert record["quality"]["phone_frames_skipped"] == 0

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+from msgspec import to_builtins
 from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
@@ -62,7 +63,8 @@ async def lost(it: Line, call_id: str) -> tuple[dict[str, Any], list[str]]:
         await it.bridge.phones.open.idle().addTimeout(30, reactor)
         await it.runner.until(lambda: it.runner.asked("/stop"))
     lines = [formatEvent(event) or "" for event in captured]
-    return it.bridge.calls.record(call_id), [one for one in lines if "connection from" in one]
+    record: dict[str, Any] = to_builtins(it.bridge.calls.record(call_id))
+    return record, [one for one in lines if "connection from" in one]
 
 
 def check(record: dict[str, Any], lines: list[str]) -> None:

@@ -268,12 +268,12 @@ async def test_messages_that_are_not_audiosockets():
                 await bot.until(lambda heard=heard: len(bot.audio) > heard + 5)
         said = [formatEvent(event) for event in captured]
         [one] = [text for text in said if "was skipped" in text]
-        assert one.startswith(f"{phone.call_id} unknown-message: a message of kind 0x")
+        assert one.startswith(f"{phone.call_id} warning unknown-message: a message of kind 0x")
         phone.hangup()
         record = await it.ended(phone)
         assert (record["outcome"], record["reason"]) == ("caller-hangup", "the caller hung up")
-        assert record["stats"]["phone_unknown_messages"] == 12
-        assert record["stats"]["caller_frames"] > 15
+        assert record["quality"]["phone_unknown_messages"] == 12
+        assert record["quality"]["caller_frames"] > 15
 
 
 @ensureDeferred

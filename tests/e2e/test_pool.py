@@ -134,7 +134,7 @@ async def test_calls_are_spread(mode: str) -> None:
             assert await metric(it, "calls", runner) == SHARE
             assert await metric(it, "state", runner) == 0
             assert await metric(it, "starts_total", runner, result="ready") == SHARE
-        running = (await it.api("GET", "/v1/calls"))[1]["running"]
+        running = (await it.api("GET", "/v1/calls"))[1]["calls"]
         assert len(running) == 3 * SHARE
         assert {it.record(phone)["runner"] for phone, _ in calls} == {each.url for each in runners}
         assert set(await hang_up(it, calls)) == {"caller-hangup"}
@@ -164,7 +164,7 @@ async def test_one_hangs_and_one_refuses(mode: str, status: Any) -> None:
         assert await metric(it, "starts_total", refuses, result=result) == asked(refuses) >= 1
         assert await metric(it, "state", refuses) == state
         # Each failure is told once, with the call's id.
-        told = [text for text in said if " attempt-failed " in text]
+        told = [text for text in said if " bot.error category=start " in text]
         assert len(told) == asked(hangs) + asked(refuses)
         assert set(await hang_up(it, calls)) == {"caller-hangup"}
         if mode == "dialback":
@@ -229,7 +229,7 @@ class TestKilled:
             for phone, _ in calls:
                 bot, heard = it.runner.bots[str(phone.call_id)], 0
                 await bot.until(lambda bot=bot, heard=heard: len(bot.audio) > heard)
-                replaced = it.record(phone)["stats"]["bots_replaced"]
+                replaced = it.record(phone)["quality"]["bots_replaced"]
                 assert replaced == (str(phone.call_id) in at_killed)
             assert set(await hang_up(it, calls)) == {"caller-hangup"}
 

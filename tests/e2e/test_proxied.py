@@ -50,7 +50,8 @@ async def test_a_call_of_a_client_that_is_allowed(header: Any) -> None:
         await phone.until(lambda: len(phone.frames) > 5)
         record = it.record(phone)
         assert record["peer"] == "10.0.0.5:4711"
-        assert record["events"][0]["data"] == {"peer": "10.0.0.5:4711"}
+        [created] = it.events(phone, "call.created")
+        assert created["data"] == {"peer": "10.0.0.5:4711", "direction": "in"}
         connection: Any = it.bridge.calls.running[0].phone._wire
         assert connection.transport.getPeer().host == "10.0.0.5"
         phone.hangup()

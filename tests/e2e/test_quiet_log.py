@@ -38,7 +38,7 @@ def said() -> Iterator[list[str]]:
 
 def check(lines: list[str], call_id: str) -> None:
     """Fail at a line about a factory; the calls' own lines must be there, or nothing was seen."""
-    assert any(f"{call_id} created" in text for text in lines)
+    assert any(f"{call_id} call.created" in text for text in lines)
     assert [text for text in lines if "factory" in text.lower() and PHONE not in text] == []
 
 

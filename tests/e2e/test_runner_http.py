@@ -28,9 +28,9 @@ async def settled(it: Line, phone: StrictAsterisk) -> dict[str, Any]:
     """The record of a call that is over, once the runner has been told."""
     record = await it.ended(phone)
     await it.bridge.runner.bots.stopping.idle()
-    kinds = Counter(event["kind"] for event in record["events"])
-    assert kinds["created"] == kinds["terminated"] == 1
-    assert kinds["initialized"] == (record["initialized_at"] is not None)
+    kinds = Counter(it.kinds(phone))
+    assert kinds["call.created"] == kinds["call.answered"] == kinds["call.ended"] == 1
+    assert kinds["call.ready"] == ("ready_at" in record)
     assert stops(it, phone) == 1
     return record
 
@@ -170,7 +170,7 @@ async def test_a_runner_that_fails(answer: Answer, reason: str) -> None:
         assert (record["outcome"], record["reason"]) == ("runner-failed", reason)
         assert phone.hangup_received
         assert phone.faults == []
-        assert record["initialized_at"] is None
+        assert "ready_at" not in record
         assert {request.path for request in it.runner.requests} == {"/run", "/stop"}
         # Nothing goes on behind an answer that was given up: what is open is what the pool keeps.
         await it.runner.until(lambda: it.runner.open_connections <= 1)
@@ -232,7 +232,7 @@ Ending = Callable[[Line, StrictAsterisk], Awaitable[None]]
 
 async def connected(it: Line, phone: StrictAsterisk) -> Any:
     """The bot of a call, ready as the daemon knows."""
-    await it.until(lambda: "ready" in it.kinds(phone))
+    await it.until(lambda: "call.ready" in it.kinds(phone))
     return it.runner.bots[str(phone.call_id)]
 
 

@@ -190,7 +190,7 @@ def echo_call(
         done = phone.start_audio(chunks(pcm + bytes(rate // 50 * 10), rate // 50 * 2))
         it.clock.wait(done, limit=len(pcm) / rate)
         it.clock.turn(0.1)
-        check_undisturbed(it.record(phone)["stats"])
+        check_undisturbed(it.record(phone)["quality"])
         assert phone.faults == []
         assert bot.faults == []
     return phone, bot
@@ -265,7 +265,7 @@ def test_a_bot_of_another_rate_is_heard_to_the_sample(bot_rate: int, rate: int) 
         # Without silence at its end, the bridge would let the last sound fade.
         it.clock.wait(bot.say(pcm + bytes(bot_rate // 5), bot_rate, chunk_ms=40), limit=4 * PART)
         it.clock.turn(0.2)
-        check_undisturbed(it.record(phone)["stats"])
+        check_undisturbed(it.record(phone)["quality"])
         assert phone.faults == []
     at_phone = stream(make_resampler(bot_rate, rate), pcm + bytes(bot_rate // 5))
     heard = hear(phone.frames, at_phone, rate)

@@ -67,7 +67,7 @@ def test_stalls_of_25_ms_lose_nothing_and_make_no_burst():
         frames, start = len(phone.frames), daemon.clock.seconds()
         assert run_with_stalls(daemon, 65.0, 25 * MS, seed=1) > 200
         elapsed = daemon.clock.seconds() - start
-        stats = daemon.record(phone)["stats"]
+        stats = daemon.record(phone)["quality"]
         assert stats["underruns"] <= 1
         assert stats["scaled_ms"] < 1000  # when the stalls become known
         assert said[2 * 8000 * 20 :] in without_silence(phone)
@@ -79,8 +79,8 @@ def test_stalls_of_25_ms_lose_nothing_and_make_no_burst():
         assert phone.faults == []
         assert bot.faults == []
         record = daemon.record(phone)
-        assert record["stats"]["phone_frames_skipped"] == 0
-        assert record["stats"]["caller_frames_filled"] == 0
+        assert record["quality"]["phone_frames_skipped"] == 0
+        assert record["quality"]["caller_frames_filled"] == 0
         assert daemon.bridge.clock.skipped == 0
 
 
@@ -129,7 +129,7 @@ def test_a_bot_that_sends_a_minute_at_once():
         assert max(after - before for before, after in pairwise(times)) <= FRAME + MS
         assert phone.far_end.lead_max <= 1
         assert phone.faults == []
-        assert daemon.record(phone)["stats"]["underruns"] == 0
+        assert daemon.record(phone)["quality"]["underruns"] == 0
 
 
 def test_a_bot_that_sends_two_minutes_at_once_is_heard_whole_and_stays_up():
@@ -141,7 +141,7 @@ def test_a_bot_that_sends_two_minutes_at_once_is_heard_whole_and_stays_up():
         bot.burst(said, 8000)
         daemon.clock.turn(125.0)
         assert without_silence(phone) == said
-        stats = daemon.record(phone)["stats"]
+        stats = daemon.record(phone)["quality"]
         assert stats["underruns"] == stats["bot_dropped_ms"] == 0
         assert phone.faults == bot.faults == []
 
@@ -157,7 +157,7 @@ def test_what_a_bot_sends_beyond_the_bound_is_dropped_and_told_once():
         heard = without_silence(phone)
         assert heard == said[: len(heard)]
         record = daemon.record(phone)
-        stats = record["stats"]
+        stats = record["quality"]
         assert 10_000 <= stats["bot_queue_max_ms"] <= 10_100
         assert stats["bot_dropped_ms"] + len(heard) / 16 == 30_000
         assert record["warnings"] == {"queue-full": stats["bot_dropped_ms"] // 40}
@@ -186,7 +186,7 @@ def test_after_an_interruption_at_most_one_stale_frame_is_heard(how: str, phase:
         daemon.clock.turn(2.0)
         pcm = b"".join(frame.payload for frame in phone.frames[frames:])
         assert pcm.strip(b"\0") == new.strip(b"\0")  # what comes after it is whole
-        stats = daemon.record(phone)["stats"]
+        stats = daemon.record(phone)["quality"]
         assert stats["interruptions"] == 1
         assert abs(stats["flushed_ms"] - 25_000) <= 60
         assert phone.faults == []
@@ -215,11 +215,11 @@ def test_a_bot_that_stalls_for_5_s_never_slows_asterisk():
         stalled, frames = daemon.clock.seconds(), len(phone.sent)
         daemon.clock.turn(5.0)
         assert len(phone.sent) - frames == 250
-        assert daemon.record(phone)["stats"]["caller_queued"] <= 150
+        assert daemon.record(phone)["quality"]["caller_queued"] <= 150
         bot.unstall()
         heard = len(bot.audio)
         daemon.clock.turn(1.0)
-        assert daemon.record(phone)["stats"]["caller_queued"] <= 25  # its pings come every 0.2 s
+        assert daemon.record(phone)["quality"]["caller_queued"] <= 25  # its pings come every 0.2 s
         caught_up = daemon.clock.seconds()
         daemon.clock.turn(5.0)
         late = [audio for audio in bot.audio[heard:] if audio.at > caught_up]
@@ -261,6 +261,6 @@ async def test_on_real_sockets_a_loop_that_stalls_loses_nothing():
         finally:
             blocking.cancel()
         check_all_there(phone, bot, said, spoken)
-        assert it.record(phone)["stats"]["phone_frames_skipped"] == 0
+        assert it.record(phone)["quality"]["phone_frames_skipped"] == 0
         phone.hangup()
         await it.ended(phone)

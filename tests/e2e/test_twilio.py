@@ -182,7 +182,7 @@ class TestPlayout:
             await phone.until(lambda: said(phone, 3000) == 25)
             assert without_fade(phone, level(1000)) == {0, level(1000), level(3000)}
             assert said(phone, 1000) < 50
-            assert bot_side(it, phone).stats.interruptions == 1
+            assert it.record(phone)["quality"]["interruptions"] == 1
             phone.hangup()
             await settled(it, phone)
             assert bot.faults == []
@@ -323,11 +323,13 @@ class TestBeside:
             phone, bot = await it.talk()
             transcript = {"text": "good morning"}
             bot.send_json({"label": "rtvi-ai", "type": "bot-transcription", "data": transcript})
-            [call] = it.bridge.calls.running
-            await phone.until(lambda: "bot-transcription" in {each.kind for each in call.history})
+            bot.send_json({"label": "rtvi-ai", "type": "server-message", "data": {"a": 1}})
+            await it.until(lambda: "message" in it.kinds(phone))
             phone.hangup()
             record = await settled(it, phone)
-            assert record["stats"]["bot_frames_bad"] == 0
+            [turn] = it.events(phone, "turn")
+            assert turn["data"]["text"] == "good morning"
+            assert (record["transcript"], record["quality"]["bot_frames_bad"]) == ({"turns": 1}, 0)
 
 
 @ensureDeferred
@@ -341,7 +343,7 @@ async def test_garbage_of_every_kind() -> None:
             bot.burst(constant(1000))
             await phone.until(lambda: said(phone, 1000) == 25)
         assert all(str(phone.call_id) in text for text in logged), logged
-        assert Counter(text.split()[1] for text in logged)["bad-message:"] == 1, "told once"
+        assert Counter(text.split()[2] for text in logged)["bad-message:"] == 1, "told once"
         assert bot_side(it, phone).stats.bad_frames == 2 * len(GARBAGE)
         assert bot.closes == []
         phone.hangup()
@@ -357,7 +359,7 @@ async def test_events_that_mean_nothing_are_no_faults() -> None:
             bot.send_event(event, **{event: {}})
         bot.burst(constant(1000))
         await phone.until(lambda: said(phone, 1000) == 25)
-        assert it.record(phone)["stats"]["bot_frames_bad"] == 0
+        assert it.record(phone)["quality"]["bot_frames_bad"] == 0
         phone.hangup()
         await settled(it, phone)
 

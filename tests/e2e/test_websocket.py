@@ -150,8 +150,8 @@ async def test_messages_within_the_limits_pass() -> None:
         phone, bot = await it.talk()
         bot.send_audio(bytes(4000), 16000)
         bot.sockets[None].sendMessage(bytes(8000), True, fragmentSize=1000)
-        await phone.until(lambda: it.record(phone)["stats"]["bot_frames_bad"] == 1)
-        assert it.record(phone)["stats"]["bot_frames"] == 1
+        await phone.until(lambda: it.record(phone)["quality"]["bot_frames_bad"] == 1)
+        assert it.record(phone)["quality"]["bot_frames"] == 1
         phone.hangup()
         await it.ended(phone)
         assert bot.faults == []

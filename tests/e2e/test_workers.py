@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from pipecat_bridge.web.metrics import COUNTERS
 from tests.doubles import protobuf
 from tests.doubles.asterisk import StrictAsterisk
+from tests.e2e.dialled import EIGHT, LOUD, constant
 from tests.e2e.test_drain import TWIST, TWISTD
 from tests.e2e.workers_line import WorkersLine, free_pair, new_id, soon, workers_line
 
@@ -24,6 +25,11 @@ ASYNCIO = [*TWISTD, "--reactor=asyncio"]
 
 def ids(*phones: StrictAsterisk) -> set[str]:
     return {str(phone.call_id) for phone in phones}
+
+
+def running(listed: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls of a list that have not ended."""
+    return [call for call in listed["calls"] if "ended_at" not in call]
 
 
 @pytest.mark.parametrize("command", [TWISTD, TWIST, ASYNCIO], ids=["twistd", "twist", "asyncio"])
@@ -40,9 +46,9 @@ async def test_calls_are_spread_and_the_api_sees_and_steers_them_all(command: li
 
         status, listed = await it.api("GET", "/v1/calls")
         assert status == 200
-        assert {call["id"] for call in listed["running"]} == ids(*phones)
-        created = [call["created_at"] for call in listed["running"]]
-        assert created == sorted(created)
+        assert {call["id"] for call in running(listed)} == ids(*phones)
+        created = [call["created_at"] for call in running(listed)]
+        assert created == sorted(created, reverse=True), "the newest one first"
         for phone, bot in calls:
             path = f"/v1/calls/{phone.call_id}"
             status, record = await it.api("GET", path)
@@ -61,8 +67,8 @@ async def test_calls_are_spread_and_the_api_sees_and_steers_them_all(command: li
         phones[3].hangup()
         await it.until_calls(0)
         status, listed = await it.api("GET", "/v1/calls")
-        assert [call["id"] for call in listed["ended"][:2]] == [str(p.call_id) for p in phones[:2]]
-        assert {call["id"] for call in listed["ended"]} == ids(*phones)
+        assert running(listed) == []
+        assert [call["id"] for call in listed["calls"]] == [str(p.call_id) for p in phones[::-1]]
         outcomes = [
             (await it.api("GET", f"/v1/calls/{phone.call_id}/outcome"))[1]["outcome"]
             for phone in phones
@@ -112,12 +118,12 @@ async def test_one_uuid_is_one_call() -> None:
         await it.said("a call with this UUID is running already", 2)
         # After its end it may come again, and is one call then too.
         first.hangup()
-        await it.daemon.until(lambda: f"{first.call_id} terminated" in it.daemon.text)
+        await it.daemon.until(lambda: f"{first.call_id} call.ended" in it.daemon.text)
         third, _ = await it.talk(call_id=first.call_id)
         again = await it.dial(call_id=first.call_id)
         await again.lost
         _, listed = await it.api("GET", "/v1/calls")
-        assert {call["id"] for call in listed["running"]} == ids(second, third)
+        assert {call["id"] for call in running(listed)} == ids(second, third)
         _, record = await it.api("GET", f"/v1/calls/{first.call_id}")
         assert record["state"] == "talking"
 
@@ -140,8 +146,8 @@ async def test_the_limit_of_calls_is_one_for_all() -> None:
             await it.talk()
         # Many at once: no more than the limit are let in, however they are spread.
         _, listed = await it.api("GET", "/v1/calls")
-        assert len(listed["running"]) == 3
-        for call in listed["running"]:
+        assert len(running(listed)) == 3
+        for call in running(listed):
             await it.api("POST", f"/v1/calls/{call['id']}/stop")
         await it.until_calls(0)
         assert (await it.api("GET", "/readyz"))[0] == 200
@@ -156,6 +162,7 @@ async def test_metrics_add_up() -> None:
         calls = await it.on_each()
         for phone, bot in calls:
             phone.start_audio()
+            bot.send_audio(constant(LOUD), EIGHT)
             bot.send(protobuf.encode_rtvi("bot-interrupted"))
             await bot.until(lambda bot=bot: len(bot.audio) > 20)
         before = await it.metrics()
@@ -169,7 +176,7 @@ async def test_metrics_add_up() -> None:
         for phone, _ in calls:
             phone.hangup()
         await it.until_calls(0)
-        records = [(await it.api("GET", f"/v1/calls/{p.call_id}"))[1]["stats"] for p, _ in calls]
+        records = [(await it.api("GET", f"/v1/calls/{p.call_id}"))[1]["quality"] for p, _ in calls]
         after = await it.metrics()
         for name in COUNTERS:
             metric = f"pipecat_bridge_{name}_total"
@@ -192,10 +199,12 @@ async def test_what_is_wrong_is_said_as_by_one_process() -> None:
         assert (await it.api("POST", f"{nobody}/stop"))[0] == 404
         assert (await it.api("GET", "/nothing"))[0] == 404
         assert (await it.api("GET", "/v1/calls/%C3%A9%20%22?x=%00"))[0] == 404
-        status, answer = await it.api("DELETE", "/v1/calls")
-        assert (status, answer["error"]) == (405, "DELETE is not allowed here: use GET")
-        response = await it.request("DELETE", nobody)
-        assert (response.code, response.headers.getRawHeaders("allow")) == (405, ["GET, POST, PUT"])
+        assert (await it.api("DELETE", "/v1/calls"))[0] == 400, "not all calls at once"
+        status, answer = await it.api("PATCH", "/v1/calls")
+        assert (status, answer["error"]) == (405, "PATCH is not allowed here: use DELETE, GET")
+        response = await it.request("PATCH", nobody)
+        allowed = response.headers.getRawHeaders("allow")
+        assert (response.code, allowed) == (405, ["DELETE, GET, POST, PUT"])
         status, answer = await it.api("PUT", nobody, data=b"x" * (2 << 20))
         assert (status, answer["error"]) == (413, "the body has more than 65536 bytes")
         status, answer = await it.api("PUT", nobody, data=b'{"llm_typ": 1}')
@@ -235,7 +244,7 @@ async def test_phones_behind_a_proxy() -> None:
             phones.append(phone)
         await it.until_calls(4)
         _, listed = await it.api("GET", "/v1/calls")
-        assert {call["id"] for call in listed["running"]} == ids(*phones)
+        assert {call["id"] for call in running(listed)} == ids(*phones)
         for phone in phones:
             await phone.until(lambda phone=phone: len(phone.frames) > 5)
             assert phone.faults == []
@@ -299,3 +308,22 @@ async def _some_calls(it: WorkersLine, count: int) -> None:
         phone.hangup()
     await it.until_calls(0)
     await soon(lambda: not any(bot.sockets for bot in it.runner.bots.values()))
+
+
+@ensureDeferred
+async def test_a_caller_is_forgotten_by_all_workers() -> None:
+    async with workers_line() as it:
+        phones = []
+        for _ in range(2):
+            call_id = new_id()
+            await it.api("PUT", f"/v1/calls/{call_id}", json={"metadata": {"caller": "+49301"}})
+            phones.append((await it.talk(call_id=UUID(call_id)))[0])
+        status, _ = await it.api("DELETE", "/v1/calls?caller=%2B49301")
+        assert status == 409
+        for phone in phones:
+            phone.hangup()
+        await it.until_calls(0)
+        status, answer = await it.api("DELETE", "/v1/calls?caller=%2B49301")
+        assert (status, set(answer["deleted"])) == (202, ids(*phones))
+        for phone in phones:
+            assert (await it.api("GET", f"/v1/calls/{phone.call_id}"))[0] == 404

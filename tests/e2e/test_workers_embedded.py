@@ -37,7 +37,7 @@ async def call_each_worker(it: Daemon) -> list[StrictAsterisk]:
     """A call on each worker, whose bot is there."""
     phones = [await connect_asterisk(reactor, it.phones) for _ in range(2)]
     for phone in phones:
-        await said(it, f"{phone.call_id} ready")
+        await said(it, f"{phone.call_id} call.ready")
     return phones
 
 

@@ -29,7 +29,7 @@ reactor: Any = _reactor
 CHANCE = random.SystemRandom()
 """Other processes of the tests look for ports as well, and must not do so in the same order."""
 
-READY = r"(\S+) ready "
+READY = r"(\S+) call\.ready "
 """What a daemon logs of a call whose bot is ready."""
 
 
@@ -83,7 +83,7 @@ class WorkersLine:
 
     async def worker_of(self, phone: StrictAsterisk) -> int:
         """The number of the worker that has a call, by what it logs."""
-        pattern = rf"worker (\d): {phone.call_id} created"
+        pattern = rf"worker (\d): {phone.call_id} call\.created"
         await self.daemon.until(lambda: re.search(pattern, self.daemon.text))
         found = re.findall(pattern, self.daemon.text)
         assert len(found) == 1, self.daemon.text

@@ -74,7 +74,7 @@ def one_input(data: bytes) -> None:
     exchange.talk(_CALL)
     clock = exchange.clock
     metrics = registry(CallCollector(exchange.calls))
-    site = api_site(clock, exchange.calls, lambda: succeed(True), Descriptors(clock), metrics)
+    site = api_site(clock, exchange.calls, None, lambda: succeed(True), Descriptors(clock), metrics)
     channel: Any = site.buildProtocol(None)
     transport = LenientTransport()
     channel.makeConnection(transport)

@@ -235,7 +235,7 @@ class AttackedDaemon:
                 record: dict[str, Any] = json.load(answer)
         except OSError:
             return 0.0
-        return float(record["stats"]["shortened_ms"]) / 1000
+        return float(record["quality"]["shortened_ms"]) / 1000
 
     def stop(self) -> None:
         """End all processes."""

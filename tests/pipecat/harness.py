@@ -16,8 +16,10 @@ from pipecat_bridge.bridge import Bridge
 from pipecat_bridge.config.load import load_options
 from pipecat_bridge.events.events import CallEvent
 from pipecat_bridge.service import make_bridge
+from pipecat_bridge.wire import rtvi
 from tests.doubles.asterisk import AudioFrame, StrictAsterisk, connect_asterisk
 from tests.pipecat.releases import DevelopmentRunner, until
+from tests.records import checked
 from tests.unit.signals import rms, to_signal
 
 reactor: Any = _reactor
@@ -52,7 +54,20 @@ class PhoneCall:
 
     def told(self, kind: str) -> list[dict[str, Any]]:
         """The data of the events of this kind."""
-        return [event.data for event in self.events if event.kind == kind]
+        return [json.loads(event.body) for event in self.events if event.kind == kind]
+
+    def listen(self) -> list[rtvi.Event]:
+        """What the bot tells from now on, as the call hears it."""
+        heard: list[rtvi.Event] = []
+        call: Any = self._bridge.calls.get(self.id)
+        take = call.bot_event
+
+        def hear(event: rtvi.Event) -> None:
+            heard.append(event)
+            take(event)
+
+        call.bot_event = hear
+        return heard
 
     async def until(self, kind: str, timeout: float = 10.0) -> dict[str, Any]:
         """The data of the first event of this kind."""
@@ -62,10 +77,13 @@ class PhoneCall:
     async def ended(self, timeout: float = 10.0) -> dict[str, Any]:
         """The record of the call, once phone and daemon are done with it."""
         await until(lambda: self.phone.ended, f"the end of the call; {self.events}", timeout)
-        await until(lambda: self.told("terminated"), "terminated", timeout)
-        record: dict[str, Any] = self._bridge.calls.record(self.id)
+        await until(lambda: self.told("call.ended"), "call.ended", timeout)
         self._unsubscribe()
-        return record
+        return self.record()
+
+    def record(self) -> dict[str, Any]:
+        """The record of the call as it is now."""
+        return checked(self._bridge.calls.record(self.id))
 
 
 class BridgeLine:
@@ -109,6 +127,7 @@ async def daemon(mode: str, url: str | list[str], *settings: str) -> AsyncIterat
     overrides = [
         f"audiosocket.listen={LOOPBACK}",
         f"api.listen={LOOPBACK}",
+        "store.url=none",
         f"runner.mode={mode}",
         f"runner.url={url if isinstance(url, str) else json.dumps(url)}",
         f"runner.listen={LOOPBACK}",

@@ -33,7 +33,7 @@ async def test_a_call_is_served(release: Release, slow: str, long: str) -> None:
     async with daemon("dialback", runner.url) as line:
         what = {"metadata": {"slow": slow, "seconds": long}}
         call = await line.call(chunks(WORDS, 320), prepared=what)
-        ready = await call.until("ready")
+        ready = await call.until("call.ready")
         await until(lambda: len(loud(call.phone.frames)) > 50, "a second of the echo")
         call.phone.hangup()
         record = await call.ended()
@@ -54,7 +54,7 @@ async def test_the_oldest_dials_twice_and_is_mute(release: Release) -> None:
     printed = len(runner.log)
     async with daemon("dialback", runner.url) as line:
         call = await line.call(chunks(WORDS, 320), prepared={"metadata": {}})
-        await call.until("ready")
+        await call.until("call.ready")
         at = len(call.phone.frames)
         await until(lambda: len(call.phone.frames) > at + 1 / FRAME, "a second")
         call.phone.hangup()
@@ -75,7 +75,7 @@ async def test_audio_before_a_noise_filter_is_loaded_breaks_the_bot(
     async with daemon("dialback", runner.url, f"runner.ready_timeout={timeout}") as line:
         what = {"metadata": {"slow": "filter", "seconds": "2.5"}}
         call = await line.call(chunks(WORDS, 320), prepared=what)
-        ready = await call.until("ready")
+        ready = await call.until("call.ready")
         if served:
             await until(lambda: len(loud(call.phone.frames)) > 50, "a second of the echo")
             call.phone.hangup()

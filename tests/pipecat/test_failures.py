@@ -22,7 +22,7 @@ WORDS = to_pcm(multitone((1004.0,), seconds(8000, 160_000)))
 async def talk(line: BridgeLine) -> PhoneCall:
     """A call whose caller speaks for 20 s, and hears himself."""
     call = await line.call(chunks(WORDS, 320))
-    await call.until("ready")
+    await call.until("call.ready")
     await hears(call)
     return call
 
@@ -54,7 +54,8 @@ async def test_a_bot_that_raises(release: Release, mode: str) -> None:
         record = await call.ended(timeout=3.0)
     assert record["outcome"] == "runner-failed"
     assert "the bot was lost before it was ready" in record["reason"], record["reason"]
-    assert (call.told("ready"), call.phone.hangup_received, call.phone.faults) == ([], True, [])
+    assert call.told("call.ready") == []
+    assert (call.phone.hangup_received, call.phone.faults) == (True, [])
 
 
 @ensureDeferred
@@ -75,7 +76,7 @@ async def test_a_bot_that_ends_without_a_word(release: Release, mode: str) -> No
     async with daemon(mode, socket_of(runner, mode, "end")) as line:
         call = await line.call()
         record = await call.ended()
-    assert call.told("ready")
+    assert call.told("call.ready")
     assert record["outcome"] == "bot-silent"
     assert record["reason"] == "the bot ended the call without having said anything"
     assert loud(call.phone.frames) == []
@@ -126,6 +127,6 @@ async def test_a_server_that_is_redeployed_in_mid_call(release: Release) -> None
         assert record["outcome"] == "bot-hangup"
         assert "(1012)" in record["reason"], record["reason"]
         await release.new_runner(STOCK, port=first.port)
-        await kept.until("resumed")
+        await kept.until("bot.resumed")
         await hears(kept)
         await hang_up(kept)

@@ -21,7 +21,7 @@ async def test_a_second_call_finds_another_server(release: Release) -> None:
     urls = [f"ws://localhost:{each.port}" for each in (one, two)]
     async with daemon("direct", urls) as line:
         calls = [await talk(line), await talk(line)]
-        assert {call.told("ready")[0]["runner"] for call in calls} == set(urls)
+        assert {call.told("call.ready")[0]["runner"] for call in calls} == set(urls)
         for call in calls:
             await hears(call)
             await hang_up(call)
@@ -41,10 +41,11 @@ async def test_a_server_that_has_somebody_elses_client(release: Release) -> None
         for upstream in line.bridge.runner.pool.upstreams:
             upstream.turn = float(upstream.name != urls[0])  # the next call is tried there first
         call = await talk(line)
-        [failed] = call.told("attempt-failed")
+        [failed] = call.told("bot.error")
+        assert failed["category"] == "start"
         assert failed["runner"] == urls[0]
-        assert "Server already has a connected client (1013)" in failed["reason"]
-        assert call.told("ready")[0]["runner"] == urls[1]
+        assert "Server already has a connected client (1013)" in failed["text"]
+        assert call.told("call.ready")[0]["runner"] == urls[1]
         await hang_up(call)
     other.sendClose()
     await other.is_closed

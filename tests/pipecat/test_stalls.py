@@ -53,17 +53,17 @@ async def test_the_delay_comes_back_after_a_stall(release: Release) -> None:
     url = f"ws://127.0.0.1:{path.getHost().port}/ws-client"
     async with daemon("direct", url, "runner.ready_timeout=0.5") as line:
         call = await line.call()
-        await call.until("ready")
+        await call.until("call.ready")
 
         def waiting() -> float:
-            return float(line.bridge.calls.record(call.id)["stats"]["bot_queued_ms"])
+            return float(call.record()["quality"]["bot_queued_ms"])
 
         def frames() -> int:
             return len(call.phone.frames)
 
         since = frames()
         await until(lambda: frames() > since + 4 / FRAME, "four seconds")
-        before = line.bridge.calls.record(call.id)["stats"]
+        before = call.record()["quality"]
         assert before["underruns"] <= 2
         await network.stall(STALL)
         since = frames()
@@ -74,7 +74,7 @@ async def test_the_delay_comes_back_after_a_stall(release: Release) -> None:
         while frames() < since + 1 / FRAME:
             most = max(most, waiting())
             await deferLater(reactor, FRAME / 2)
-        stats = line.bridge.calls.record(call.id)["stats"]
+        stats = call.record()["quality"]
         call.phone.hangup()
         await call.ended()
     await path.stopListening()

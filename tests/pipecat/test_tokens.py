@@ -31,7 +31,7 @@ async def refused(mode: str, url: str, *settings: str) -> str:
         call = await line.call()
         record = await call.ended()
         assert (record["outcome"], call.phone.hangup_received) == ("runner-failed", True)
-        assert (call.told("ready"), call.phone.faults) == ([], [])
+        assert (call.told("call.ready"), call.phone.faults) == ([], [])
     reason: str = record["reason"]
     return reason
 
@@ -40,7 +40,7 @@ async def accepted(mode: str, url: str, *settings: str) -> None:
     """A call that gets its bot."""
     async with daemon(mode, url, *settings) as line:
         call = await line.call()
-        await call.until("ready")
+        await call.until("call.ready")
         call.phone.hangup()
         assert (await call.ended())["outcome"] == "caller-hangup"
 

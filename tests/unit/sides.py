@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
@@ -16,6 +17,7 @@ from pipecat_bridge.call.registry import Calls
 from pipecat_bridge.contracts import (
     BotListener,
     BotRequest,
+    FrameSent,
     LinkStats,
     PhoneStats,
     QueueStats,
@@ -43,6 +45,10 @@ class PhoneSide:
         self.heard: list[bytes] = []
         self.playout: Playout | None = None
         self.sink: Callable[[bytes, int], None] | None = None
+        self.sent: FrameSent | None = None
+
+    def listen(self, sent: FrameSent) -> None:
+        self.sent = sent
 
     def join(self, sink: Callable[[bytes, int], None], playout: Playout) -> None:
         self.sink, self.playout = sink, playout
@@ -58,6 +64,8 @@ class PhoneSide:
             if self.playout is not None and not self.hangups:
                 frame = self.playout.read(self.clock.seconds())
                 self.heard += [] if frame is None else [frame]
+                if self.sent is not None:
+                    self.sent(frame, self.rate)
 
 
 class LinkSide:
@@ -205,12 +213,17 @@ class Exchange:
     def record(self) -> dict[str, Any]:
         """The record of the call that ended first."""
         first = json.loads(bytes(self.calls.ended[0]))
-        return self.calls.record(first["id"])
+        record: dict[str, Any] = msgspec.to_builtins(self.calls.record(first["id"]))
+        return record
 
     def say(self, bot: BotSide, seconds: float) -> None:
         """The bot's audio comes, all at once."""
         for _ in range(round(seconds / 0.02)):
             bot.playout.write(FRAME, 8000, 1, self.clock.seconds())
+
+    def data(self, kind: str) -> list[dict[str, Any]]:
+        """The data of all events of a kind, as they go out."""
+        return [json.loads(each.body) for each in self.told if each.kind == kind]
 
     def kinds(self, call: Call | None = None) -> list[str]:
         """The kinds of all events, or of those of one call."""

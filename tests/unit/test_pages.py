@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from configparser import ConfigParser
@@ -9,6 +10,18 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from pipecat_bridge.events.kinds import KINDS
+from pipecat_bridge.events.record import (
+    AnswerTimes,
+    BotRecord,
+    Delay,
+    Quality,
+    Record,
+    RecordingPart,
+    Talk,
+    TranscriptPart,
+)
+from pipecat_bridge.events.schema import record_schema
 from pipecat_bridge.runner.modes import MODES
 
 ROOT = Path(__file__).parents[2]
@@ -71,3 +84,19 @@ class PagesTests(SynchronousTestCase):
             for name in re.findall(r"`([\w/]+\.(?:py|sh))`", page.read_text("utf-8")):
                 found = any((folder / name).exists() for folder in folders)
                 self.assertTrue(found, f"{page.name}: {name}")
+
+    def test_records_md_names_every_member_and_kind(self) -> None:
+        text = (ROOT / "docs" / "records.md").read_text("utf-8")
+        whole = (Record, BotRecord, Talk, AnswerTimes, Quality, Delay)
+        parts = (*whole, TranscriptPart, RecordingPart)
+        members = {name for part in (*parts, *KINDS.values()) for name in part.__struct_fields__}
+        missing = [name for name in sorted({*members, *KINDS}) if f"`{name}`" not in text]
+        self.assertEqual(missing, [])
+        for kind, data in KINDS.items():
+            [row] = re.findall(rf"^\| `{re.escape(kind)}` \|(.*)\|$", text, re.M)
+            told = {name for name in data.__struct_fields__ if f"`{name}`" in row}
+            self.assertEqual(told, set(data.__struct_fields__), kind)
+
+    def test_the_schema_of_the_record_is_that_of_the_code(self) -> None:
+        shown = json.loads((ROOT / "docs" / "record.schema.json").read_text("utf-8"))
+        self.assertEqual(shown, json.loads(json.dumps(record_schema())))

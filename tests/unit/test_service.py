@@ -50,7 +50,8 @@ class CommandLineTests(SynchronousTestCase):
         return str(path)
 
     def test_nothing_given(self) -> None:
-        self.assertEqual(self.parse()["options"], BridgeOptions())
+        with patch.dict(os.environ, clear=True):
+            self.assertEqual(self.parse()["options"], BridgeOptions())
 
     def test_file_environment_and_command_line(self) -> None:
         path = self.file("[calls]\nmax_calls = 1\nkeep_ended = 1\nmax_duration = 1.0")
@@ -121,7 +122,7 @@ class Reactor(MemoryReactorClock):
 def bridge(*settings: str, reactor: Any = None) -> Bridge:
     """A daemon on a reactor in memory, not started."""
     reactor = reactor or Reactor()
-    settings = ("runner.mode=dialback", *settings)
+    settings = ("runner.mode=dialback", "store.url=none", *settings)
     return make_bridge(load_options(overrides=settings), reactor, reactor.seconds)
 
 
@@ -129,7 +130,7 @@ class BuildTests(SynchronousTestCase):
     def test_building_starts_nothing(self) -> None:
         reactor = MemoryReactorClock()
         for mode in ("dialback", "embedded"):
-            make_bridge(load_options(overrides=[f"runner.mode={mode}"]), reactor)
+            make_bridge(load_options(overrides=[f"runner.mode={mode}", "store.url=none"]), reactor)
         self.assertEqual((reactor.tcpServers, reactor.getDelayedCalls()), ([], []))
         self.assertEqual(reactor.whenRunningHooks, [])
 

@@ -140,9 +140,9 @@ class BotStream:
     def _interrupt(self, signal: Signal) -> None:
         if not self._barge_ins.is_new(signal, self._now()):
             return
-        self.stats.interruptions += 1
-        self._playout.flush()
+        playout = self._playout  # the listener may close this
         self._listener.bot_interrupted()
+        playout.flush()
 
     def warn(self, kind: str, text: str) -> None:
         """Report a fault of the bot to the call."""

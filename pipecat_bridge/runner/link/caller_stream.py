@@ -177,8 +177,7 @@ class CallerStream:
         arrived, frame = self._frames.popleft()
         wait = now - arrived
         self.stats.sent += 1
-        self.stats.wait_sum += wait
-        self.stats.wait_max = max(self.stats.wait_max, wait)
+        self.stats.waits.add(wait)
         assert self._sockets.input is not None
         self._pass_on(self._sockets.input, frame)
 

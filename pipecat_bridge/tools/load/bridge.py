@@ -100,7 +100,8 @@ class Remote:
 
 
 class Started:
-    """A process, with its children, that listens on `port`. Its output goes to the file `log`.
+    """A process, with its children, that listens on `port`. Its output goes to the file `log`, and
+    its records into a folder beside that.
 
     `cpu`: the only processor that it may use. `api`: the base URL of its API. With `api` "", it
     counts as ready when the port answers.
@@ -117,6 +118,7 @@ class Started:
         self._log = log
         self._since_log = log.open("ab")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PIPECAT_BRIDGE_")}
+        environment["XDG_STATE_HOME"] = str((log.parent / f"state-{port}").absolute())
         self._process = subprocess.Popen(
             command, stdout=self._since_log, stderr=subprocess.STDOUT, env=environment
         )

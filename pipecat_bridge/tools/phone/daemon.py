@@ -56,14 +56,15 @@ def free_ports() -> Ports:
             one.close()
 
 
-def configuration(ports: Ports) -> str:
-    """A configuration file with the embedded runner and these ports."""
+def configuration(ports: Ports, state: Path) -> str:
+    """A configuration file with the embedded runner, these ports, and this folder for records."""
     endpoints = (f"tcp:{port}:interface=127.0.0.1" for port in ports)
     phone, runner, api = endpoints
     return (
         f'[audiosocket]\nlisten = "{phone}"\n\n'
         f'[runner]\nmode = "embedded"\nlisten = "{runner}"\n\n'
-        f'[api]\nlisten = "{api}"\n'
+        f'[api]\nlisten = "{api}"\n\n'
+        f"[store]\ndirectory = {json.dumps(str(state))}\n"
     )
 
 

@@ -96,7 +96,7 @@ async def carry_call(
     """Start a daemon, make the call, stop the daemon. Returns the call's id and its material."""
     ports = free_ports()
     config = folder / "pipecat-bridge.toml"
-    config.write_text(configuration(ports))
+    config.write_text(configuration(ports, folder.absolute() / "state"))
     daemon = DaemonProcess(reactor, command_line(config), ports.api, folder / "daemon.log")
     tell("starting the bridge with the embedded runner")
     daemon.start()
@@ -126,8 +126,10 @@ async def _talk(
     started = time.time() - talk.phone.now
     tell(f"{ending.at:6.1f} s  {ending.how.value}")
     record = await _record(reactor, daemon, str(call_id))
+    told = await daemon.get(f"/v1/calls/{call_id}/events") or {}
+    events = told.get("events") or []
     return str(call_id), Material(
-        talk.recording, talk.microphone.utterances, ending, talk.problem, started, record
+        talk.recording, talk.microphone.utterances, ending, talk.problem, started, record, events
     )
 
 

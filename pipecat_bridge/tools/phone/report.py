@@ -90,7 +90,8 @@ class Report(NamedTuple):
 
 class Material(NamedTuple):
     """What remains of a call. `problem`: why the caller gave up, or "". `started`: the epoch time
-    of the first sample. `record`: the bridge's record, or {}."""
+    of the first sample. `record`: the bridge's record, or {}. `events`: of the call, without the
+    last one."""
 
     recording: Recording
     utterances: list[Utterance]
@@ -98,6 +99,7 @@ class Material(NamedTuple):
     problem: str
     started: float
     record: dict[str, Any]
+    events: list[dict[str, Any]]
 
 
 def report_on(material: Material, scenario: Scenario, recognise: Recognise) -> Report:
@@ -118,13 +120,13 @@ def report_on(material: Material, scenario: Scenario, recognise: Recognise) -> R
         turns,
         ["", *(one.text for one in material.utterances)],
         heard,
-        _told(turns, material, "bot-transcription"),
-        _told(turns, material, "user-transcription"),
+        _told(turns, material, "bot"),
+        _told(turns, material, "caller"),
         pace,
         own_lateness(material.recording),
         silences(timeline, SILENCE_SECONDS),
         barge_in,
-        material.record.get("stats") or {},
+        material.record.get("quality") or {},
         str(material.record.get("outcome") or "unknown"),
         checks,
     )
@@ -190,17 +192,18 @@ def _barge_in(timeline: Timeline, turns: list[Turn], material: Material) -> Barg
     return None
 
 
-def _told(turns: list[Turn], material: Material, kind: str) -> list[str]:
-    """The bot's own texts of an event kind, one for each turn."""
+def _told(turns: list[Turn], material: Material, speaker: str) -> list[str]:
+    """The texts of a speaker in the transcript, one for each turn."""
     told: list[list[str]] = [[] for _ in turns]
-    for event in _events(material, kind):
-        if not event["data"].get("final", True):
+    for event in _events(material, "turn"):
+        data = event["data"]
+        if data["speaker"] != speaker:
             continue
-        at = event["time"] - material.started
+        at = data["start" if speaker == "bot" else "end"] - material.started
         past = [n for n, turn in enumerate(turns) if turn.said is None or turn.said.end <= at]
-        told[past[-1]].append(str(event["data"].get("text", "")).strip())
+        told[past[-1]].append(data["text"])
     return [" ".join(texts) for texts in told]
 
 
 def _events(material: Material, kind: str) -> list[dict[str, Any]]:
-    return [one for one in material.record.get("events") or [] if one["kind"] == kind]
+    return [one for one in material.events if one["kind"] == kind]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, cycle, pairwise
 from typing import Any
 from uuid import uuid4
@@ -22,7 +22,7 @@ from pipecat_bridge.asterisk.audiosocket import (
     AudioSocketConnection,
 )
 from pipecat_bridge.asterisk.clock import FrameClock
-from pipecat_bridge.asterisk.line import Line, LineOptions
+from pipecat_bridge.asterisk.line import LONGEST_HOLE, Line, LineOptions
 from pipecat_bridge.asterisk.networks import Networks
 from pipecat_bridge.asterisk.server import AudioSocketFactory
 from pipecat_bridge.audio import g711
@@ -957,6 +957,124 @@ class NotReadingTests(Case):
         line.call.say(tone(440, 8000, 2.0))
         line.turn(2.2)
         self.assertTrue(line.call.playout.empty)
+
+
+class LateTests(Case):
+    """Frames that come late to the phone because this machine was busy."""
+
+    def test_none_is_late_on_a_machine_that_keeps_time(self) -> None:
+        line = StrictLine()
+        line.asterisk.start_audio()
+        for pause in (3.003, 2.011, 1.017):  # what a bot says moves the ticks
+            line.turn(pause)
+            line.call.say(tone(440, 8000, 1.0))
+        line.turn(10.0)
+        self.assertEqual(line.connection.line.stats.late_frames, 0)
+
+    def test_one_for_each_stall_that_the_phone_hears(self) -> None:
+        line = StrictLine()
+        line.asterisk.start_audio()
+        for late, stall in enumerate((0.04, 0.1, 0.5, 2.0), 1):
+            line.turn(1.0)
+            line.clock.advance(stall)
+            line.turn(1.0)
+            self.assertEqual(line.connection.line.stats.late_frames, late)
+
+    def test_a_stall_of_a_few_milliseconds_is_none(self) -> None:
+        line = StrictLine()
+        line.turn(1.0)
+        for _ in range(20):
+            line.clock.advance(0.01)
+            line.turn(0.1)
+        self.assertEqual(line.connection.line.stats.late_frames, 0)
+
+    def test_the_time_before_the_call_does_not_count(self) -> None:
+        place = Place()
+        asterisk = StrictAsterisk(place.clock)
+        connection, _ = place.connect(asterisk)
+        place.clock.advance(1.0)  # the phone has told its id, and this machine was busy
+        place.turn(1.0)
+        self.assertEqual(len(place.exchange.calls), 1)
+        self.assertEqual(connection.line.stats.late_frames, 0)
+
+    def test_a_phone_that_does_not_read_makes_none_late(self) -> None:
+        line = StrictLine(window=1000, buffer=3000)
+        line.asterisk.start_audio()
+        line.asterisk.stop_reading()
+        line.turn(5.0)
+        stats = line.connection.line.stats
+        self.assertGreater(stats.frames_skipped, 0)
+        self.assertEqual(stats.late_frames, 0)
+
+
+class ListenTests(Case):
+    """Who listens gets what the phone gets."""
+
+    def listening(self, **asterisk: Any) -> tuple[StrictLine, list[tuple[bytes | None, int]]]:
+        line = StrictLine(**asterisk)
+        sent: list[tuple[bytes | None, int]] = []
+        line.connection.line.listen(lambda *frame: sent.append(frame))
+        return line, sent
+
+    def test_each_frame_and_none_for_silence(self) -> None:
+        line, sent = self.listening()
+        before = line.connection.line.stats.frames_out
+        said = tone(440, 8000, 0.5)
+        line.turn(0.5)
+        line.call.say(said)
+        line.turn(1.0)
+        self.assertEqual(len(sent), line.connection.line.stats.frames_out - before)
+        self.assertEqual(b"".join(frame for frame, _ in sent if frame), said)
+        self.assertEqual((sent[0], sent[-1]), ((None, 8000), (None, 8000)))
+
+    def test_at_the_rate_of_the_line(self) -> None:
+        line, sent = self.listening()
+        line.turn(0.1)
+        line.asterisk.send(message(0x12, tone(330, 16000, FRAME)))
+        line.turn(RATE_STAYS + 0.1)
+        line.call.say(tone(440, 16000, 0.1), 16000)
+        line.turn(0.3)
+        self.assertEqual({rate for _, rate in sent}, {8000, 16000})
+        self.assertEqual({len(frame) for frame, _ in sent if frame}, {640})
+
+    def test_silence_in_place_of_what_was_left_out_after_a_stall(self) -> None:
+        for stall, told in ((0.05, 0.05), (0.5, 0.5), (2.0, 2.0), (60.0, LONGEST_HOLE * FRAME)):
+            line, sent = self.listening()
+            line.turn(1.0)
+            line.clock.advance(stall)
+            line.turn(1.0)
+            seconds = sum(len(frame or bytes(320)) / 16000 for frame, _ in sent)
+            self.assertApproximates(seconds, 2.0 + told, 2 * FRAME + 1e-6)
+            self.assertEqual({rate for _, rate in sent}, {8000})
+            self.assertFalse(any(b"".join(frame or b"" for frame, _ in sent)))
+
+    def test_it_comes_before_the_frame_that_was_late(self) -> None:
+        line, sent = self.listening()
+        said = tone(440, 8000, 3.0)
+        line.call.say(said)
+        line.turn(1.0)
+        before = len(sent)
+        line.clock.advance(0.5)
+        hole, *frames = [len(frame or b"") for frame, _ in sent[before:]]
+        self.assertApproximates(hole / 16000, 0.5, 2 * FRAME)
+        self.assertEqual(set(frames), {320})
+        line.turn(3.0)
+        whole = b"".join(frame for frame, _ in sent if frame and any(frame))
+        self.assertEqual(whole, said)
+
+    def test_nothing_after_the_end(self) -> None:
+        ends: tuple[Callable[[StrictLine], None], ...] = (
+            lambda line: line.asterisk.hangup(),
+            lambda line: line.connection.line.hang_up(),
+        )
+        for end in ends:
+            line, sent = self.listening()
+            line.turn(0.5)
+            end(line)
+            line.turn(0.1)
+            frames = len(sent)
+            line.turn(0.5)
+            self.assertEqual(len(sent), frames)
 
 
 class StallTests(Case):

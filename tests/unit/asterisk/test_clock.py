@@ -177,6 +177,42 @@ class LongStallTests(SynchronousTestCase):
                     self.assertGreaterEqual(member.closest, CLOSEST)
                     self.assertApproximates((member.times[-1] - start) % 0.002, 0.001, 0.00101)
 
+    def test_each_member_is_told_how_many_are_skipped(self) -> None:
+        delays = iter([0.0, 50 * FRAME])
+        loop, clock = clocked(lambda: next(delays, 0.0))
+        told: list[list[int]] = [[], [], []]
+        members = [Member(loop) for _ in told]
+        for member, counts in zip(members, told, strict=True):
+            clock.add(member.tick, unexpected, counts.append)
+        clock.align(members[2].tick, loop.time + 0.005)
+        start = loop.time
+        loop.run(start + 100 * FRAME + 3 * MS)
+        for member, counts in zip(members, told, strict=True):
+            self.assertEqual(len(counts), 1)
+            self.assertApproximates(len(member.times) + counts[0], 100, 1)
+        self.assertEqual(sum(map(sum, told)), clock.skipped)
+
+    def test_one_that_fails_when_it_is_told_does_not_stop_the_others(self) -> None:
+        delays = iter([0.0, 50 * FRAME])
+        loop, clock = clocked(lambda: next(delays, 0.0))
+        bad, good = Member(loop), Member(loop)
+        failures: list[Failure] = []
+        told: list[int] = []
+
+        def fail(frames: int) -> None:
+            raise ValueError(frames)
+
+        for _ in range(SLOTS):  # so that two are in one slot
+            clock.add(Member(loop).tick, unexpected)
+        clock.add(bad.tick, failures.append, fail)
+        for _ in range(SLOTS - 1):
+            clock.add(Member(loop).tick, unexpected)
+        clock.add(good.tick, unexpected, told.append)
+        loop.run(loop.time + 100 * FRAME)
+        self.assertEqual([type(each.value) for each in failures], [ValueError])
+        self.assertEqual(len(told), 1)
+        self.assertGreater(len(good.times), len(bad.times) + 10)
+
     def test_a_loop_that_stalls_in_every_turn_is_never_caught_up_in_a_burst(self) -> None:
         loop, clock = clocked(lambda: 25 * MS)
         member = Member(loop)
@@ -373,6 +409,22 @@ class AlignTests(SynchronousTestCase):
                 for other in others:
                     spaces = [after - at for at, after in pairwise(other.times)]
                     self.assertApproximates(max(spaces), FRAME, 1e-6)
+
+    def test_it_goes_on_until_a_time_that_is_far_away(self) -> None:
+        """A bot whose first audio must wait for longer than a frame: the phone gets silence."""
+        for offset in range(5, 400, 7):
+            with self.subTest(offset=offset):
+                loop, clock = clocked()
+                member = Member(loop)
+                clock.add(member.tick, unexpected)
+                loop.run(loop.time + 0.1)
+                wanted = loop.time + offset * MS
+                clock.align(member.tick, wanted)
+                loop.run(loop.time + 1.0)
+                spaces = [after - at for at, after in pairwise(member.times)]
+                self.assertLess(max(spaces), 2 * FRAME)
+                first = min(at for at in member.times if at >= wanted - 1e-6)
+                self.assertLessEqual(first, wanted + 2 * MS + 1e-6)
 
     def test_two_ticks_are_never_closer_than_5_ms(self) -> None:
         loop, clock = clocked()

@@ -69,10 +69,10 @@ def hear(
             chunk = sound[written * size : (written + 1) * size]
             playout.write(chunk.tobytes(), rate, 1, times[written])
             written += 1
-        before = stats.delay_sum, stats.frames_played
+        before = stats.delays.total, stats.frames_played
         heard.append(playout.read(now) or silence)
         if stats.frames_played > before[1]:
-            delays.append(Delay(now, stats.delay_sum - before[0]))
+            delays.append(Delay(now, stats.delays.total - before[0]))
         tick += 1
     return Heard(np.frombuffer(b"".join(heard), "<i2"), delays, stats)
 

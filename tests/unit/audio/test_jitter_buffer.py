@@ -387,7 +387,7 @@ class RobustnessTests(SynchronousTestCase):
             else:
                 playout.set_rate(random.choice([8000, 16000, 48000]))
         stats = playout.stats
-        self.assertGreaterEqual(min(stats.underrun_ms, stats.concealed_ms, stats.delay_sum), 0)
+        self.assertGreaterEqual(min(stats.underrun_ms, stats.concealed_ms, stats.delays.total), 0)
 
 
 class _Times:

@@ -229,7 +229,7 @@ class RateChangeTests(SynchronousTestCase):
                 line.drain()
                 rest = make_resampler(8000, new).process(pcm[10 * 320 :])
                 self.assertEqual(line.heard[: len(rest)], rest)
-                self.assertLess(line.playout.stats.delay_max, 1.1)
+                self.assertLess(line.playout.stats.delays.longest, 1.1)
 
     def test_the_phone_changes_its_rate_while_much_waits(self) -> None:
         """No call of the resampler takes long, and the sound is as if all was converted at once."""
@@ -311,7 +311,7 @@ class RateChangeTests(SynchronousTestCase):
                     line.playout.set_rate(new)
                     line.pause(0.2)
                     self.assertEqual(line.playout.stats.frames_played, 1)
-                    self.assertLess(line.playout.stats.delay_max, 0.2)
+                    self.assertLess(line.playout.stats.delays.longest, 0.2)
 
     def test_the_same_rate_again_changes_nothing(self) -> None:
         line = Line()
@@ -370,7 +370,7 @@ class RestTests(SynchronousTestCase):
         line.pause()
         self.assertEqual(line.played[1], loud(80).ljust(320, b"\0"))
         self.assertEqual(line.playout.stats.frames_played, 1)
-        self.assertApproximates(line.playout.stats.delay_mean, 30 * MS, 1e-9)
+        self.assertApproximates(line.playout.stats.delays.mean, 30 * MS, 1e-9)
 
 
 class FlushTests(SynchronousTestCase):
@@ -483,15 +483,15 @@ class DepthTests(SynchronousTestCase):
         line.tick(2)
         stats = line.playout.stats
         self.assertEqual(stats.frames_played, 3)
-        self.assertApproximates(stats.delay_sum, 65 * MS, 1e-9)
-        self.assertApproximates(stats.delay_mean, 65 * MS / 3, 1e-9)
-        self.assertApproximates(stats.delay_max, 35 * MS, 1e-9)
+        self.assertApproximates(stats.delays.total, 65 * MS, 1e-9)
+        self.assertApproximates(stats.delays.mean, 65 * MS / 3, 1e-9)
+        self.assertApproximates(stats.delays.longest, 35 * MS, 1e-9)
 
     def test_the_filters_delay_is_told(self) -> None:
         line = Line()
         line.write(bytes(960), 24000)
         self.assertEqual(line.playout.stats.filter_ms, make_resampler(24000, 8000).delay * 1000)
-        self.assertEqual(Playout().stats.delay_mean, 0.0)
+        self.assertEqual(Playout().stats.delays.mean, 0.0)
 
 
 Step = tuple[str, int]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.asterisk.audiosocket import AudioSocketConnection
 from pipecat_bridge.asterisk.clock import FrameClock
 from pipecat_bridge.asterisk.line import LineOptions
+from pipecat_bridge.audio.delays import Delays
 from pipecat_bridge.call.call import Call
 from pipecat_bridge.call.life import Outcome, State
-from pipecat_bridge.call.record import record, stats
+from pipecat_bridge.call.record import quality, record
 from pipecat_bridge.contracts import LinkStats, QueueStats
+from pipecat_bridge.events.record import Delay
 from pipecat_bridge.wire.commands import Hangup, SetVariables
 from tests.doubles.asterisk import HUNG_UP, StrictAsterisk
 from tests.doubles.link import join, turn
@@ -25,6 +29,14 @@ from tests.unit.signals import tone, wav
 
 UUID = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
 OTHER_FRAME = b"\2\0" * 160
+
+
+def waits(*seconds: float) -> Delays:
+    """Frames that had to wait."""
+    delays = Delays()
+    for each in seconds:
+        delays.add(each)
+    return delays
 
 
 class PolicyTests(SynchronousTestCase):
@@ -142,11 +154,11 @@ class RestartTests(SynchronousTestCase):
         self.call.bot_lost("connection", "reset")
         self.call.bot_ready("bot-ready")
         self.assertIs(self.call.state, State.TALKING)
-        told = [(event.kind, event.data) for event in self.exchange.told[-3:]]
-        lost = ("bot-lost", {"reason": "reset", "runner": "http://runner-1:8000"})
-        ready = ("ready", {"by": "bot-ready", "runner": "http://runner-2:8000"})
-        self.assertEqual(told, [lost, ("resumed", {"resumption": 1}), ready])
-        self.assertEqual(self.exchange.kinds().count("initialized"), 1)
+        told = [(event.kind, json.loads(event.body)) for event in self.exchange.told[-2:]]
+        lost = ("bot.lost", {"reason": "reset", "runner": "http://runner-1:8000"})
+        resumed = ("bot.resumed", {"resumption": 1, "runner": "http://runner-2:8000"})
+        self.assertEqual(told, [lost, resumed])
+        self.assertEqual(self.exchange.kinds().count("call.ready"), 1)
         self.call.bot_ended()
         self.phone.play(0.2)
         self.assertIs(self.call.outcome, Outcome.COMPLETED)
@@ -213,14 +225,14 @@ class RestartTests(SynchronousTestCase):
         self.assertIs(self.call.outcome, Outcome.BOT_HANGUP)
         self.assertEqual(self.call.reason, "reset; no other bot came: 503")
         self.assertIs(self.phone.cleanly, False)
-        self.assertEqual(self.exchange.kinds()[-2:], ["bot-lost", "terminated"])
+        self.assertEqual(self.exchange.kinds()[-3:], ["bot.lost", "bot.error", "call.ended"])
 
     def test_what_was_kept_with_the_call_stays(self) -> None:
         self.call.bot_command(SetVariables({"TOPIC": "billing"}))
         self.call.bot_lost("connection", "reset")
         self.call.bot_ready("bot-ready")
         self.call.bot_command(SetVariables({"SCORE": "1"}))
-        self.assertEqual(record(self.call)["variables"], {"TOPIC": "billing", "SCORE": "1"})
+        self.assertEqual(record(self.call).variables, {"TOPIC": "billing", "SCORE": "1"})
 
     def test_the_new_bot_hangs_up(self) -> None:
         self.call.bot_lost("connection", "reset")
@@ -231,7 +243,7 @@ class RestartTests(SynchronousTestCase):
         self.assertEqual([bot.stops for bot in self.bots()], [1, 1])
 
     def test_the_record_names_the_runner_of_the_last_one(self) -> None:
-        self.assertEqual(record(self.call)["runner"], "http://runner-1:8000")
+        self.assertEqual(record(self.call).runner, "http://runner-1:8000")
         self.call.bot_lost("connection", "reset")
         self.call.bot_ready("bot-ready")
         self.call.stop()
@@ -242,21 +254,21 @@ class RestartTests(SynchronousTestCase):
         for counters in (link, queue):
             for number, field in enumerate(fields(counters), 1):
                 setattr(counters, field.name, number)
-        before = stats(self.call)
+        queue.waits = waits(0.4)
+        before = quality(self.call)
         self.call.bot_lost("connection", "reset")
-        self.assertEqual(stats(self.call), {**before, "bots_replaced": 1})
+        self.assertEqual(quality(self.call), replace(before, bots_replaced=1))
         second = self.bots()[1].link
-        second.stats = LinkStats(frames_in=10, bad_frames=20, interruptions=30)
-        second.queue_stats = QueueStats(sent=1, dropped=100, depth_max=2, wait_max=1.0)
-        after = stats(self.call)
-        self.assertEqual(after["bot_frames"] - before["bot_frames"], 10)
-        self.assertEqual(after["bot_frames_bad"] - before["bot_frames_bad"], 20)
-        self.assertEqual(after["interruptions"] - before["interruptions"], 30)
-        self.assertEqual(after["caller_frames_dropped"] - before["caller_frames_dropped"], 100)
-        self.assertEqual(after["caller_queue_max"], before["caller_queue_max"])
-        self.assertEqual(after["caller_delay_ms"]["max"], before["caller_delay_ms"]["max"])
-        # 4 s of wait in all, for one frame and then for two; and 6 s of filter.
-        self.assertEqual(after["caller_delay_ms"]["mean"], 4000 / 2 + 6000)
+        second.stats = LinkStats(frames_in=10, bad_frames=20)
+        second.queue_stats = QueueStats(sent=3, dropped=100, depth_max=2, waits=waits(0.1, 0.3))
+        after = quality(self.call)
+        self.assertEqual(after.bot_frames - before.bot_frames, 10)
+        self.assertEqual(after.bot_frames_bad - before.bot_frames_bad, 20)
+        self.assertEqual(after.caller_frames_dropped - before.caller_frames_dropped, 100)
+        self.assertEqual(after.caller_queue_max, before.caller_queue_max)
+        # 0.8 s of wait in all, for four frames; and 5 s of filter.
+        self.assertEqual(queue.filter_delay, 5.0)
+        self.assertEqual(after.caller_delay_ms, Delay(mean=5200.0, p95=5400.0, max=5400.0))
 
 
 class NoHoldFileTests(SynchronousTestCase):

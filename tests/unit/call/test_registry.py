@@ -7,6 +7,9 @@ import tracemalloc
 from typing import Any
 from uuid import uuid4
 
+import msgspec
+from msgspec import UNSET
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.call import ended, preparations
@@ -14,6 +17,10 @@ from pipecat_bridge.call.life import Outcome
 from pipecat_bridge.call.preparations import NoRoomError
 from pipecat_bridge.call.record import LISTED, listed, record
 from pipecat_bridge.call.registry import Calls, UnknownCallError
+from pipecat_bridge.events.kinds import CallEnded
+from pipecat_bridge.events.log import LINES, EventLog
+from pipecat_bridge.events.notes import Rejected
+from pipecat_bridge.wire.rtvi import UserTranscription
 from tests.unit.sides import Exchange, PhoneSide
 
 
@@ -118,7 +125,7 @@ class PrepareTests(SynchronousTestCase):
         self.calls.prepare(UUID, {"llm_messages": [data]}, data, ["looks odd"])
         call, _, bot = self.exchange.call(UUID)
         self.assertEqual((bot.request.parameters, call.metadata), ({"llm_messages": [data]}, data))
-        self.assertEqual(record(call)["warnings"], {"metadata": 1})
+        self.assertEqual(record(call).warnings, {"metadata": 1})
 
     def test_small_data_with_many_objects_takes_no_more_than_its_bytes(self) -> None:
         data = {"a": [[] for _ in range(20_000)]}  # 60 KB of JSON, and 1.3 MB of objects
@@ -135,19 +142,19 @@ class RefusalTests(SynchronousTestCase):
     def refused(self, exchange: Exchange, call_id: str) -> str:
         """The reason with which one more phone is refused."""
         phone = PhoneSide(exchange.clock, "10.0.0.9:5")
-        before = exchange.calls.outcomes["rejected"]
+        before, told = exchange.calls.outcomes["rejected"], len(exchange.told)
         self.assertIsNone(exchange.calls.answer(call_id, phone))
         self.assertEqual(exchange.calls.outcomes["rejected"], before + 1)
-        event = exchange.told[-1]
-        self.assertEqual((event.kind, event.call_id), ("rejected", call_id))
-        self.assertEqual(event.data["peer"], "10.0.0.9:5")
-        reason: str = event.data["reason"]
-        return reason
+        [event] = [event for event in exchange.told[told:] if event.kind == "rejected"]
+        assert isinstance(event.data, Rejected)
+        self.assertEqual((event.call_id, event.data.peer), (call_id, "10.0.0.9:5"))
+        return event.data.reason
 
     def test_a_uuid_that_is_in_a_call(self) -> None:
         exchange = Exchange()
         call, phone, bot = exchange.talk(UUID)
         self.assertIn("running already", self.refused(exchange, UUID))
+        self.assertEqual(exchange.kinds()[-2:], ["call.ready", "rejected"])
         self.assertEqual(exchange.calls.running, [call])
         self.assertEqual((phone.hangups, bot.stops, len(exchange.runner.bots)), ([], 0, 1))
         self.assertIsNone(call.outcome)
@@ -157,9 +164,9 @@ class RefusalTests(SynchronousTestCase):
         first, _, _ = exchange.talk(UUID)
         first.phone_gone()
         second, _, _ = exchange.talk(UUID)
-        self.assertEqual(exchange.calls.record(UUID)["state"], "talking")
+        self.assertEqual(exchange.calls.record(UUID).state, "talking")
         second.bot_lost("connection", "reset")
-        self.assertEqual(exchange.calls.record(UUID)["outcome"], "bot-hangup")
+        self.assertEqual(exchange.calls.record(UUID).outcome, "bot-hangup")
 
     def test_max_calls(self) -> None:
         exchange = Exchange(max_calls=2)
@@ -178,8 +185,10 @@ class RefusalTests(SynchronousTestCase):
         exchange.call()
         reason = self.refused(exchange, UUID)
         record = exchange.calls.record(UUID)
-        self.assertEqual((record["state"], record["outcome"]), ("ended", "rejected"))
-        self.assertEqual(record["reason"], reason)
+        self.assertEqual((record.state, record.outcome), ("ended", "rejected"))
+        self.assertEqual((record.reason, record.ended_by), (reason, "operator"))
+        self.assertIs(record.quality, UNSET)
+        self.assertEqual(exchange.told[-1].data, CallEnded(record))
         self.assertIsNone(exchange.calls.prepared(UUID))
 
     def test_the_last_word_of_a_uuid_whatever_the_wall_clock_says(self) -> None:
@@ -189,12 +198,21 @@ class RefusalTests(SynchronousTestCase):
         exchange.set_back += 7200.0
         other, _, _ = exchange.call()
         self.refused(exchange, UUID)
-        self.assertEqual(exchange.calls.record(UUID)["outcome"], "rejected")
+        self.assertEqual(exchange.calls.record(UUID).outcome, "rejected")
         exchange.set_back += 7200.0
         other.phone_gone()
         second, _, _ = exchange.call(UUID)
         second.stop()
-        self.assertEqual(exchange.calls.record(UUID)["outcome"], "stopped")
+        self.assertEqual(exchange.calls.record(UUID).outcome, "stopped")
+
+    def test_many_of_them_do_not_fill_the_log(self) -> None:
+        exchange = Exchange(max_calls=1)
+        exchange.call()
+        exchange.events.subscribe(EventLog())
+        with capturedLogs() as captured:
+            for _ in range(1000):
+                exchange.calls.answer(str(uuid4()), PhoneSide(exchange.clock))
+        self.assertTrue(LINES <= len(captured) <= 2 * LINES, len(captured))
 
     def test_draining(self) -> None:
         exchange = Exchange()
@@ -217,15 +235,24 @@ class EndTests(SynchronousTestCase):
         self.assertEqual(self.calls.running, [])
         [shown] = ended_calls(self.calls)
         kept = self.calls.record(UUID.upper())
-        self.assertEqual(kept, json.loads(json.dumps(record(call))))
-        self.assertEqual(shown, {name: kept[name] for name in shown})
-        self.assertEqual((kept["id"], kept["outcome"]), (UUID, "caller-hangup"))
-        self.assertEqual(kept["events"][-1]["kind"], "terminated")
+        self.assertEqual(kept, record(call))
+        whole = msgspec.to_builtins(kept)
+        self.assertEqual(shown, {name: whole[name] for name in shown})
+        self.assertEqual((kept.id, kept.outcome), (UUID, "caller-hangup"))
         with self.assertRaises(UnknownCallError):
             self.calls.get(UUID)
 
+    def test_what_was_told_and_said_is_there_after_the_end(self) -> None:
+        call, _, _ = self.exchange.talk(UUID)
+        call.bot_event(UserTranscription("hello"))
+        call.phone_gone()
+        [turn] = self.calls.turns(UUID.upper())
+        self.assertEqual((turn, turn.text), (self.exchange.told[-2].data, "hello"))
+        kinds = [event.kind for event in self.calls.history(UUID.upper())]
+        self.assertEqual([*kinds, "call.ended"], self.exchange.kinds())
+
     def test_unknown(self) -> None:
-        for ask in (self.calls.get, self.calls.record):
+        for ask in (self.calls.get, self.calls.record, self.calls.turns, self.calls.history):
             with self.assertRaises(UnknownCallError):
                 ask("42")
 
@@ -256,14 +283,14 @@ class EndTests(SynchronousTestCase):
             self.calls.prepare(UUID, {}, metadata)
             call = self.exchange.talk(UUID)[0]
             wanted = metadata if shown else {"omitted": f"{size + 8} bytes"}
-            self.assertEqual(listed(call)["metadata"], wanted)
-            self.assertEqual(self.calls.record(UUID)["metadata"], metadata)
+            self.assertEqual(listed(call).metadata, wanted)
+            self.assertEqual(self.calls.record(UUID).metadata, metadata)
             call.stop()
             self.assertEqual(ended_calls(self.calls)[-1]["metadata"], wanted)
-            self.assertEqual(self.calls.record(UUID)["metadata"], metadata)
+            self.assertEqual(self.calls.record(UUID).metadata, metadata)
 
     def test_a_record_that_cannot_be_kept_does_not_keep_the_call(self) -> None:
-        self.patch(ended, "record", lambda _: {"x": object()})
+        self.patch(ended, "record", lambda _: object())
         call = self.exchange.talk()[0]
         idle = self.calls.idle()
         call.stop()

@@ -14,7 +14,9 @@ from twisted.python import log as legacy
 from twisted.python.usage import Options
 from twisted.trial.unittest import SynchronousTestCase
 
-from pipecat_bridge.events.events import CallEvent, EventLog
+from pipecat_bridge.events.events import CallEvent
+from pipecat_bridge.events.kinds import CallReady
+from pipecat_bridge.events.log import EventLog
 from pipecat_bridge.net.daemon import Daemon
 from pipecat_bridge.net.json_log import as_line, json_observer, write_json
 from pipecat_bridge.workers.lines import LineWriter, relay
@@ -63,7 +65,7 @@ def tell(log: Logger) -> None:
     """Log an event of a call."""
     told = EventLog()
     told._log = log
-    told(CallEvent("x", 1.0, "terminated", {"outcome": "completed", "n": 3, "reason": ""}))
+    told(CallEvent("x", 1.0, CallReady("audio", "", 1.5)))
 
 
 class LineTests(SynchronousTestCase):
@@ -83,12 +85,11 @@ class LineTests(SynchronousTestCase):
             {
                 "level": "info",
                 "logger": "pipecat_bridge.call",
-                "message": "x terminated outcome=completed n=3",
+                "message": "x call.ready by=audio seconds=1.5",
                 "call": "x",
-                "kind": "terminated",
-                "outcome": "completed",
-                "n": 3,
-                "reason": "",
+                "kind": "call.ready",
+                "by": "audio",
+                "seconds": 1.5,
             },
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+from msgspec.structs import replace
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
@@ -20,12 +21,14 @@ from pipecat_bridge.call.life import Outcome, State
 from pipecat_bridge.call.preparations import NoRoomError
 from pipecat_bridge.call.record import record
 from pipecat_bridge.call.variables import MAX_BYTES
-from pipecat_bridge.events.events import LOGGED
+from pipecat_bridge.events.kinds import KINDS, VERSION
 from pipecat_bridge.net.descriptors import Descriptors
 from pipecat_bridge.net.rate_limit import BURST, BoundedLog
-from pipecat_bridge.web.api import OUTCOME, ApiSite, JSONResource, NotFound, api_site
+from pipecat_bridge.web.api import ApiSite, api_site
+from pipecat_bridge.web.calls import OUTCOME
 from pipecat_bridge.web.metrics import CallCollector, registry
 from pipecat_bridge.web.preparation import MAX_DOUBTS, RUNNER_PARAMETERS
+from pipecat_bridge.web.resource import JSONResource, NotFound
 from pipecat_bridge.wire.commands import (
     MAX_NAME,
     MAX_REASON,
@@ -34,19 +37,29 @@ from pipecat_bridge.wire.commands import (
     SetVariables,
     Transfer,
 )
+from pipecat_bridge.wire.rtvi import BotOutput, BotStartedSpeaking, UserTranscription
 from tests.unit.sides import Exchange
 
 UUID = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
 SECRET = "sk-very-secret"
+HOW_IT_ENDED = {"outcome", "reason", "ended_by"}
 PAGE = Path(__file__).parents[3] / "docs" / "api.md"
+RECORDS = PAGE.with_name("records.md")
 
 ROUTES = {
     "/healthz": {"GET"},
     "/readyz": {"GET"},
     "/metrics": {"GET"},
-    "/v1/calls": {"GET"},
-    "/v1/calls/{id}": {"GET", "PUT", "POST"},
+    "/v1/calls": {"GET", "DELETE"},
+    "/v1/calls.csv": {"GET"},
+    "/v1/calls/{id}": {"GET", "PUT", "POST", "DELETE"},
+    "/v1/calls/{id}/recording": {"GET", "POST"},
+    "/v1/calls/{id}/vcon": {"GET"},
+    "/v1/webhooks": {"GET"},
+    "/v1/webhooks/{name}/dead": {"GET", "POST"},
     "/v1/calls/{id}/outcome": {"GET"},
+    "/v1/calls/{id}/transcript": {"GET"},
+    "/v1/calls/{id}/events": {"GET"},
     "/v1/calls/{id}/transfer": {"GET"},
     "/v1/calls/{id}/variables/{name}": {"GET"},
     "/v1/calls/{id}/stop": {"POST"},
@@ -66,9 +79,8 @@ class ApiCase(SynchronousTestCase):
         self.reachable: Deferred[bool] = succeed(True)
         self.descriptors = Descriptors(self.exchange.clock)
         metrics = registry(CallCollector(self.calls))
-        site = api_site(
-            self.exchange.clock, self.calls, lambda: self.reachable, self.descriptors, metrics
-        )
+        clock = self.exchange.clock
+        site = api_site(clock, self.calls, None, lambda: self.reachable, self.descriptors, metrics)
         self.assertIsInstance(site, ApiSite)
         self.treq = StubTreq(site.resource)
 
@@ -163,29 +175,26 @@ class RouteTests(ApiCase):
             self.assertIn(f"`{name}`", text)
 
     def test_the_page_names_every_state_outcome_event_and_counter(self) -> None:
-        text = PAGE.read_text("utf-8")
-        call, _, _ = self.exchange.talk(UUID)
-        counters = record(call)["stats"]
-        own = {"initialized", "resumed", "set", *LOGGED}
-        words = {*(one.value for one in (*State, *Outcome)), *own, *OUTCOME}
+        text = PAGE.read_text("utf-8") + RECORDS.read_text("utf-8")
+        words = {*(one.value for one in (*State, *Outcome)), *KINDS, *OUTCOME}
         self.assertEqual([word for word in sorted(words) if f"`{word}`" not in text], [])
-        fields = {*counters, *record(call)}
-        self.assertEqual([name for name in sorted(fields) if f'"{name}": ' not in text], [])
 
 
 class ShowTests(ApiCase):
     def test_none(self) -> None:
-        self.assertEqual(self.ask("GET", "/v1/calls"), (200, {"running": [], "ended": []}))
+        self.assertEqual(self.ask("GET", "/v1/calls"), (200, {"calls": []}))
 
     def test_the_list(self) -> None:
         first, _, _ = self.exchange.talk()
         second, _, _ = self.exchange.talk()
         first.phone_gone()
         _, answer = self.ask("GET", "/v1/calls")
-        [running], [ended] = answer["running"], answer["ended"]
+        running, ended = sorted(answer["calls"], key=lambda shown: "ended_at" in shown)
         self.assertEqual((running["id"], running["state"]), (second.call_id, "talking"))
         self.assertEqual((ended["id"], ended["outcome"]), (first.call_id, "caller-hangup"))
-        self.assertEqual(set(running), set(ended))
+        self.assertNotIn("outcome", running)
+        self.assertEqual(set(ended) - set(running), {"ended_at", "duration"} | HOW_IT_ENDED)
+        self.assertEqual(set(running) - set(ended), set())
 
     def test_a_call_from_before_it_comes_to_after_its_end(self) -> None:
         path = f"/v1/calls/{UUID}"
@@ -204,8 +213,55 @@ class ShowTests(ApiCase):
             self.assertEqual((status, answer["id"], answer["state"]), (200, UUID, state))
             self.assertEqual(answer["metadata"], {"caller": "1"})
         self.assertEqual(answer["outcome"], "completed")
-        self.assertEqual([event["kind"] for event in answer["events"]], self.exchange.kinds())
-        self.assertEqual(answer["stats"]["caller_frames"], 0)
+        self.assertEqual(answer["quality"]["caller_frames"], 0)
+        self.assertEqual(self.exchange.data("call.ended"), [{"record": answer}])
+
+    def test_what_has_no_value_is_left_out(self) -> None:
+        call, _, _ = self.exchange.call(UUID)
+        _, answer = self.ask("GET", f"/v1/calls/{UUID}")
+        unknown = {"ready_at", "caller", "called", "bot_rate", "transfer", "recording"}
+        self.assertEqual(set(answer) & (unknown | HOW_IT_ENDED), set())
+        for name in ("metadata", "variables", "errors", "warnings"):
+            self.assertEqual(answer[name], {})
+        self.assertNotIn("bot_delay_ms", answer["quality"])
+        self.assertNotIn(None, (*answer.values(), *answer["quality"].values()))
+        call.stop()
+
+    def test_the_transcript(self) -> None:
+        path = f"/v1/calls/{UUID}/transcript"
+        plain = {"accept": "text/plain"}
+        call, _, _ = self.exchange.talk(UUID)
+        self.assertEqual(self.ask("GET", path), (200, {"id": UUID, "turns": []}))
+        self.assertEqual(self.ask("GET", path, headers=plain), (200, b""))
+        call.bot_event(UserTranscription("ja,\nbot: nein"))
+        call.bot_event(BotStartedSpeaking())
+        call.bot_event(BotOutput("Schön!", spoken=True))
+        call.bot_interrupted()
+        for _ in range(2):
+            _, answer = self.ask("GET", path.replace(UUID, UUID.upper()))
+            self.assertEqual(answer["id"], UUID)
+            said = [(turn["speaker"], turn["text"]) for turn in answer["turns"]]
+            self.assertEqual(said, [("caller", "ja, bot: nein"), ("bot", "Schön!")])
+            self.assertEqual(answer["turns"], self.exchange.data("turn"))
+            text = "caller: ja, bot: nein\nbot: Schön!\n".encode()
+            self.assertEqual(self.ask("GET", path, headers=plain), (200, text))
+            self.assertEqual(self.content_type, "text/plain; charset=utf-8")
+            call.stop()
+
+    def test_events(self) -> None:
+        path = f"/v1/calls/{UUID}/events"
+        call, _, _ = self.exchange.talk(UUID)
+        call.caller_digit("5")
+        told = [event for event in self.exchange.told if event.public]
+        for _ in range(2):
+            _, answer = self.ask("GET", path.replace(UUID, UUID.upper()))
+            self.assertEqual(answer["id"], UUID)
+            for shown, event in zip(answer["events"], told, strict=True):
+                self.assertEqual((shown["id"], shown["kind"]), (event.id, event.kind))
+                self.assertEqual((shown["time"], shown["version"]), (event.time, VERSION))
+                self.assertEqual((shown["call_id"], shown["data"]), (UUID, json.loads(event.body)))
+            call.stop()
+        self.assertEqual(answer["events"][-1]["data"], {"digit": "5"})
 
     def test_ids_in_other_letters(self) -> None:
         call, _, _ = self.exchange.talk(UUID)
@@ -219,6 +275,9 @@ class ShowTests(ApiCase):
             self.assertIn("see /v1/calls", text)
             self.assertIn("is running", self.problem(404, "POST", f"/v1/calls/{form}/stop"))
             self.problem(404, "POST", f"/v1/calls/{form}/messages", {"text": "x"})
+            for what in ("transcript", "events"):
+                text = self.problem(404, "GET", f"/v1/calls/{form}/{what}")
+                self.assertIn("see /v1/calls", text)
 
     def test_the_outcome_for_the_dialplan(self) -> None:
         path = f"/v1/calls/{UUID}/outcome"
@@ -227,7 +286,7 @@ class ShowTests(ApiCase):
         unknown = dict.fromkeys(OUTCOME) | {"id": UUID}
         self.assertEqual(self.ask("GET", path), (200, {**unknown, "state": "prepared"}))
         call, phone, _ = self.exchange.call(UUID)
-        starting = {**unknown, "state": "starting", "reason": "", "variables": {}}
+        starting = {**unknown, "state": "starting", "variables": {}}
         self.assertEqual(self.ask("GET", path), (200, starting))
         call.bot_ready("bot-ready")
         call.bot_command(SetVariables({"TOPIC": "billing"}))
@@ -246,7 +305,7 @@ class ShowTests(ApiCase):
         with self.assertRaises(CommandError):
             call.bot_command(SetVariables({"M": "\\" * 10}))
         call.bot_command(Transfer(widest * MAX_TARGET))
-        self.patch(ended, "record", lambda call: {**record(call), "reason": widest * MAX_REASON})
+        self.patch(ended, "record", lambda call: replace(record(call), reason=widest * MAX_REASON))
         phone.play(0.2)
         _, answer = self.ask("GET", f"/v1/calls/{UUID}/outcome")
         self.assertEqual(len(answer["reason"]), MAX_REASON)
@@ -379,7 +438,7 @@ class PrepareTests(ApiCase):
             self.assertIn("expected a list of objects", text)
 
     def warnings(self) -> list[str]:
-        return [event.data["text"] for event in self.exchange.told if event.kind == "warning"]
+        return [told["text"] for told in self.exchange.data("warning")]
 
     def test_what_a_dialplan_did_not_encode_is_told_with_the_call(self) -> None:
         for body, expected in (
@@ -396,14 +455,14 @@ class PrepareTests(ApiCase):
             if expected is not None:
                 self.assertIn(expected, self.warnings()[0])
                 self.assertIn("URIENCODE()", self.warnings()[0])
-                self.assertEqual(record(call)["warnings"], {"metadata": 1})
+                self.assertEqual(record(call).warnings, {"metadata": 1})
 
     def test_a_form_with_thousands_of_wrong_fields(self) -> None:
         self.assertEqual(
             self.ask("POST", self.path, b"&".join([b"+%d=1" % n for n in range(5000)]))[0], 201
         )
         call, _, _ = self.exchange.call(UUID)
-        self.assertEqual(record(call)["warnings"], {"metadata": MAX_DOUBTS})
+        self.assertEqual(record(call).warnings, {"metadata": MAX_DOUBTS})
         self.assertEqual(len(self.warnings()), 1)
 
     def test_too_much_for_all_calls_together(self) -> None:

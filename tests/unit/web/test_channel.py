@@ -18,8 +18,8 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from pipecat_bridge.net.limit import ConnectionLimit
-from pipecat_bridge.web.api import JSONResource
 from pipecat_bridge.web.channel import LINGER, MAX_BODY, PATIENCE, READ, ApiChannel, LimitedSite
+from pipecat_bridge.web.resource import JSONResource
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 FORM = b"content-type: application/x-www-form-urlencoded\r\n"

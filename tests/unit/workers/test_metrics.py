@@ -31,6 +31,12 @@ pipecat_bridge_runner_state{{runner="a"}} {state}
 # HELP pipecat_bridge_runner_health Health
 # TYPE pipecat_bridge_runner_health gauge
 pipecat_bridge_runner_health{{runner="a"}} {1 - state / 2}
+# HELP pipecat_bridge_store_up 1 if it is up
+# TYPE pipecat_bridge_store_up gauge
+pipecat_bridge_store_up {1 if state == 0 else 0}
+# HELP pipecat_bridge_webhook_dead Dead
+# TYPE pipecat_bridge_webhook_dead gauge
+pipecat_bridge_webhook_dead{{webhook="crm"}} 7
 # HELP process_cpu_seconds_total CPU
 # TYPE process_cpu_seconds_total counter
 process_cpu_seconds_total {cpu}
@@ -78,6 +84,12 @@ class PageTests(SynchronousTestCase):
         self.assertEqual(self.shown("pipecat_bridge_loop_lag_seconds_max"), {"": 0.3})
         self.assertEqual(self.shown("pipecat_bridge_runner_state"), {"a": 2})
         self.assertEqual(self.shown("pipecat_bridge_runner_health"), {"a": 0})
+        self.assertEqual(self.shown("pipecat_bridge_store_up"), {"": 0})
+
+    def test_what_is_in_the_store_is_there_once(self) -> None:
+        self.page.update("1", page(2, 10, 0.1))
+        self.page.update("2", page(3, 20, 0.3))
+        self.assertEqual(self.shown("pipecat_bridge_webhook_dead"), {"crm": 7})
 
     def test_each_process_is_shown(self) -> None:
         self.page.update("1", page(2, 10, 0.1, cpu=1.5))

@@ -18,7 +18,7 @@ class BuildTests(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
 
     def make(self, *settings: str) -> Any:
-        overrides = ["runner.mode=dialback", *settings]
+        overrides = ["runner.mode=dialback", "store.url=none", *settings]
         usage: Any = {"options": load_options(overrides=overrides)}
         return makeService(usage, self.reactor)
 

@@ -73,7 +73,7 @@ class PassingTests(QueueCase):
         self.assertEqual(self.bot.got, [7])
         self.push(queue, 100)
         self.assertEqual((len(self.bot.got), queue.depth, queue.stats.sent), (101, 0, 101))
-        self.assertEqual((queue.stats.wait_max, queue.stats.dropped), (0, 0))
+        self.assertEqual((queue.stats.waits.count, queue.stats.dropped), (0, 0))
 
     def test_order_is_kept_over_a_stall(self) -> None:
         queue = self.queue()
@@ -98,8 +98,10 @@ class PassingTests(QueueCase):
         self.bot.takes = False
         self.push(queue, 10)
         self.release(queue)
-        self.assertApproximates(queue.stats.wait_max, 0.2, 1e-9)
-        self.assertApproximates(queue.stats.wait_sum, sum(range(1, 11)) * FRAME, 1e-9)
+        waits = queue.stats.waits
+        self.assertEqual((waits.count, queue.stats.sent), (10, 10))
+        self.assertApproximates(waits.longest, 0.2, 1e-9)
+        self.assertApproximates(waits.total, sum(range(1, 11)) * FRAME, 1e-9)
         self.assertEqual(queue.stats.depth_max, 10)
 
 
@@ -214,9 +216,9 @@ class StallTests(QueueCase):
         self.assertEqual((queue.depth, queue.stats.dropped), (150, 100))
         self.release(queue)
         self.assertEqual(self.bot.got[-150:], list(range(150, 300)))
-        waited = queue.stats.wait_sum
+        waited = queue.stats.waits.count
         self.push(queue, 50)
-        self.assertEqual((queue.stats.wait_sum, self.bot.got[-1]), (waited, 349))
+        self.assertEqual((queue.stats.waits.count, self.bot.got[-1]), (waited, 349))
 
     def test_a_stall_of_an_hour_keeps_three_seconds(self) -> None:
         queue = self.queue()

@@ -83,7 +83,7 @@ class CommandTests(SynchronousTestCase):
 
     def test_check(self) -> None:
         good, bad = scratch(self), scratch(self)
-        good.write_text(configuration(free_ports()), "utf-8")
+        good.write_text(configuration(free_ports(), Path("/nowhere")), "utf-8")
         bad.write_text("[runner]\nmode = 3\n", "utf-8")
         self.assertEqual(run("check", str(good)), (0, f"{good} is good\n", ""))
         status, out, err = run("check", str(bad))

@@ -133,10 +133,9 @@ def carried(
         clock.advance(0.02)
     talk.phone.connectionLost(Failure(ConnectionDone()))
     ending: Ending = endings[0]
-    record = {"outcome": "bot-hangup", "events": events or [], "stats": {"underruns": 2}}
-    material = Material(
-        talk.recording, talk.microphone.utterances, ending, talk.problem, EPOCH, record
-    )
+    record = {"outcome": "bot-hangup", "quality": {"underruns": 2}}
+    spoken = talk.microphone.utterances
+    material = Material(talk.recording, spoken, ending, talk.problem, EPOCH, record, events or [])
     return report_on(material, played, recognise), lines
 
 
@@ -186,12 +185,22 @@ class TalkTests(SynchronousTestCase):
 
     def test_what_the_bot_says_of_itself_stands_beside(self) -> None:
         events = [
-            {"kind": "bot-transcription", "time": EPOCH + at, "data": {"text": text}}
-            for at, text in ((0.5, "Welcome!"), (4.8, "Open"), (4.9, "from nine."))
-        ]
-        events += [
-            {"kind": "user-transcription", "time": EPOCH + 4.7, "data": data}
-            for data in ({"text": "ours", "final": False}, {"text": "hours", "final": True})
+            {
+                "kind": "turn",
+                "time": EPOCH + end,
+                "data": {
+                    "speaker": speaker,
+                    "text": text,
+                    "start": EPOCH + start,
+                    "end": EPOCH + end,
+                },
+            }
+            for speaker, start, end, text in (
+                ("bot", 0.5, 1.5, "Welcome!"),
+                ("caller", 3.0, 4.7, "hours"),
+                ("bot", 4.8, 4.9, "Open"),
+                ("bot", 4.9, 5.5, "from nine."),
+            )
         ]
         report, _ = carried(ToneBot([500, 700, 900, 1100]), events)
         self.assertEqual(report.told, ["Welcome!", "Open from nine.", "", ""])

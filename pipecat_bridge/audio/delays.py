@@ -1,0 +1,69 @@
+"""How long frames were delayed: their number, mean, longest and a quantile, in little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+from typing import Final
+
+STEP: Final = 0.005
+"""Seconds. A quantile is exact to so much."""
+
+STEPS: Final = 200
+"""Delays of more than a second are counted together, with the longest."""
+
+
+class Delays:
+    """Delays in seconds."""
+
+    __slots__ = ("_steps", "count", "longest", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.longest = 0.0
+        self._steps: list[int] | None = None
+
+    def add(self, delay: float) -> None:
+        """Count a frame."""
+        self.count += 1
+        self.total += delay
+        if delay > self.longest:
+            self.longest = delay
+        steps = self._steps
+        if steps is None:
+            steps = self._steps = [0] * (STEPS + 1)
+        steps[int(delay * (1 / STEP)) if delay < STEP * STEPS else STEPS] += 1
+
+    def merge(self, other: Delays) -> None:
+        """Count what another one has counted, too."""
+        self.count += other.count
+        self.total += other.total
+        self.longest = max(self.longest, other.longest)
+        if other._steps is not None:
+            own = self._steps or [0] * (STEPS + 1)
+            self._steps = [a + b for a, b in zip(own, other._steps, strict=True)]
+
+    @property
+    def mean(self) -> float:
+        """The mean of all; 0 if there is none."""
+        return self.total / self.count if self.count else 0.0
+
+    def quantile(self, part: float, undelayed: int = 0) -> float:
+        """The delay that a part of all frames does not exceed, `undelayed` more ones included."""
+        left = ceil((self.count + undelayed) * part) - undelayed
+        if left <= 0 or self._steps is None:
+            return 0.0
+        for step, count in enumerate(self._steps[:STEPS]):
+            left -= count
+            if left <= 0:
+                return min((step + 1) * STEP, self.longest)
+        return self.longest
+
+
+def merged(several: Iterable[Delays]) -> Delays:
+    """All of them together."""
+    one = Delays()
+    for each in several:
+        one.merge(each)
+    return one

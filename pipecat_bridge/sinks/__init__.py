@@ -1,0 +1,1 @@
+"""Ways out for events: webhooks, server-sent events, a file. Nobody waits for them."""
