@@ -48,7 +48,7 @@ def table(results: Sequence[Result]) -> str:
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     lines = [
         "| all calls | up | processor, % of the core | distance from 20 ms, p50 / p99, ms"
-        " | late frames | frames lost | delay to the bot, p50 / p99, ms |",
+        " | late frames | frames to the bot that were lost | delay to the bot, p50 / p99, ms |",
         "|---" * 7 + "|",
         *(f"| {name} | {_cells([pair[key] for pair in results])} |" for name, key in NAMES),
         "",

@@ -22,7 +22,7 @@ class Delays:
         self.count = 0
         self.total = 0.0
         self.longest = 0.0
-        self._steps: list[int] | None = None
+        self._steps = [0] * (STEPS + 1)
 
     def add(self, delay: float) -> None:
         """Count a frame."""
@@ -30,19 +30,14 @@ class Delays:
         self.total += delay
         if delay > self.longest:
             self.longest = delay
-        steps = self._steps
-        if steps is None:
-            steps = self._steps = [0] * (STEPS + 1)
-        steps[int(delay * (1 / STEP)) if delay < STEP * STEPS else STEPS] += 1
+        self._steps[int(delay * (1 / STEP)) if delay < STEP * STEPS else STEPS] += 1
 
     def merge(self, other: Delays) -> None:
         """Count what another one has counted, too."""
         self.count += other.count
         self.total += other.total
         self.longest = max(self.longest, other.longest)
-        if other._steps is not None:
-            own = self._steps or [0] * (STEPS + 1)
-            self._steps = [a + b for a, b in zip(own, other._steps, strict=True)]
+        self._steps = [a + b for a, b in zip(self._steps, other._steps, strict=True)]
 
     @property
     def mean(self) -> float:
@@ -52,7 +47,7 @@ class Delays:
     def quantile(self, part: float, undelayed: int = 0) -> float:
         """The delay that a part of all frames does not exceed, `undelayed` more ones included."""
         left = ceil((self.count + undelayed) * part) - undelayed
-        if left <= 0 or self._steps is None:
+        if left <= 0:
             return 0.0
         for step, count in enumerate(self._steps[:STEPS]):
             left -= count

@@ -138,12 +138,11 @@ class Transcript:
         return TranscriptPart(turns=len(self) + self.omitted, omitted=self.omitted, none=none)
 
     def interrupted(self) -> bool:
-        """The caller speaks, and the bot's turn is over. False if it had none."""
+        """The caller speaks, and the bot's turn is over. False if nothing of one was heard."""
         if self._bot is None:
             return False
         self._bot.interrupted = True
-        self._end_bot()
-        return True
+        return self._end_bot()
 
     def bot_gone(self) -> None:
         """The bot is lost: what it has said is over."""
@@ -214,19 +213,27 @@ class Transcript:
         turn = self._bot
         if turn is not None:
             stopped = turn.stopped = self._now()
-            self._after_voice(lambda: self._end_bot(turn, stopped))
+            self._after_voice(lambda: self._played_out(turn, stopped))
 
-    def _end_bot(self, turn: _Open | None = None, stopped: float = 0.0) -> None:
-        """End the bot's turn; of `turn` only if it has not gone on since `stopped`."""
-        if turn is not None and (turn is not self._bot or turn.stopped != stopped):
-            return
+    def _played_out(self, turn: _Open, stopped: float) -> None:
+        """End a turn, if it has not gone on since `stopped`."""
+        if turn is self._bot and turn.stopped == stopped:
+            self._end_bot()
+
+    def _end_bot(self) -> bool:
+        """End the bot's turn. False if there is none; one that was interrupted before anything of
+        it was heard is none."""
         turn, self._bot = self._bot, None
         if turn is None:
-            return
+            return False
         before, self._told = self._told, self._voice()
+        audio = round(max(0.0, self._told.sent - before.sent), 3)
+        played = round(max(0.0, self._told.played - before.played), 3)
+        if turn.interrupted and not played:
+            return False
         if text := turn.words.text(cut_short=turn.interrupted or not turn.stopped):
-            audio, played = self._told.sent - before.sent, self._told.played - before.played
-            self._add("bot", turn, text, self._now(), round(audio, 3), round(played, 3))
+            self._add("bot", turn, text, self._now(), audio, played)
+        return True
 
     def _add(
         self,

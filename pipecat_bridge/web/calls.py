@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import Struct, UnsetType
@@ -35,6 +35,8 @@ from pipecat_bridge.web.query import read_query
 from pipecat_bridge.web.resource import Handler, JSONResource, NotFound, Reply, body_of
 from pipecat_bridge.web.vcon import vcon_of
 from pipecat_bridge.wire.commands import ACTIONS
+
+T = TypeVar("T")
 
 OUTCOME = ("id", "state", "outcome", "reason", "transfer", "variables")
 """The members of a record that the dialplan needs. A variable in Asterisk holds 4095 bytes."""
@@ -210,12 +212,8 @@ class CallsResource(Resource):
 
     def _record(self, call_id: str, request: Request) -> Reply:
         """Start, pause, resume or stop the recording."""
-        try:
-            wanted = msgspec.json.decode(body_of(request), type=RecordingBody)
-        except (ValueError, RecursionError) as error:
-            raise ProblemError(
-                400, f'expected {{"action": ".."}} with one of {", ".join(ACTIONS)}: {error}'
-            ) from None
+        example = f'{{"action": ".."}} with one of {", ".join(ACTIONS)}'
+        wanted = _read(request, RecordingBody, example)
         call = self._running(call_id)
         if not call.recording.possible:
             raise ProblemError(409, "nothing can be recorded: [recording] when is off")
@@ -233,12 +231,7 @@ class CallsResource(Resource):
         return 200, record(call)
 
     def _message(self, call_id: str, request: Request) -> Reply:
-        try:
-            message = msgspec.json.decode(body_of(request), type=TextBody)
-        except (ValueError, RecursionError) as error:
-            raise ProblemError(
-                400, f'expected {{"text": "...", "run_immediately": true, ...}}: {error}'
-            ) from None
+        message = _read(request, TextBody, '{"text": "...", "run_immediately": true, ...}')
         call = self._running(call_id)
         if call.state is State.FINISHING:
             raise ProblemError(409, f"the bot of call {call_id} has ended")
@@ -251,3 +244,11 @@ class CallsResource(Resource):
             text = f"the bot of call {call_id} does not read, and too much waits for it already"
             raise ProblemError(503, text)
         return 202, {"id": call.call_id, "sent": True}
+
+
+def _read(request: Request, shape: type[T], example: str) -> T:
+    """The JSON of a request's body. Raises ProblemError, with an example of what is expected."""
+    try:
+        return msgspec.json.decode(body_of(request), type=shape)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(400, f"expected {example}: {error}") from None

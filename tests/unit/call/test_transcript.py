@@ -119,6 +119,7 @@ class TurnTests(SynchronousTestCase):
             for ends in (Transcript.interrupted, Transcript.bot_gone, Transcript.close):
                 talk = Talk()
                 talk.hear(*words)
+                talk.play(1.0, 0.5)
                 ends(talk.transcript)
                 self.assertEqual(talk.said, [("bot", said)])
             talk = Talk()
@@ -130,8 +131,20 @@ class TurnTests(SynchronousTestCase):
         talk = Talk()
         self.assertFalse(talk.transcript.interrupted())
         talk.hear(BOT_SPEAKS)
+        talk.play(1.0, 0.5)
         self.assertTrue(talk.transcript.interrupted())
         self.assertFalse(talk.transcript.interrupted())
+
+    def test_an_answer_that_was_not_heard_is_no_turn(self) -> None:
+        """A key comes while the bot thinks: Pipecat has told the words, and drops them."""
+        talk = Talk()
+        talk.hear(BotTranscription("The whole answer."))
+        self.assertFalse(talk.transcript.interrupted())
+        talk.hear(BotTranscription("Another one."), BOT_SPEAKS)
+        talk.play(1.0, 1.0)
+        talk.hear(BOT_STOPS)
+        talk.played_out()
+        self.assertEqual(talk.said, [("bot", "Another one.")])
 
     def test_a_pause_ends_no_turn(self) -> None:
         talk = Talk()
@@ -206,6 +219,7 @@ class LimitTests(SynchronousTestCase):
         most = MAX_CHARACTERS // MAX_TURN
         for number in range(most + 3):
             talk.hear(BOT_SPEAKS, BotOutput(f"{number:016}" * (MAX_TURN // 16), spoken=True))
+            talk.play(1.0, 0.5)
             talk.transcript.interrupted()
         self.assertEqual(len(talk.transcript), most)
         self.assertEqual(talk.transcript.omitted, 3)

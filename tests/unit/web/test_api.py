@@ -236,7 +236,7 @@ class ShowTests(ApiCase):
         call.bot_event(UserTranscription("ja,\nbot: nein"))
         call.bot_event(BotStartedSpeaking())
         call.bot_event(BotOutput("Schön!", spoken=True))
-        call.bot_interrupted()
+        call.transcript.bot_gone()
         for _ in range(2):
             _, answer = self.ask("GET", path.replace(UUID, UUID.upper()))
             self.assertEqual(answer["id"], UUID)
