@@ -12,6 +12,9 @@ STEP: Final = 0.005
 STEPS: Final = 200
 """Delays of more than a second are counted together, with the longest."""
 
+_PER_SECOND: Final = 1 / STEP
+_COUNTED_APART: Final = STEP * STEPS
+
 
 class Delays:
     """Delays in seconds."""
@@ -30,7 +33,7 @@ class Delays:
         self.total += delay
         if delay > self.longest:
             self.longest = delay
-        self._steps[int(delay * (1 / STEP)) if delay < STEP * STEPS else STEPS] += 1
+        self._steps[int(delay * _PER_SECOND) if delay < _COUNTED_APART else STEPS] += 1
 
     def merge(self, other: Delays) -> None:
         """Count what another one has counted, too."""
