@@ -99,7 +99,8 @@ class Uploads:
                 return
             self._tell(fault)
             if not fault:
-                self._wake.wait(None if done == 0 else 0.0)
+                if not done:  # else something may have come meanwhile
+                    self._wake.wait()
                 pause = AGAIN[0]
             else:
                 self._wake.wait(pause)

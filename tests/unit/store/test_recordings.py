@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,34 +20,12 @@ from pipecat_bridge.store.recordings import (
     Stored,
 )
 from tests.unit.files import scratch
-from tests.unit.store.test_uploads import BucketInMemory
+from tests.unit.store.doubles import WITHIN, BucketInMemory, Loop
 
 CALL = "b5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
 OTHER = "c5f6a3c8-3f0e-4f3a-9d5e-2b8f0a1c4d7e"
 CREATED = 1_700_000_000.123
 SECOND = b"\1\2" * 16000
-WITHIN = 30.0
-
-
-class Loop:
-    """What threads tell the loop is done at once, and noted."""
-
-    def __init__(self) -> None:
-        self.changed = threading.Condition()
-
-    def callFromThread(self, call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        with self.changed:
-            call(*arguments, **named)
-            self.changed.notify_all()
-
-    def tell(self) -> None:
-        with self.changed:
-            self.changed.notify_all()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        with self.changed:
-            if not self.changed.wait_for(condition, WITHIN):
-                raise AssertionError("it has not come")
 
 
 class RecordingsCase(SynchronousTestCase):

@@ -3,57 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pipecat_bridge.store import uploads
-from pipecat_bridge.store.bucket import Bucket, BucketError
-from pipecat_bridge.store.s3 import Place
 from pipecat_bridge.store.uploads import STORED, Uploads, remove_stored
 from tests.unit.files import scratch
-
-WITHIN = 30.0
-
-
-class BucketInMemory(Bucket):
-    """A bucket that can be away. `meanwhile` is called while a file is on its way, and `told` when
-    one was deleted."""
-
-    def __init__(self, told: Callable[[], None]) -> None:
-        super().__init__(Place("calls"))
-        self.told = told
-        self.files: dict[str, bytes] = {}
-        self.deleted: list[str] = []
-        self.away = ""
-        self.bad = ""
-        self.meanwhile: Callable[[Path], None] = lambda path: None
-
-    def put(self, path: str, key: str) -> None:
-        self._here()
-        if self.bad and self.bad in key:
-            raise BucketError("refused")
-        self.files[key] = Path(path).read_bytes()
-        self.meanwhile(Path(path))
-
-    def delete(self, key: str) -> None:
-        self._here()
-        self.files.pop(key, None)
-        self.deleted.append(key)
-        self.told()
-
-    def _here(self) -> None:
-        if self.away:
-            raise BucketError(self.away)
+from tests.unit.store.doubles import WITHIN, BucketInMemory, Loop
 
 
 class UploadCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = scratch(self)
-        self.changed = threading.Condition()
-        self.bucket = BucketInMemory(self.tell)
+        self.loop = Loop()
+        self.bucket = BucketInMemory(self.loop.tell)
         self.sent: list[tuple[str, str]] = []
         self.told: list[str] = []
         self.patch(uploads, "AGAIN", (0.01, 0.02))
@@ -61,26 +25,17 @@ class UploadCase(SynchronousTestCase):
     def make(self) -> Uploads:
         def sent(stem: str, key: str) -> None:
             self.sent.append((stem, key))
-            self.tell()
+            self.loop.tell()
 
         def told(fault: str) -> None:
             self.told.append(fault)
-            self.tell()
+            self.loop.tell()
 
         folder = self.folder / "sending"
         made = Uploads(folder, self.folder, self.bucket, "calls/", sent, told)
         made.start()
         self.addCleanup(made.stop, WITHIN)
         return made
-
-    def tell(self) -> None:
-        with self.changed:
-            self.changed.notify_all()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        with self.changed:
-            if not self.changed.wait_for(condition, WITHIN):
-                raise AssertionError("it has not come")
 
     def recording(self, name: str = "a.ogg", changed: float = 1000.0) -> Path:
         path = self.folder / name
@@ -96,7 +51,7 @@ class UploadTests(UploadCase):
     def test_it_goes_into_the_bucket_and_from_the_disk(self) -> None:
         made = self.make()
         made.add(self.recording())
-        self.until(lambda: self.sent)
+        self.loop.until(lambda: self.sent)
         self.assertEqual(self.sent, [("a", "calls/a.ogg")])
         self.assertEqual(self.bucket.files, {"calls/a.ogg": b"a.ogg"})
         left = self.folder / f"a{STORED}"
@@ -108,11 +63,11 @@ class UploadTests(UploadCase):
         made = self.make()
         for name, changed in (("a.ogg", 3000.0), ("b.ogg", 1000.0), ("c.ogg", 2000.0)):
             made.add(self.recording(name, changed))
-        self.until(lambda: self.told)
+        self.loop.until(lambda: self.told)
         self.bucket.away = ""
-        self.until(lambda: len(self.sent) == 3)
+        self.loop.until(lambda: len(self.sent) == 3)
         self.assertEqual({stem for stem, _ in self.sent}, {"a", "b", "c"})
-        self.until(lambda: len(self.told) == 2)
+        self.loop.until(lambda: len(self.told) == 2)
         self.assertEqual(self.told, ["no route", ""])
         self.assertEqual(made.results["stored"], 3)
         self.assertGreaterEqual(made.results["failed"], 1)
@@ -122,25 +77,25 @@ class UploadTests(UploadCase):
         self.bucket.away = "no route"
         made = self.make()
         made.add(self.recording())
-        self.until(lambda: self.told)
+        self.loop.until(lambda: self.told)
         made.stop(WITHIN)
         self.assertEqual((self.sending(), self.sent), (["a.ogg"], []))
         self.bucket.away = ""
         self.make()
-        self.until(lambda: self.sent)
+        self.loop.until(lambda: self.sent)
         self.assertEqual(self.sent, [("a", "calls/a.ogg")])
 
     def test_what_is_deleted_is_deleted_there_as_well(self) -> None:
         made = self.make()
         made.add(self.recording())
-        self.until(lambda: self.sent)
+        self.loop.until(lambda: self.sent)
         self.bucket.away = "no route"
         remove_stored(self.folder / f"a{STORED}", self.folder / "sending")
         made.look()
-        self.until(lambda: self.told)
+        self.loop.until(lambda: self.told)
         self.assertFalse((self.folder / f"a{STORED}").exists())
         self.bucket.away = ""
-        self.until(lambda: self.told[-1] == "")
+        self.loop.until(lambda: self.told[-1] == "")
         self.assertEqual((self.bucket.files, made.results["deleted"]), ({}, 1))
 
     def test_one_that_fails_does_not_hold_up_the_others(self) -> None:
@@ -148,16 +103,16 @@ class UploadTests(UploadCase):
         made = self.make()
         for name, changed in (("a.ogg", 1000.0), ("b.ogg", 2000.0), ("c.ogg", 3000.0)):
             made.add(self.recording(name, changed))
-        self.until(lambda: len(self.sent) == 2)
+        self.loop.until(lambda: len(self.sent) == 2)
         self.assertEqual([stem for stem, _ in self.sent], ["b", "c"])
         self.bucket.bad = ""
-        self.until(lambda: len(self.sent) == 3)
+        self.loop.until(lambda: len(self.sent) == 3)
 
     def test_it_is_deleted_while_it_is_on_its_way(self) -> None:
         self.bucket.meanwhile = Path.unlink
         made = self.make()
         made.add(self.recording())
-        self.until(lambda: self.bucket.deleted)
+        self.loop.until(lambda: self.bucket.deleted)
         made.stop(WITHIN)
         self.assertEqual((self.bucket.files, self.bucket.deleted), ({}, ["calls/a.ogg"]))
         self.assertEqual((self.sending(), self.sent), ([], []))
