@@ -19,7 +19,7 @@ from pipecat_bridge.store.bucket import Bucket
 from pipecat_bridge.store.engine import StoreError
 from pipecat_bridge.store.entries import RecordingEntry
 from pipecat_bridge.store.recordings import Finished, Place, Recordings, Remote
-from pipecat_bridge.store.s3 import Place as BucketPlace
+from pipecat_bridge.store.s3 import Access
 from pipecat_bridge.store.scribe import Snapshot
 from pipecat_bridge.store.state import state_directory
 from pipecat_bridge.store.store import MAIN, Store, open_store
@@ -155,7 +155,7 @@ def _shorter(keep: float, other: float) -> float:
 def bucket_of(options: S3Options) -> Bucket:
     """The bucket of `[s3]`."""
     return Bucket(
-        BucketPlace(
+        Access(
             options.bucket,
             options.endpoint,
             options.region,

@@ -11,10 +11,8 @@ from typing import Final, Literal
 
 from msgspec import UNSET, UnsetType
 
+from pipecat_bridge.audio.frame import FRAME
 from pipecat_bridge.events.record import AnswerTimes, Talk
-
-FRAME: Final = 0.02
-"""Seconds of a frame."""
 
 QUIETEST: Final = 150.0
 """Mean absolute sample, of 16 bits, below which nothing is speech: 47 dB below the loudest."""

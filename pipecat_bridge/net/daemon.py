@@ -58,7 +58,7 @@ class Daemon(MultiService, ABC):
         self.reactor.callWhenRunning(self.handle_signals)
 
     def handle_signals(self) -> None:
-        """Let SIGTERM and SIGINT end the daemon with exit status 0, and ignore SIGHUP."""
+        """Let SIGTERM and SIGINT end the daemon with exit status 0, and SIGHUP open files again."""
         on_main_thread = threading.current_thread() is threading.main_thread()
         if not self._handles_signals or not on_main_thread:
             return

@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from pipecat_bridge.store.s3 import Answer, Job, Place
+from pipecat_bridge.store.s3 import Access, Answer, Job
 
 COMMAND: Final = (sys.executable, "-m", "pipecat_bridge.store.s3")
 
@@ -22,8 +22,8 @@ class BucketError(Exception):
 class Bucket:
     """All methods but `close` block, and are for threads; one of them runs at a time."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, access: Access) -> None:
+        self._access = access
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -72,7 +72,7 @@ class Bucket:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl+C ends the daemon, and that ends this
             )
-            _pipe(process.stdin).write(msgspec.json.encode(self._place) + b"\n")
+            _pipe(process.stdin).write(msgspec.json.encode(self._access) + b"\n")
         return self._process
 
     def _end(self, process: subprocess.Popen[bytes]) -> None:

@@ -2,8 +2,8 @@
 
     python -m pipecat_bridge.store.s3
 
-Reads lines of JSON: first a `Place`, then `Job`s, one at a time. Each job is answered with a line,
-an `Answer`. Signatures, hashes and TLS take processor time, and calls go on meanwhile.
+Reads lines of JSON: first an `Access`, then `Job`s, one at a time. Each job is answered with a
+line, an `Answer`. Signatures, hashes and TLS take processor time, and calls go on meanwhile.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TIMES: Final = {"connect_timeout": 10, "read_timeout": 60}
 """Seconds until an attempt has failed. Who asks makes the next one."""
 
 
-class Place(Struct, frozen=True):
+class Access(Struct, frozen=True):
     """A bucket and who may use it. What is "" is found where the AWS tools find it: environment,
     files in the home folder, the machine's role."""
 
@@ -50,22 +50,22 @@ class Answer(Struct, frozen=True, omit_defaults=True):
     fault: str = ""
 
 
-def client_of(place: Place) -> Any:
-    """A client of boto3 for a place."""
+def client_of(access: Access) -> Any:
+    """The client of boto3 for a bucket."""
     import boto3
     from botocore.config import Config
 
     return boto3.client(
         "s3",
-        endpoint_url=place.endpoint or None,
-        region_name=place.region or None,
-        aws_access_key_id=place.access_key or None,
-        aws_secret_access_key=place.secret_key or None,
+        endpoint_url=access.endpoint or None,
+        region_name=access.region or None,
+        aws_access_key_id=access.access_key or None,
+        aws_secret_access_key=access.secret_key or None,
         config=Config(
             signature_version="s3v4",
             retries={"total_max_attempts": 1},
             # Stores that are not Amazon's often know neither its host names nor its checksums.
-            s3={"addressing_style": "path" if place.endpoint else "auto"},
+            s3={"addressing_style": "path" if access.endpoint else "auto"},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             **TIMES,
@@ -92,12 +92,12 @@ def do(client: Any, bucket: str, job: Job) -> str:
 def main() -> None:
     """Do what the lines of the standard input say, until they end."""
     os.nice(19)
-    place = msgspec.json.decode(sys.stdin.buffer.readline(), type=Place)
+    access = msgspec.json.decode(sys.stdin.buffer.readline(), type=Access)
     client: Any = None
     for line in sys.stdin.buffer:
         try:
-            client = client or client_of(place)
-            answer = Answer(do(client, place.bucket, msgspec.json.decode(line, type=Job)))
+            client = client or client_of(access)
+            answer = Answer(do(client, access.bucket, msgspec.json.decode(line, type=Job)))
         except Exception as error:  # noqa: BLE001 - boto3 documents no common one
             answer = Answer(fault=" ".join(str(error).split()) or type(error).__name__)
         sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")

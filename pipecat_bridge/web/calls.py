@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeVar
+from typing import Literal
 
 import msgspec
 from msgspec import Struct, UnsetType
@@ -32,11 +32,9 @@ from pipecat_bridge.web.headers import header
 from pipecat_bridge.web.preparation import read_preparation
 from pipecat_bridge.web.problem import ProblemError
 from pipecat_bridge.web.query import read_query
-from pipecat_bridge.web.resource import Handler, JSONResource, NotFound, Reply, body_of
+from pipecat_bridge.web.resource import Handler, JSONResource, NotFound, Reply, body_of, json_of
 from pipecat_bridge.web.vcon import vcon_of
 from pipecat_bridge.wire.commands import ACTIONS
-
-T = TypeVar("T")
 
 OUTCOME = ("id", "state", "outcome", "reason", "transfer", "variables")
 """The members of a record that the dialplan needs. A variable in Asterisk holds 4095 bytes."""
@@ -213,7 +211,7 @@ class CallsResource(Resource):
     def _record(self, call_id: str, request: Request) -> Reply:
         """Start, pause, resume or stop the recording."""
         example = f'{{"action": ".."}} with one of {", ".join(ACTIONS)}'
-        wanted = _read(request, RecordingBody, example)
+        wanted = json_of(request, RecordingBody, example)
         call = self._running(call_id)
         if not call.recording.possible:
             raise ProblemError(409, "nothing can be recorded: [recording] when is off")
@@ -231,7 +229,7 @@ class CallsResource(Resource):
         return 200, record(call)
 
     def _message(self, call_id: str, request: Request) -> Reply:
-        message = _read(request, TextBody, '{"text": "...", "run_immediately": true, ...}')
+        message = json_of(request, TextBody, '{"text": "...", "run_immediately": true, ...}')
         call = self._running(call_id)
         if call.state is State.FINISHING:
             raise ProblemError(409, f"the bot of call {call_id} has ended")
@@ -244,11 +242,3 @@ class CallsResource(Resource):
             text = f"the bot of call {call_id} does not read, and too much waits for it already"
             raise ProblemError(503, text)
         return 202, {"id": call.call_id, "sent": True}
-
-
-def _read(request: Request, shape: type[T], example: str) -> T:
-    """The JSON of a request's body. Raises ProblemError, with an example of what is expected."""
-    try:
-        return msgspec.json.decode(body_of(request), type=shape)
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(400, f"expected {example}: {error}") from None

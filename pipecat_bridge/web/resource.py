@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -15,6 +15,8 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 from pipecat_bridge.net.rate_limit import BoundedLog
 from pipecat_bridge.web.problem import ProblemError
+
+T = TypeVar("T")
 
 Reply = tuple[int, Any]
 Handler = Callable[[Request], Reply | Deferred[Reply]]
@@ -110,3 +112,12 @@ def body_of(request: Request) -> bytes:
         return b""
     body: bytes = request.content.read()
     return body
+
+
+def json_of(request: Request, shape: type[T], example: str, default: bytes = b"") -> T:
+    """The JSON of a request's body, or `default` if it has none. Raises ProblemError, with an
+    example of what is expected."""
+    try:
+        return msgspec.json.decode(body_of(request) or default, type=shape)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(400, f"expected {example}: {error}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 from twisted.internet.defer import Deferred
 from twisted.web.resource import Resource
@@ -21,7 +20,7 @@ from pipecat_bridge.store.store import Store
 from pipecat_bridge.web.archive import away
 from pipecat_bridge.web.problem import ProblemError
 from pipecat_bridge.web.query import limit_of, number_of
-from pipecat_bridge.web.resource import JSONResource, NotFound, Reply, body_of
+from pipecat_bridge.web.resource import JSONResource, NotFound, Reply, json_of
 from pipecat_bridge.web.stream import stored_envelope
 
 MOST: Final = 200
@@ -85,10 +84,7 @@ class WebhooksResource(Resource):
     def _again(self, name: str, request: Request) -> Reply:
         """Send dead events once more. A webhook that was switched off is on again."""
         courier, _ = self._courier(name)
-        try:
-            wanted = msgspec.json.decode(body_of(request) or b"{}", type=AgainBody)
-        except (ValueError, RecursionError) as error:
-            raise ProblemError(400, f'expected {{"number": 7}}, or nothing: {error}') from None
+        wanted = json_of(request, AgainBody, '{"number": 7}, or nothing', default=b"{}")
         courier.send_again(wanted.number)
         return 202, {"name": name, "sent": True}
 

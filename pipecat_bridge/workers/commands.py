@@ -63,6 +63,12 @@ class Drain(amp.Command):
     requiresAnswer = False
 
 
+class Reopen(amp.Command):
+    """To a worker: open files again that another program may have moved away."""
+
+    requiresAnswer = False
+
+
 class EndCalls(amp.Command):
     """To a worker: end all calls now."""
 

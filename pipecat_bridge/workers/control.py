@@ -146,6 +146,12 @@ class WorkerControl(commands.Control):
         self._bridge.calls.drain()
         return {}
 
+    @commands.Reopen.responder
+    def reopen(self) -> dict[str, Any]:
+        """Open files again that another program may have moved away."""
+        self._bridge.reopen()
+        return {}
+
     @commands.EndCalls.responder
     def end_calls(self) -> dict[str, Any]:
         """End all calls now."""

@@ -126,6 +126,10 @@ class Supervisor(Daemon):
 
     # The end
 
+    def reopen(self) -> None:
+        """Open files again that another program may have moved away."""
+        self.switchboard.reopen()
+
     def end_calls(self) -> None:
         """End all calls now."""
         self.switchboard.end_calls()

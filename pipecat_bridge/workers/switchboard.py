@@ -189,6 +189,11 @@ class Switchboard:
         for worker in self.workers:
             worker.tell(commands.Drain)
 
+    def reopen(self) -> None:
+        """Let the workers open files again that another program may have moved away."""
+        for worker in self.workers:
+            worker.tell(commands.Reopen)
+
     def end_calls(self) -> None:
         """End all calls now."""
         for worker in self.workers:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -327,3 +329,23 @@ async def test_a_caller_is_forgotten_by_all_workers() -> None:
         assert (status, set(answer["deleted"])) == (202, ids(*phones))
         for phone in phones:
             assert (await it.api("GET", f"/v1/calls/{phone.call_id}"))[0] == 404
+
+
+@ensureDeferred
+async def test_files_of_events_are_opened_again(tmp_path: Path) -> None:
+    """By each worker, soon after the signal."""
+    lines = tmp_path / "events"
+    async with workers_line(f"store.events_file={lines}") as it:
+        for phone, _ in await it.on_each():
+            phone.hangup()
+        await it.until_calls(0)
+        lines.rename(tmp_path / "moved")
+        it.daemon.process.signalProcess("HUP")
+        await it.said("SIGHUP: files are opened again")
+        written: set[str] = set()
+        while written != {"1", "2"}:
+            for phone, _ in await it.on_each():
+                phone.hangup()
+            await it.until_calls(0)
+            text = lines.read_text() if lines.exists() else ""
+            written = set(re.findall(r'"node":"[^"]*/([12])"', text))

@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 from botocore.exceptions import ClientError
 
-from pipecat_bridge.store.s3 import Place, client_of
+from pipecat_bridge.store.s3 import Access, client_of
 from pipecat_bridge.tools.load.bridge import free_ports
 
 SCRIPT: Final = Path(__file__).parents[2] / "scripts" / "swift.sh"
@@ -107,7 +107,7 @@ class Swift:
     def client(self) -> Any:
         """A client of boto3."""
         return client_of(
-            Place(self.bucket, self.endpoint, "us-east-1", self.access_key, self.secret_key)
+            Access(self.bucket, self.endpoint, "us-east-1", self.access_key, self.secret_key)
         )
 
     def start(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipecat_bridge.store.bucket import Bucket, BucketError
-from pipecat_bridge.store.s3 import Place
+from pipecat_bridge.store.s3 import Access
 
 WITHIN = 30.0
 
@@ -39,7 +39,7 @@ class BucketInMemory(Bucket):
     one was deleted."""
 
     def __init__(self, told: Callable[[], None]) -> None:
-        super().__init__(Place("calls"))
+        super().__init__(Access("calls"))
         self.told = told
         self.files: dict[str, bytes] = {}
         self.deleted: list[str] = []
